@@ -1,0 +1,52 @@
+import { z } from "zod";
+
+/** Systems a credential can connect to, in the documented spelling, which REST and the database use. */
+export const PROVIDERS = ["microsoft", "sharepoint", "sftp", "aws_ses", "google", "postgresql", "internal_postgresql"] as const;
+export type ProviderName = (typeof PROVIDERS)[number];
+
+/** Shapes of a secret, in the documented spelling. */
+export const CREDENTIAL_TYPES = ["api_key", "google_oauth", "sharepoint_oauth", "oauth2", "user_password", "key_file"] as const;
+export type CredentialTypeName = (typeof CREDENTIAL_TYPES)[number];
+
+/** Whether a credential can be used, in the spelling of the database. */
+export const CREDENTIAL_STATUSES = ["active", "expiring", "refresh_failed", "reauth_required", "in_doubt"] as const;
+export type CredentialStatusName = (typeof CREDENTIAL_STATUSES)[number];
+
+/** Largest secret, in bytes of its JSON text. */
+export const MAX_SECRET_BYTES = 64 * 1024;
+
+/** A secret as a caller gives it and as it is sealed: a JSON object. */
+export type SecretDocument = Record<string, unknown>;
+
+/** What is known about a credential without opening its secret. */
+export interface CredentialRecord {
+  readonly organizationId: string;
+  readonly id: string;
+  readonly provider: ProviderName;
+  readonly credentialType: CredentialTypeName;
+  readonly userId: string | null;
+  readonly name: string | null;
+  readonly accountEmail: string | null;
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+  readonly modifiedBy: string;
+  readonly status: CredentialStatusName;
+  readonly statusReason: string | null;
+  readonly tokenExpiresAt: Date | null;
+  /** Changes with every write by a caller; the etag. */
+  readonly revision: number;
+  /** Changes with every change of the secret, by whomever; part of what the sealed value is bound to. */
+  readonly secretVersion: bigint;
+}
+
+/** Where a sealed value is allowed to live: opening it anywhere else fails. */
+export interface SecretPlace {
+  readonly organizationId: string;
+  readonly credentialId: string;
+  readonly provider: ProviderName;
+  readonly credentialType: CredentialTypeName;
+  readonly secretVersion: bigint;
+}
+
+/** A UUID in any case, read as lower case (RFC 9562 section 4). */
+export const Uuid = z.guid().transform((text) => text.toLowerCase());

@@ -1,0 +1,105 @@
+/** One fault of one field. Says where and what, never the value. */
+export interface Violation {
+  /** Where the field came from; only body faults are rendered as a list over REST. */
+  readonly in: "path" | "body";
+  /** Path of the field, outermost first; an empty path is the message itself. */
+  readonly path: readonly (string | number)[];
+  /** Kind of fault as a stable lower-case word: `missing`, `enum`, `string_type`, `dict_type`, … */
+  readonly type: string;
+  /** A sentence for people. */
+  readonly message: string;
+}
+
+/** gRPC status codes, by name (https://grpc.io/docs/guides/status-codes/). */
+export const GRPC_CODE = {
+  CANCELLED: 1,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  PERMISSION_DENIED: 7,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  ABORTED: 10,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  DATA_LOSS: 15,
+  UNAUTHENTICATED: 16,
+} as const;
+
+/** How one reason leaves the service. */
+export interface Rendering {
+  readonly grpc: keyof typeof GRPC_CODE;
+  readonly http: number;
+  /** `error.code` of the REST envelope. */
+  readonly code: string;
+  /** The public sentence; the only text that leaves besides field names and fault kinds. */
+  readonly message: string;
+}
+
+const render = (grpc: Rendering["grpc"], http: number, code: string, message: string): Rendering => ({ grpc, http, code, message });
+
+/** Every reason for which the service refuses or fails, and how each protocol says it. The names are stable. */
+export const REASONS = {
+  UNAUTHENTICATED: render("UNAUTHENTICATED", 401, "unauthorized", "Authentication required"),
+  INVALID_TOKEN: render("UNAUTHENTICATED", 401, "unauthorized", "Invalid authentication token"),
+  CONFLICTING_IDENTITIES: render("UNAUTHENTICATED", 401, "unauthorized", "Only one identity may be presented"),
+  IDENTITY_INCOMPLETE: render("UNAUTHENTICATED", 401, "user_info_not_found", "User information not found"),
+  FORBIDDEN: render("PERMISSION_DENIED", 403, "forbidden", "You do not have permission to access this resource"),
+  USER_REQUIRED: render("PERMISSION_DENIED", 403, "forbidden", "User account required"),
+  SERVICE_ACCOUNT_REQUIRED: render("PERMISSION_DENIED", 403, "forbidden", "Service account required"),
+  OPERATOR_REQUIRED: render("PERMISSION_DENIED", 403, "forbidden", "Operator required"),
+  INVALID_CREDENTIAL_ID: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid credential ID"),
+  INVALID_PROVIDER: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid provider"),
+  INVALID_REQUEST: render("INVALID_ARGUMENT", 422, "validation_error", "Request validation failed"),
+  INVALID_CREDENTIALS: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid request data"),
+  LIMIT_PER_PROVIDER_REACHED: render("FAILED_PRECONDITION", 400, "bad_request", "The organization has reached its limit of credentials for this provider"),
+  LIMIT_PER_USER_REACHED: render("FAILED_PRECONDITION", 400, "bad_request", "The user has reached the limit of credentials"),
+  CREDENTIAL_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Credential not found"),
+  SERVICE_ACCOUNT_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Service account not found"),
+  ETAG_MISMATCH: render("ABORTED", 412, "conflict", "The credential has changed since it was read"),
+  ORGANIZATION_DESTROYED: render("FAILED_PRECONDITION", 400, "bad_request", "The organization's keys were destroyed"),
+  REAUTHORIZATION_REQUIRED: render("FAILED_PRECONDITION", 400, "bad_request", "The provider no longer accepts this grant; authorize again"),
+  SECRET_UNREADABLE: render("DATA_LOSS", 500, "service_error", "The stored secret cannot be opened"),
+  AUDIT_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The audit record could not be written"),
+  DATABASE_UNAVAILABLE: render("UNAVAILABLE", 503, "repository_error", "Database operation failed"),
+  OVERLOADED: render("RESOURCE_EXHAUSTED", 429, "service_error", "Too many requests; try again shortly"),
+  METADATA_INVALID: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid request metadata"),
+  CANCELLED: render("CANCELLED", 499, "service_error", "The caller cancelled the request"),
+  DEADLINE_EXCEEDED: render("DEADLINE_EXCEEDED", 504, "service_error", "The deadline passed before the request was done"),
+  SHUTTING_DOWN: render("UNAVAILABLE", 503, "service_error", "The service is stopping; try again"),
+  INTERNAL: render("INTERNAL", 500, "internal_error", "Internal server error"),
+} as const satisfies Record<string, Rendering>;
+
+/** A stable name for why a call was refused or failed. */
+export type Reason = keyof typeof REASONS;
+
+/** Facts that go with a reason. All of it is public except `cause`. */
+export interface Facts {
+  /** Faults of the request, where the reason is about the request. */
+  readonly violations?: readonly Violation[];
+  /** Opaque id under which operators find the incident. */
+  readonly incident?: string;
+  /** What happened inside; never leaves, and is logged only by type and code. */
+  readonly cause?: unknown;
+}
+
+/** The one error of this service: a reason, and what may be said about it. */
+export class CredentialError extends Error {
+  override readonly name = "CredentialError";
+  readonly reason: Reason;
+  readonly violations: readonly Violation[];
+  readonly incident: string | undefined;
+
+  constructor(reason: Reason, facts: Facts = {}) {
+    super(REASONS[reason].message, { cause: facts.cause });
+    this.reason = reason;
+    this.violations = facts.violations ?? [];
+    this.incident = facts.incident;
+  }
+}
+
+/** Makes the error for a reason; `throw fail("CREDENTIAL_NOT_FOUND")`. */
+export function fail(reason: Reason, facts: Facts = {}): CredentialError {
+  return new CredentialError(reason, facts);
+}
