@@ -1,0 +1,111 @@
+import { readFileSync } from "node:fs";
+import { secret, type Secret } from "./domain/secret.ts";
+import { type CamelCase, type SecretName, SETTINGS, type SettingName, type SettingValue } from "./settings.ts";
+
+export type { Address } from "./settings.ts";
+
+const PREFIX = "CREDENTIALS_";
+
+/** Everything that may be printed, by property: `settings.grpcListen`. */
+export type Settings = { readonly [N in Exclude<SettingName, SecretName> as CamelCase<N>]: SettingValue<N> };
+
+/** Everything that may not, by property: `secrets.jwtSecret`; each refuses to print. */
+export type Secrets = { readonly [N in SecretName as CamelCase<N>]: Secret<string> | undefined };
+
+/** The configuration of one process, parsed once and frozen. */
+export interface Config {
+  readonly settings: Settings;
+  readonly secrets: Secrets;
+}
+
+/** A fault of the configuration. Its message names settings and rules, never a value. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
+const camel = (name: string): string => name.toLowerCase().replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
+/** The text of a secret, from the environment or from the file that `…_FILE` names. */
+function secretText(env: Readonly<Record<string, string | undefined>>, name: string): string | undefined {
+  const [value, file] = [env[name], env[`${name}_FILE`]];
+  if (value !== undefined && file !== undefined) throw new ConfigError(`${name} and ${name}_FILE are both set; give one`);
+  if (file === undefined) return value;
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8").trim();
+  } catch (error) {
+    throw new ConfigError(`${name}_FILE cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
+  }
+  if (text === "") throw new ConfigError(`the file that ${name}_FILE names is empty`);
+  return text;
+}
+
+function known(variable: string): boolean {
+  const name = variable.slice(PREFIX.length);
+  const owner = name.endsWith("_FILE") ? name.slice(0, -"_FILE".length) : "";
+  return Object.hasOwn(SETTINGS, name) || (Object.hasOwn(SETTINGS, owner) && "secret" in SETTINGS[owner as SettingName]);
+}
+
+/**
+ * Reads the configuration from an environment. A name with our prefix that is not a setting, an empty value, and a
+ * value that does not parse are errors that name the setting and the rule.
+ */
+export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  for (const [variable, value] of Object.entries(env)) {
+    if (!variable.startsWith(PREFIX) || value === undefined) continue;
+    if (!known(variable)) throw new ConfigError(`${variable} is not a setting`);
+    if (value.trim() === "") throw new ConfigError(`${variable} is present but empty`);
+  }
+  const settings: Record<string, unknown> = {};
+  const secrets: Record<string, Secret<string> | undefined> = {};
+  for (const [name, setting] of Object.entries(SETTINGS)) {
+    const variable = PREFIX + name;
+    if ("secret" in setting) {
+      const text = secretText(env, variable);
+      secrets[camel(name)] = text === undefined ? undefined : secret(text);
+      continue;
+    }
+    const text = env[variable] ?? ("default" in setting ? setting.default : undefined);
+    if (text === undefined) {
+      settings[camel(name)] = undefined;
+      continue;
+    }
+    const parsed = setting.schema.safeParse(text);
+    if (!parsed.success) throw new ConfigError(`${variable} ${parsed.error.issues[0]?.message ?? "is invalid"}`);
+    settings[camel(name)] = parsed.data;
+  }
+  const config = { settings: Object.freeze(settings) as Settings, secrets: Object.freeze(secrets) as Secrets };
+  return Object.freeze({ ...config, settings: withProfile(config) });
+}
+
+/** Defaults and refusals that depend on the profile. */
+function withProfile({ settings, secrets }: Config): Settings {
+  const production = settings.profile === "production";
+  if (settings.jwtJwksUrl !== undefined) throw new ConfigError("CREDENTIALS_JWT_JWKS_URL is not supported yet; give CREDENTIALS_JWT_PUBLIC_KEY");
+  if (secrets.jwtSecret && secrets.jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET and CREDENTIALS_JWT_PUBLIC_KEY are both set; give one");
+  if (secrets.masterKeys && settings.primaryKeyId === undefined) throw new ConfigError("CREDENTIALS_PRIMARY_KEY_ID is required beside CREDENTIALS_MASTER_KEYS");
+  if (!secrets.masterKeys && settings.primaryKeyId !== undefined) throw new ConfigError("CREDENTIALS_PRIMARY_KEY_ID is given without CREDENTIALS_MASTER_KEYS");
+  if ((settings.tlsCertFile === undefined) !== (settings.tlsKeyFile === undefined)) throw new ConfigError("CREDENTIALS_TLS_CERT_FILE and CREDENTIALS_TLS_KEY_FILE go together");
+  if (settings.tlsClientCaFile !== undefined && settings.tlsCertFile === undefined) throw new ConfigError("CREDENTIALS_TLS_CLIENT_CA_FILE needs CREDENTIALS_TLS_CERT_FILE");
+  if (!settings.roles.includes("grpc") && settings.grpcTarget === undefined) throw new ConfigError("CREDENTIALS_GRPC_TARGET is required where rest runs alone");
+  if (settings.roles.includes("grpc") && settings.grpcTarget !== undefined) throw new ConfigError("CREDENTIALS_GRPC_TARGET is only for a process that serves rest alone");
+  if (secrets.databaseMigrationUrl && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_MIGRATION_URL is given without CREDENTIALS_DATABASE_URL");
+  if (production) refuseDevelopment({ settings, secrets });
+  return Object.freeze({
+    ...settings,
+    grpcReflection: settings.grpcReflection ?? !production,
+    jwtOperatorAudience: settings.jwtOperatorAudience ?? (production ? undefined : "flow-credentials-operator"),
+  });
+}
+
+const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/;
+
+function refuseDevelopment({ settings, secrets }: Config): void {
+  const serves = settings.roles.includes("grpc");
+  if (serves && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_URL is required in production");
+  if (serves && !secrets.masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
+  if (serves && !secrets.jwtSecret && !secrets.jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY is required in production");
+  if (settings.tlsCertFile !== undefined) return;
+  if (serves && !LOOPBACK.test(settings.grpcListen.host)) throw new ConfigError("CREDENTIALS_GRPC_LISTEN is a public address; production needs CREDENTIALS_TLS_CERT_FILE for it");
+  if (settings.roles.includes("rest") && !LOOPBACK.test(settings.restListen.host)) throw new ConfigError("CREDENTIALS_REST_LISTEN is a public address; production needs CREDENTIALS_TLS_CERT_FILE for it");
+}

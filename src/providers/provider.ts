@@ -1,0 +1,53 @@
+import type { z } from "zod";
+import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
+
+/** The secret of a credential in the shape an executor receives; the cases are those of `ResolveCredentialResponse`. */
+export type ExposedSecret =
+  | { $case: "sftpPassword"; value: { host: string; port: number; username: string; password: string; hostKeyFingerprint: string } }
+  | { $case: "sftpKey"; value: { host: string; port: number; username: string; privateKeyData: string; privateKeyPassphrase: string; hostKeyFingerprint: string } }
+  | { $case: "postgresql"; value: { host: string; port: number; username: string; password: string; database: string; sslmode: string; caCertificate: string; connectionString: string } }
+  | { $case: "awsSesApiKey"; value: { accessKeyId: string; secretAccessKey: string; region: string; sessionToken: string } }
+  | { $case: "awsSesSmtp"; value: { username: string; password: string; region: string; host: string; port: number } }
+  | { $case: "oauthToken"; value: { accessToken: string; tokenType: string; expiresAt?: Date | undefined; scopes: string[]; tenantId: string; siteUrl: string } }
+  | { $case: "apiKey"; value: { apiKey: string } };
+
+/** What leaves with a resolve. */
+export interface Exposed {
+  readonly secret: ExposedSecret;
+  /** Stored keys beyond those of the shape; never a refresh token, an id token or a client secret. */
+  readonly extra: SecretDocument;
+  /** When the secret ends; null where it does not or that is unknown. */
+  readonly expiresAt: Date | null;
+}
+
+/** A secret that passed every rule of its shape. */
+export interface Accepted {
+  /** Normalised: ports are numbers, `expires_in` has become `expires_at`. */
+  readonly document: SecretDocument;
+  /** E-mail address of the connected account, where the secret says it. */
+  readonly accountEmail: string | null;
+  /** When its access token ends, where it has one and says so. */
+  readonly tokenExpiresAt: Date | null;
+}
+
+/** One shape of secret of a provider. */
+export interface CredentialShape {
+  /** What the `credentials` object looks like; the catalog's JSON Schema derives from it. */
+  readonly schema: z.ZodType;
+  /** Whether an OAuth 2.0 flow can make it. */
+  readonly isOauth: boolean;
+  /** Checks and normalises. Throws INVALID_CREDENTIALS with violations that name keys, never values. */
+  accept(document: SecretDocument, now: Date): Promise<Accepted>;
+  /** What an executor receives of a document that `accept` gave. */
+  expose(document: SecretDocument): Exposed;
+}
+
+/** A system that credentials connect to. A new one is one file and one line in `index.ts`. */
+export interface Provider {
+  readonly provider: ProviderName;
+  readonly displayName: string;
+  readonly description: string;
+  readonly category: "database" | "messaging" | "storage";
+  /** The types it takes, in the order the catalog shows them. */
+  readonly types: Partial<Record<CredentialTypeName, CredentialShape>>;
+}

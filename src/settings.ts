@@ -1,0 +1,117 @@
+import { z } from "zod";
+
+/** `host:port`, IPv6 hosts in brackets; port 0 lets the system pick one. */
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+const address = z.string().transform((text, ctx): Address => {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (match && port <= 65_535) return { host: (match[1] ?? match[2]) as string, port };
+  ctx.addIssue("must be host:port");
+  return z.NEVER;
+});
+const whole = (minimum: number, maximum: number) =>
+  z
+    .string()
+    .regex(/^\d{1,10}$/, "must be a whole number")
+    .transform(Number)
+    .pipe(z.number().min(minimum, `must be at least ${minimum}`).max(maximum, `must be at most ${maximum}`));
+const onOff = z.enum(["on", "off"], "must be on or off").transform((text) => text === "on");
+const list = z.string().transform((text) => text.split(",").map((part) => part.trim()).filter((part) => part !== ""));
+const url = z.url({ protocol: /^https?$/, error: "must be an http or https URL" });
+const word = z.string().regex(/^[\x21-\x7e]+$/, "must be printable ASCII without spaces");
+const path = z.string();
+
+/** What one setting means, for the reader of the README and of `.env.example`. */
+interface Setting<T> {
+  readonly schema: z.ZodType<T, string>;
+  /** Default as it would be written in the environment; absent where unset means something of its own. */
+  readonly default?: string;
+  /** May also be given as `…_FILE`, a path to a file with the value; and is kept away from the settings object. */
+  readonly secret?: true;
+  readonly doc: string;
+}
+const setting = <T>(schema: z.ZodType<T, string>, doc: string): Setting<T> => ({ schema, doc });
+const defaulted = <T>(fallback: string, schema: z.ZodType<T, string>, doc: string): Setting<T> & { default: string } => ({ schema, doc, default: fallback });
+const hidden = (doc: string) => ({ schema: z.string(), doc, secret: true }) as const;
+
+/** Every setting, by its name without the prefix `CREDENTIALS_`. The README's table is checked against this one. */
+export const SETTINGS = {
+  PROFILE: defaulted("development", z.enum(["development", "production"], "must be development or production"), "`production` refuses every development convenience"),
+  ROLES: defaulted("grpc,rest", list.pipe(z.array(z.enum(["grpc", "rest"], "must name grpc, rest or both")).min(1)), "what this process serves"),
+  GRPC_LISTEN: defaulted("127.0.0.1:50051", address, "address of the gRPC listener; port 0 picks one"),
+  REST_LISTEN: defaulted("127.0.0.1:8080", address, "address of the REST listener; port 0 picks one"),
+  GRPC_TARGET: setting(word, "`host:port` of the gRPC service, where `rest` runs alone"),
+  GRPC_TARGET_CA_FILE: setting(path, "certificate authority of that service, PEM; its presence turns TLS on"),
+  TLS_CERT_FILE: setting(path, "certificate chain for both listeners, PEM"),
+  TLS_KEY_FILE: setting(path, "private key for both listeners, PEM"),
+  TLS_CLIENT_CA_FILE: setting(path, "certificate authority of gRPC clients, PEM; its presence requires a client certificate"),
+  DATA_DIR: defaulted(".data", path, "embedded database and generated development keys"),
+  DATABASE_URL: hidden("PostgreSQL for the application role; embedded where unset (development)"),
+  DATABASE_MIGRATION_URL: hidden("PostgreSQL for the role that owns the schema; migrations run at start where it is set"),
+  DATABASE_CA_FILE: setting(path, "certificate authority of the PostgreSQL server, PEM; its presence turns TLS with full verification on"),
+  DATABASE_POOL_SIZE: defaulted("10", whole(2, 200), "connections for everything off the hot path"),
+  DATABASE_STATEMENT_TIMEOUT_MS: defaulted("10000", whole(100, 600_000), "longest time one statement may take, ms"),
+  DATABASE_PREPARED: defaulted("on", onOff, "named prepared statements; `off` behind pgbouncer in transaction mode"),
+  MASTER_KEYS: hidden("`id:base64` pairs, comma-separated, 32 bytes each; generated in development where unset"),
+  PRIMARY_KEY_ID: setting(word, "id of the master key that wraps new organization keys"),
+  KEY_CACHE_ENTRIES: defaulted("10000", whole(1, 10_000_000), "unwrapped organization keys kept in memory"),
+  KEY_CACHE_SECONDS: defaulted("60", whole(1, 60), "longest age of an unwrapped organization key in memory, s"),
+  JWT_SECRET: hidden("HS256 secret, at least 32 bytes; generated in development where unset"),
+  JWT_PUBLIC_KEY: hidden("RS256, ES256 or EdDSA public key, PEM; instead of the secret"),
+  JWT_JWKS_URL: setting(url, "reserved: JWKS keys are not supported yet, and setting it refuses the start"),
+  JWT_ISSUER: defaulted("flow-credentials-dev", word, "issuer that tokens must name"),
+  JWT_AUDIENCE: defaulted("flow-credentials", word, "audience that tokens must name"),
+  JWT_OPERATOR_AUDIENCE: setting(word, "the only audience whose tokens may be `operator`; `flow-credentials-operator` in development"),
+  JWT_CLAIM_ORGANIZATION: defaulted("organization_id", word, "claim with the organization's UUID; dots descend into objects"),
+  JWT_CLAIM_KIND: defaulted("account_type", word, "claim with the kind of caller"),
+  JWT_CLAIM_ROLE: defaulted("role", word, "claim with the role inside the organization"),
+  JWT_CLOCK_SKEW_SECONDS: defaulted("30", whole(0, 60), "how far clocks may differ when a token's times are checked, s"),
+  TOKEN_CACHE_ENTRIES: defaulted("10000", whole(1, 1_000_000), "verified tokens kept in memory until they expire"),
+  API_KEY_CACHE_SECONDS: defaulted("5", whole(0, 60), "how long a verified API key is trusted without asking the database, s"),
+  LIMIT_PER_PROVIDER: defaulted("50", whole(1, 1_000_000), "active credentials for a provider in an organization"),
+  LIMIT_PER_USER: defaulted("100", whole(1, 1_000_000), "active credentials of a user"),
+  GRPC_REFLECTION: setting(onOff, "server reflection; on in development, off in production"),
+  GRPC_DEADLINE_MS: defaulted("15000", whole(100, 600_000), "deadline of a call that brings none, and the longest one granted, ms"),
+  GRPC_MAX_MESSAGE_BYTES: defaulted("262144", whole(1_024, 16_777_216), "largest request message, bytes"),
+  GRPC_MAX_METADATA_BYTES: defaulted("16384", whole(1_024, 1_048_576), "largest request metadata, bytes"),
+  GRPC_MAX_CONCURRENT_STREAMS: defaulted("100", whole(1, 100_000), "calls at once on one connection"),
+  GRPC_KEEPALIVE_MS: defaulted("60000", whole(1_000, 7_200_000), "time between pings on a quiet connection, ms"),
+  GRPC_MAX_CONNECTION_AGE_MS: defaulted("1800000", whole(1_000, 86_400_000), "age at which a connection is asked to go, so that load spreads, ms"),
+  REST_RESOLVE: defaulted("off", onOff, "mounts `GET …/credentials/{id}/credentials` for service accounts"),
+  REST_MAX_BODY_BYTES: defaulted("131072", whole(1_024, 1_048_576), "largest request body, bytes"),
+  REST_MAX_JSON_DEPTH: defaulted("16", whole(2, 100), "deepest nesting of a JSON body"),
+  REST_MAX_JSON_KEYS: defaulted("1000", whole(10, 100_000), "most keys in a JSON body, over all its objects"),
+  RESOLVE_QUEUE: defaulted("4096", whole(1, 1_000_000), "resolve calls that may wait for the database; more are refused at once"),
+  RESOLVE_BATCH: defaulted("256", whole(1, 10_000), "resolve calls that share one round trip at most"),
+  SHUTDOWN_GRACE_MS: defaulted("25000", whole(0, 600_000), "how long calls in flight may take after a stop signal, ms"),
+  LOG_LEVEL: defaulted("info", z.enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error"), "least severe log line that is written"),
+  CORS_ORIGINS: defaulted("", list, "exact origins that browsers may call REST from"),
+  PUBLIC_URL: setting(url, "reserved for OAuth: base of the callback URL"),
+  EGRESS_ALLOW: defaulted("", list, "reserved for connection tests: private ranges they may reach, CIDR list"),
+  OAUTH_REDIRECTS: defaulted("", list, "reserved for OAuth: allow-list of `redirect_to` prefixes"),
+  GOOGLE_CLIENT_ID: setting(word, "reserved for OAuth"),
+  GOOGLE_CLIENT_SECRET: hidden("reserved for OAuth"),
+  GOOGLE_ISSUER: setting(url, "reserved for OAuth"),
+  MICROSOFT_CLIENT_ID: setting(word, "reserved for OAuth"),
+  MICROSOFT_CLIENT_SECRET: hidden("reserved for OAuth"),
+  MICROSOFT_TENANT: setting(word, "reserved for OAuth"),
+  MICROSOFT_AUTHORITY: setting(url, "reserved for OAuth"),
+} as const satisfies Record<string, Setting<unknown>>;
+
+/** Name of a setting, without the prefix. */
+export type SettingName = keyof typeof SETTINGS;
+
+type Parsed<N extends SettingName> = z.output<(typeof SETTINGS)[N]["schema"]>;
+
+/** Names of the settings whose values are secrets. */
+export type SecretName = { [N in SettingName]: (typeof SETTINGS)[N] extends { secret: true } ? N : never }[SettingName];
+
+/** Value of a setting as parsed; undefined only where it has no default. */
+export type SettingValue<N extends SettingName> = (typeof SETTINGS)[N] extends { default: string } ? Parsed<N> : Parsed<N> | undefined;
+
+/** `GRPC_LISTEN` as a property name: `grpcListen`. */
+export type CamelCase<S extends string> = S extends `${infer Head}_${infer Tail}` ? `${Lowercase<Head>}${Capitalize<CamelCase<Tail>>}` : Lowercase<S>;

@@ -1,0 +1,148 @@
+import type { AuditEvent } from "../domain/access.ts";
+import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName } from "../domain/credential.ts";
+
+/** A credential as it is stored: what is known about it, and its sealed secret. */
+export interface StoredCredential extends CredentialRecord {
+  readonly sealed: Buffer;
+}
+
+/** What a new credential brings; times, revision (1) and secret version (1) are the store's. */
+export interface NewCredential {
+  readonly organizationId: string;
+  readonly id: string;
+  readonly provider: ProviderName;
+  readonly credentialType: CredentialTypeName;
+  readonly userId: string;
+  readonly name: string | null;
+  readonly accountEmail: string | null;
+  readonly tokenExpiresAt: Date | null;
+  readonly modifiedBy: string;
+  readonly sealed: Buffer;
+}
+
+/** A replacement of a secret. Takes effect only where the stored revision is still `expectedRevision`. */
+export interface Replacement {
+  readonly organizationId: string;
+  readonly id: string;
+  readonly expectedRevision: number;
+  readonly credentialType: CredentialTypeName;
+  /** New name; null keeps the old one. */
+  readonly name: string | null;
+  /** New account e-mail; null keeps the old one. */
+  readonly accountEmail: string | null;
+  readonly tokenExpiresAt: Date | null;
+  readonly status: CredentialStatusName;
+  readonly modifiedBy: string;
+  /** Sealed for this very version; one above the version that was read. */
+  readonly secretVersion: bigint;
+  readonly sealed: Buffer;
+}
+
+/** Limits on active credentials. */
+export interface CredentialLimits {
+  readonly perProvider: number;
+  readonly perUser: number;
+}
+
+/**
+ * Credentials of one organization at a time. Every function takes the organization; rows of another one, deleted rows
+ * and missing rows are all the same absence. Each write commits together with its audit event, or not at all.
+ */
+export interface CredentialStore {
+  /** Counts against both limits and inserts, in one statement. Throws LIMIT_PER_PROVIDER_REACHED or LIMIT_PER_USER_REACHED. */
+  create(row: NewCredential, limits: CredentialLimits, event: AuditEvent): Promise<CredentialRecord>;
+  /** Active credentials, newest first, ties by id descending. */
+  list(organizationId: string, filter: { userId: string | null; provider: ProviderName | null }): Promise<CredentialRecord[]>;
+  get(organizationId: string, id: string): Promise<CredentialRecord | undefined>;
+  /** `stale` where the revision has moved on; undefined where there is no such active credential. */
+  replace(change: Replacement, event: AuditEvent): Promise<CredentialRecord | "stale" | undefined>;
+  /** Soft delete; gives both counters back. A null revision is no precondition. */
+  remove(where: { organizationId: string; id: string; expectedRevision: number | null; modifiedBy: string }, event: AuditEvent): Promise<"removed" | "stale" | undefined>;
+  /**
+   * Reads the sealed secret and commits the audit event in the same transaction, sharing one round trip with every
+   * other call that waits. An event is written only where the credential is found. Throws AUDIT_UNAVAILABLE where
+   * nothing could be committed, OVERLOADED where the queue is full.
+   */
+  resolve(organizationId: string, id: string, event: AuditEvent): Promise<StoredCredential | undefined>;
+}
+
+/** A wrapped organization key. `wrapped` is null once the organization was destroyed. */
+export interface OrganizationKeyRow {
+  readonly organizationId: string;
+  readonly version: number;
+  readonly wrapped: Buffer | null;
+  readonly commitment: Buffer;
+}
+
+/** Organization keys. They are committed before anyone seals with them. */
+export interface OrganizationKeyStore {
+  /** The newest version; undefined for an organization that has none yet. */
+  current(organizationId: string): Promise<OrganizationKeyRow | undefined>;
+  byVersion(organizationId: string, version: number): Promise<OrganizationKeyRow | undefined>;
+  /** Stores version 1 unless another process was faster, and gives back the row that stands. */
+  insertFirst(row: OrganizationKeyRow & { readonly wrapped: Buffer; readonly masterKeyId: string }): Promise<OrganizationKeyRow>;
+}
+
+/** One master key as the database knows it. */
+export interface MasterKeyRow {
+  readonly id: string;
+  readonly checkValue: Buffer;
+  /** Organization keys that are wrapped under it. */
+  readonly inUse: number;
+}
+
+/** The registry of master keys. */
+export interface KeyRegistryStore {
+  /** Every key ever seen, and every key id that a wrapped key names, with its use count; `checkValue` is empty where unknown. */
+  list(): Promise<MasterKeyRow[]>;
+  /** Records a key; keeps the first check value where the id is known already, and gives that back. */
+  register(id: string, checkValue: Buffer): Promise<Buffer>;
+}
+
+/** A service account. */
+export interface ServiceAccountRow {
+  readonly id: string;
+  readonly organizationId: string;
+  readonly name: string;
+  readonly createdAt: Date;
+}
+
+/** An API key; the key itself is never stored. */
+export interface ServiceAccountKeyRow {
+  readonly id: string;
+  readonly organizationId: string;
+  readonly serviceAccountId: string;
+  readonly tokenPrefix: string;
+  readonly tokenHash: Buffer;
+  readonly createdAt: Date;
+  readonly expiresAt: Date | null;
+  readonly revokedAt: Date | null;
+}
+
+/** Service accounts and their keys. */
+export interface ServiceAccountStore {
+  create(row: Omit<ServiceAccountRow, "createdAt">, event: AuditEvent): Promise<ServiceAccountRow>;
+  /** Throws SERVICE_ACCOUNT_NOT_FOUND where the organization has no such account. */
+  createKey(row: Omit<ServiceAccountKeyRow, "createdAt" | "revokedAt">, event: AuditEvent): Promise<ServiceAccountKeyRow>;
+  /** The key with that prefix, before any organization is known. */
+  keyByPrefix(tokenPrefix: string): Promise<ServiceAccountKeyRow | undefined>;
+}
+
+/** The audit trail; nothing in it is ever changed. */
+export interface AuditStore {
+  /** Commits the events before it resolves. */
+  append(events: readonly AuditEvent[]): Promise<void>;
+}
+
+/** Everything the service keeps. Throws only CredentialError; driver text stays inside. */
+export interface Store {
+  readonly credentials: CredentialStore;
+  readonly organizationKeys: OrganizationKeyStore;
+  readonly keyRegistry: KeyRegistryStore;
+  readonly serviceAccounts: ServiceAccountStore;
+  readonly audit: AuditStore;
+  /** Whether the database answers now. */
+  ping(): Promise<boolean>;
+  /** Waits for what is under way and closes every connection. */
+  close(): Promise<void>;
+}

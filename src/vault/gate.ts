@@ -1,0 +1,69 @@
+import { type Action, ACTIONS, type AuditEvent, type Call, type Caller, type CallerKind, type CallerOf } from "../domain/access.ts";
+import { type CredentialError, fail, type Reason } from "../domain/errors.ts";
+import type { AuditStore } from "../store/store.ts";
+
+/** The organization under which the trail of operators is kept; no tenant has it (RFC 9562 section 5.9). */
+export const OPERATOR_TRAIL = "00000000-0000-0000-0000-000000000000";
+
+const ADMITTED = Symbol("admitted");
+
+/** Proof that a caller may do one thing. Made only by `admit`; a use case takes the grant of its own action and no other. */
+export class Grant<A extends Action> {
+  readonly action: A;
+  readonly caller: CallerOf<A>;
+  readonly call: Call;
+
+  constructor(proof: typeof ADMITTED, call: Call, action: A) {
+    if (proof !== ADMITTED) throw new TypeError("a grant is made by admit");
+    this.action = action;
+    this.caller = call.caller as CallerOf<A>;
+    this.call = call;
+  }
+}
+
+/** Lets a caller pass to an action, or throws the reason for which its kind may not. */
+export function admit<A extends Action>(call: Call, action: A): Grant<A> {
+  const kinds: readonly CallerKind[] = ACTIONS[action];
+  if (!kinds.includes(call.caller.kind)) throw fail(requirement(kinds));
+  return new Grant(ADMITTED, call, action);
+}
+
+function requirement(kinds: readonly CallerKind[]): Reason {
+  if (kinds.length > 1) return "FORBIDDEN";
+  return kinds[0] === "user" ? "USER_REQUIRED" : kinds[0] === "operator" ? "OPERATOR_REQUIRED" : "SERVICE_ACCOUNT_REQUIRED";
+}
+
+const trailOf = (caller: Caller): string => (caller.kind === "operator" ? OPERATOR_TRAIL : caller.organizationId);
+
+/** The audit record of a call; `organizationId` differs from the caller's own only for operators. */
+export function auditEvent(call: Call, action: Action, facts: { credentialId?: string | null; organizationId?: string; refused?: Reason } = {}): AuditEvent {
+  return {
+    organizationId: facts.organizationId ?? trailOf(call.caller),
+    requestId: call.requestId,
+    actorKind: call.caller.kind,
+    actorId: call.caller.id,
+    action,
+    outcome: facts.refused === undefined ? "allowed" : "refused",
+    reason: facts.refused ?? null,
+    credentialId: facts.credentialId ?? null,
+    flowId: call.flowId,
+    runId: call.runId,
+  };
+}
+
+/** Failures that say nothing about the caller's right; recording them would add load to a service in trouble. */
+const NOT_REFUSALS: ReadonlySet<Reason> = new Set(["AUDIT_UNAVAILABLE", "DATABASE_UNAVAILABLE", "OVERLOADED", "CANCELLED", "DEADLINE_EXCEEDED", "SHUTTING_DOWN", "INTERNAL"]);
+
+/**
+ * Records that a verified caller was refused. Resolves when the record is committed, and also when it cannot be:
+ * a refusal stays a refusal while the audit is down.
+ */
+export async function recordRefusal(audit: AuditStore, call: Call, action: Action, error: CredentialError, credentialId: string | null): Promise<"recorded" | "not recorded"> {
+  if (NOT_REFUSALS.has(error.reason)) return "not recorded";
+  try {
+    await audit.append([auditEvent(call, action, { credentialId, refused: error.reason })]);
+    return "recorded";
+  } catch {
+    return "not recorded";
+  }
+}
