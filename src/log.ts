@@ -1,0 +1,56 @@
+import pino, { type DestinationStream } from "pino";
+import { ulid } from "ulid";
+
+/** Fields a log line may carry. Whatever else is handed in is left out, so that a secret cannot ride along. */
+const FIELDS = [
+  "request_id", "method", "code", "reason", "duration_ms", "caller_kind", "caller_id", "organization_id", "credential_id", "incident",
+  "error_name", "error_code", "address", "count", "key_id", "table", "migration", "signal", "state", "pid", "path", "status", "attempt",
+] as const;
+
+/** What a log line says besides its message. Values are ids, names, counts and codes; never text from outside. */
+export type LogFields = { readonly [F in (typeof FIELDS)[number]]?: string | number | boolean | null | undefined };
+
+/** Writes one JSON line a call, with the allowed fields only. */
+export interface Log {
+  debug(fields: LogFields, message: string): void;
+  info(fields: LogFields, message: string): void;
+  warn(fields: LogFields, message: string): void;
+  error(fields: LogFields, message: string): void;
+}
+
+const LEVELS = ["debug", "info", "warn", "error"] as const;
+
+/** Longest text of a field, in characters. */
+const MAX_TEXT = 256;
+
+function allowed(fields: LogFields): Record<string, unknown> {
+  const out: Record<string, unknown> = {};
+  for (const name of FIELDS) {
+    const value = fields[name];
+    if (value !== undefined) out[name] = typeof value === "string" ? value.slice(0, MAX_TEXT) : value;
+  }
+  return out;
+}
+
+/** A log at a level, to standard error unless a stream is given. */
+export function createLog(level: (typeof LEVELS)[number], stream: DestinationStream = pino.destination({ fd: 2, sync: false })): Log {
+  const out = pino({ level, base: null, messageKey: "message", timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } }, stream);
+  const write = (at: (typeof LEVELS)[number]) => (fields: LogFields, message: string) => {
+    if (out.isLevelEnabled(at)) out[at](allowed(fields), message);
+  };
+  return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
+}
+
+/** A new request id: a ULID, 26 characters of Crockford's base 32. */
+export const newRequestId = (): string => ulid();
+
+/** Whether a text is a well-formed ULID. */
+export const isRequestId = (text: string): boolean => /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/.test(text);
+
+/** What may be said of an unknown error: its type and its code, never its message, which may quote a value. */
+export function errorFields(error: unknown): Pick<LogFields, "error_name" | "error_code"> {
+  if (!(error instanceof Error)) return { error_name: typeof error };
+  const code = (error as { code?: unknown }).code;
+  const known = typeof code === "string" || typeof code === "number" ? String(code) : undefined;
+  return { error_name: error.name.slice(0, 64), error_code: known?.slice(0, 64) };
+}
