@@ -1,0 +1,203 @@
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { newApiKey } from "./auth/api-key.ts";
+import { createAuthenticator } from "./auth/authenticate.ts";
+import { developmentSecrets } from "./auth/development.ts";
+import { createJwtVerifier } from "./auth/jwt.ts";
+import { type Address, type Config, ConfigError } from "./config.ts";
+import { Envelope } from "./crypto/envelope.ts";
+import { parseMasterKeys } from "./crypto/keyring.ts";
+import type { Secret } from "./domain/secret.ts";
+import type { UseCases } from "./grpc/deps.ts";
+import { serveGrpc } from "./grpc/server.ts";
+import { createLog, type Log } from "./log.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+import { serveRest } from "./rest/server.ts";
+import { startEmbedded } from "./store/embedded.ts";
+import { migrate } from "./store/migrate.ts";
+import { openStore } from "./store/open.ts";
+import type { Store } from "./store/store.ts";
+import { databaseUser } from "./store/url.ts";
+import { checkKeys } from "./vault/keys.ts";
+import * as manage from "./vault/manage.ts";
+import { resolveCredential } from "./vault/resolve.ts";
+import * as serviceAccounts from "./vault/service-accounts.ts";
+
+/** A running service. Disposing stops it: no new calls, calls in flight finish, connections close. */
+export interface App extends AsyncDisposable {
+  /** Where gRPC listens; undefined where this process does not serve it. */
+  readonly grpc: Address | undefined;
+  /** Where REST listens; undefined where this process does not serve it. */
+  readonly rest: Address | undefined;
+}
+
+/** What tests put in place of the real thing. */
+export interface Overrides {
+  readonly log?: Log;
+  readonly now?: () => Date;
+}
+
+/** The secrets a process needs: configured, or in development made once in the data directory. */
+interface Keys {
+  readonly masterKeys: Secret<string>;
+  readonly primaryKeyId: string;
+  readonly jwt: { readonly secret: Secret<string> } | { readonly publicKey: Secret<string> };
+}
+
+function keysOf({ settings, secrets }: Config): Keys {
+  const { jwtSecret, jwtPublicKey, masterKeys } = secrets;
+  const made = settings.profile === "development" && (!masterKeys || (!jwtSecret && !jwtPublicKey)) ? developmentSecrets(settings.dataDir) : undefined;
+  const jwt = jwtSecret ? { secret: jwtSecret } : jwtPublicKey ? { publicKey: jwtPublicKey } : made && { secret: made.jwtSecret };
+  if (masterKeys && settings.primaryKeyId !== undefined && jwt) return { masterKeys, primaryKeyId: settings.primaryKeyId, jwt };
+  if (made && jwt) return { masterKeys: made.masterKeys, primaryKeyId: made.primaryKeyId, jwt };
+  throw new ConfigError("CREDENTIALS_MASTER_KEYS and CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY are required");
+}
+
+/** Where the database is: as configured, or the embedded one, started or attached to. */
+async function databaseOf({ settings, secrets }: Config, resources: AsyncDisposableStack): Promise<{ url: string; ownerUrl: string | undefined }> {
+  if (secrets.databaseUrl) return { url: secrets.databaseUrl.reveal(), ownerUrl: secrets.databaseMigrationUrl?.reveal() };
+  if (settings.profile === "production") throw new ConfigError("CREDENTIALS_DATABASE_URL is required in production");
+  const embedded = await startEmbedded(settings.dataDir);
+  resources.defer(() => embedded.stop());
+  return { url: embedded.applicationUrl, ownerUrl: embedded.ownerUrl };
+}
+
+function readPem(setting: string, file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    throw new ConfigError(`${setting} cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
+  }
+}
+
+function tlsOf({ settings: { tlsCertFile, tlsKeyFile, tlsClientCaFile } }: Config): { certificate: Buffer; key: Buffer; clientCa?: Buffer } | undefined {
+  if (tlsCertFile === undefined || tlsKeyFile === undefined) return undefined;
+  const certificate = readPem("CREDENTIALS_TLS_CERT_FILE", tlsCertFile);
+  const key = readPem("CREDENTIALS_TLS_KEY_FILE", tlsKeyFile);
+  return tlsClientCaFile === undefined ? { certificate, key } : { certificate, key, clientCa: readPem("CREDENTIALS_TLS_CLIENT_CA_FILE", tlsClientCaFile) };
+}
+
+/** Applies every migration that the database lacks; gives their names. */
+export async function runMigrations(config: Config): Promise<string[]> {
+  await using resources = new AsyncDisposableStack();
+  const { url, ownerUrl } = await databaseOf(config, resources);
+  if (ownerUrl === undefined) throw new ConfigError("CREDENTIALS_DATABASE_MIGRATION_URL is required to migrate");
+  return migrate({ url: ownerUrl, ...caOf(config), applicationRole: databaseUser(url) });
+}
+
+const caOf = ({ settings }: Config): { caFile?: string } => (settings.databaseCaFile === undefined ? {} : { caFile: settings.databaseCaFile });
+
+/** The use cases, each bound to the part of the house it needs. */
+function bindUseCases(store: Store, envelope: Envelope, config: Config, log: Log, now: () => Date): UseCases {
+  const { limitPerProvider: perProvider, limitPerUser: perUser } = config.settings;
+  const managing: manage.ManageDeps = { store, envelope, limits: { perProvider, perUser }, now };
+  const accounts: serviceAccounts.ServiceAccountDeps = { store, newApiKey };
+  return {
+    createCredential: (grant, input) => manage.createCredential(managing, grant, input),
+    listCredentials: (grant, filter) => manage.listCredentials(managing, grant, filter),
+    getCredential: (grant, id) => manage.getCredential(managing, grant, id),
+    updateCredential: (grant, input) => manage.updateCredential(managing, grant, input),
+    deleteCredential: (grant, input) => manage.deleteCredential(managing, grant, input),
+    resolveCredential: (grant, id) => resolveCredential({ store, envelope, log, now }, grant, id),
+    listIntegrations: (grant) => manage.listIntegrations(grant),
+    createServiceAccount: (grant, input) => serviceAccounts.createServiceAccount(accounts, grant, input),
+    createServiceAccountKey: (grant, input) => serviceAccounts.createServiceAccountKey(accounts, grant, input),
+    etagOf: manage.etagOf,
+  };
+}
+
+/** The gRPC role: database, keys and the vault behind its one door. */
+async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => Date, resources: AsyncDisposableStack, socketPath: string | undefined) {
+  const { settings } = config;
+  const keys = keysOf(config);
+  const keyring = parseMasterKeys(keys.masterKeys.reveal(), keys.primaryKeyId);
+  const jwt = createJwtVerifier({
+    ...("secret" in keys.jwt ? { secret: keys.jwt.secret } : { publicKeyPem: keys.jwt.publicKey }),
+    issuer: settings.jwtIssuer,
+    audience: settings.jwtAudience,
+    operatorAudience: settings.jwtOperatorAudience,
+    claims: { organization: settings.jwtClaimOrganization, kind: settings.jwtClaimKind, role: settings.jwtClaimRole },
+    clockSkewSeconds: settings.jwtClockSkewSeconds,
+  });
+  const tls = tlsOf(config);
+  const database = await databaseOf(config, resources);
+  if (database.ownerUrl !== undefined) {
+    for (const migration of await migrate({ url: database.ownerUrl, ...caOf(config), applicationRole: databaseUser(database.url) })) log.info({ migration }, "migrated");
+  }
+  const store = await openStore({
+    url: database.url,
+    ...caOf(config),
+    prepared: settings.databasePrepared,
+    poolSize: settings.databasePoolSize,
+    statementTimeoutMs: settings.databaseStatementTimeoutMs,
+    resolveQueue: settings.resolveQueue,
+    resolveBatch: settings.resolveBatch,
+    log,
+  });
+  resources.defer(() => store.close());
+  await checkKeys(store.keyRegistry, keyring);
+  const envelope = new Envelope({ keyring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: settings.keyCacheSeconds * 1000 });
+  metrics.watchSealing(() => envelope.counters);
+  const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds });
+  const vault = bindUseCases(store, envelope, config, log, now);
+  const server = await serveGrpc(
+    { authenticator, audit: store.audit, log, metrics, vault },
+    {
+      listen: settings.grpcListen,
+      ...(socketPath === undefined ? {} : { socketPath }),
+      ...(tls ? { tls } : {}),
+      reflection: settings.grpcReflection,
+      deadlineMs: settings.grpcDeadlineMs,
+      maxMessageBytes: settings.grpcMaxMessageBytes,
+      maxMetadataBytes: settings.grpcMaxMetadataBytes,
+      maxConcurrentStreams: settings.grpcMaxConcurrentStreams,
+      keepaliveMs: settings.grpcKeepaliveMs,
+      maxConnectionAgeMs: settings.grpcMaxConnectionAgeMs,
+      shutdownGraceMs: settings.shutdownGraceMs,
+    },
+  );
+  resources.defer(() => server.stop());
+  return { address: server.address, ready: () => store.ping() };
+}
+
+/** The REST role: a client of the gRPC service, over a private socket or over the network. */
+async function startRest(config: Config, log: Log, metrics: Metrics, target: string, ready: () => Promise<boolean>, resources: AsyncDisposableStack): Promise<Address> {
+  const { settings } = config;
+  const tls = tlsOf(config);
+  const server = await serveRest({
+    listen: settings.restListen,
+    target,
+    ...(settings.grpcTargetCaFile === undefined ? {} : { targetCa: readPem("CREDENTIALS_GRPC_TARGET_CA_FILE", settings.grpcTargetCaFile) }),
+    ...(tls ? { tls } : {}),
+    corsOrigins: settings.corsOrigins,
+    maxBodyBytes: settings.restMaxBodyBytes,
+    maxJsonDepth: settings.restMaxJsonDepth,
+    maxJsonKeys: settings.restMaxJsonKeys,
+    deadlineMs: settings.grpcDeadlineMs,
+    resolve: settings.restResolve,
+    log,
+    ready,
+    metrics: () => metrics.render(),
+  });
+  resources.defer(() => server.stop());
+  return server.address;
+}
+
+/** Starts everything the configuration asks for, or nothing: what was started before a failure is stopped again. */
+export async function createApp(config: Config, overrides: Overrides = {}): Promise<App> {
+  await using resources = new AsyncDisposableStack();
+  const { settings } = config;
+  const log = overrides.log ?? createLog(settings.logLevel);
+  const now = overrides.now ?? (() => new Date());
+  const metrics = createMetrics();
+  const [serves, adapts] = [settings.roles.includes("grpc"), settings.roles.includes("rest")];
+  const socketDirectory = serves && adapts ? mkdtempSync(join(tmpdir(), "flow-credentials-")) : undefined;
+  if (socketDirectory !== undefined) resources.defer(() => rmSync(socketDirectory, { recursive: true, force: true }));
+  const socketPath = socketDirectory === undefined ? undefined : join(socketDirectory, "grpc.sock");
+  const grpc = serves ? await startGrpc(config, log, metrics, now, resources, socketPath) : undefined;
+  const target = socketPath === undefined ? settings.grpcTarget : `unix:${socketPath}`;
+  const rest = adapts && target !== undefined ? await startRest(config, log, metrics, target, grpc?.ready ?? (async () => true), resources) : undefined;
+  const started = resources.move();
+  return { grpc: grpc?.address, rest, [Symbol.asyncDispose]: () => started.disposeAsync() };
+}

@@ -1,0 +1,70 @@
+import { collectDefaultMetrics, Counter, Histogram, Registry } from "prom-client";
+
+/** What the gRPC adapter reports of each call. */
+export interface CallObservation {
+  /** Full method name, from the service definition; never from the request. */
+  readonly method: string;
+  /** Name of the gRPC status code. */
+  readonly code: string;
+  readonly seconds: number;
+}
+
+/** Counters of sealing, read when they are asked for. */
+export interface SealingCounters {
+  readonly opened: number;
+  readonly sealed: number;
+  /** Failures to open, by kind; outside they are all one failure. */
+  readonly failed: Readonly<Record<string, number>>;
+}
+
+/** The service's metrics, in the Prometheus text format. */
+export interface Metrics {
+  observe(call: CallObservation): void;
+  /** Reads these counters at each scrape. */
+  watchSealing(counters: () => SealingCounters): void;
+  render(): Promise<{ contentType: string; body: string }>;
+}
+
+/** Upper bounds of the latency buckets, s. */
+const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15];
+
+/** Metrics of one process, in a registry of their own. Labels are names and codes, never ids. */
+export function createMetrics(): Metrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const calls = new Histogram({
+    name: "credentials_call_seconds",
+    help: "Duration of gRPC calls, REST's included.",
+    labelNames: ["method", "code"],
+    buckets: BUCKETS,
+    registers: [registry],
+  });
+  return {
+    observe: ({ method, code, seconds }) => calls.observe({ method, code }, seconds),
+    watchSealing(counters) {
+      new Counter({
+        name: "credentials_sealing_total",
+        help: "Secrets sealed and opened.",
+        labelNames: ["operation"],
+        registers: [registry],
+        collect() {
+          const { opened, sealed } = counters();
+          this.reset();
+          this.inc({ operation: "opened" }, opened);
+          this.inc({ operation: "sealed" }, sealed);
+        },
+      });
+      new Counter({
+        name: "credentials_unreadable_total",
+        help: "Sealed secrets that did not open, by what was wrong.",
+        labelNames: ["kind"],
+        registers: [registry],
+        collect() {
+          this.reset();
+          for (const [kind, count] of Object.entries(counters().failed)) this.inc({ kind }, count);
+        },
+      });
+    },
+    render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+  };
+}

@@ -1,0 +1,57 @@
+import { firstSteps, printed } from "./announce.ts";
+import { type App, createApp } from "./app.ts";
+import { type Config, ConfigError, loadConfig } from "./config.ts";
+import { KeyringError } from "./crypto/keyring.ts";
+import { errorFields } from "./log.ts";
+import { StoreSetupError } from "./store/errors.ts";
+import { KeyCheckError } from "./vault/keys.ts";
+
+/** Errors whose message is written for operators and holds no secret. */
+const FOR_OPERATORS = [ConfigError, KeyringError, KeyCheckError, StoreSetupError];
+
+/** One line for the operator about why the service cannot run. */
+export function startFailure(error: unknown): string {
+  if (error instanceof Error && FOR_OPERATORS.some((kind) => error instanceof kind)) return error.message;
+  const { error_name, error_code } = errorFields(error);
+  return `cannot start: ${error_name}${error_code === undefined ? "" : ` ${error_code}`}`;
+}
+
+/**
+ * Runs the service until SIGTERM or SIGINT, then stops it cleanly; a second signal ends it at once. Sets a non-zero
+ * exit code, and says why in one line on standard error, where it cannot start.
+ */
+export async function serve(env: Readonly<Record<string, string | undefined>>): Promise<void> {
+  const signal = firstSignal();
+  try {
+    const config = loadConfig(env);
+    await using app = await createApp(config);
+    await announce(app, config);
+    await signal;
+  } catch (error) {
+    process.stderr.write(`flow-credentials: ${startFailure(error)}\n`);
+    process.exitCode = 1;
+  } finally {
+    for (const name of SIGNALS) process.removeAllListeners(name);
+  }
+}
+
+const SIGNALS = ["SIGTERM", "SIGINT"] as const;
+
+function firstSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    let asked = false;
+    const stop = () => {
+      if (asked) process.exit(1);
+      asked = true;
+      resolve();
+    };
+    for (const name of SIGNALS) process.on(name, stop);
+  });
+}
+
+async function announce(app: App, config: Config): Promise<void> {
+  const addresses = [app.grpc && `grpc=${printed(app.grpc)}`, app.rest && `rest=${printed(app.rest)}`].filter(Boolean).join(" ");
+  process.stdout.write(`ready ${addresses}\n`);
+  const development = config.settings.profile === "development" && !config.secrets.jwtPublicKey;
+  if (development && app.grpc && app.rest) process.stdout.write(await firstSteps(config, app.grpc, app.rest));
+}

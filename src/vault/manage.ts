@@ -1,0 +1,149 @@
+import { randomUUID } from "node:crypto";
+import type { Envelope } from "../crypto/envelope.ts";
+import type { TenantCaller } from "../domain/access.ts";
+import type { CredentialRecord, CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
+import { fail } from "../domain/errors.ts";
+import { accept, catalog, type CatalogEntry } from "../providers/index.ts";
+import type { CredentialLimits, Store } from "../store/store.ts";
+import { auditEvent, type Grant } from "./gate.ts";
+
+/** What the use cases below need. */
+export interface ManageDeps {
+  readonly store: Pick<Store, "credentials">;
+  readonly envelope: Pick<Envelope, "seal">;
+  readonly limits: CredentialLimits;
+  /** The clock that relative token lifetimes count from. */
+  readonly now: () => Date;
+}
+
+/** A new credential as a caller asks for it, well-formed but not yet checked against its provider. */
+export interface CreateInput {
+  readonly provider: ProviderName;
+  readonly credentialType: CredentialTypeName;
+  readonly credentials: SecretDocument;
+  readonly name: string | null;
+}
+
+/** A replacement as a caller asks for it; a null name keeps the old one, a null etag is no precondition. */
+export interface UpdateInput {
+  readonly credentialId: string;
+  readonly credentialType: CredentialTypeName;
+  readonly credentials: SecretDocument;
+  readonly name: string | null;
+  readonly etag: string | null;
+}
+
+/** How often an update without a precondition starts over because another write came first. */
+const UPDATE_ATTEMPTS = 20;
+
+/** The entity tag of a credential: changes with every write by a caller, and with nothing else. */
+export const etagOf = (record: Pick<CredentialRecord, "revision">): string => `r${record.revision}`;
+
+const author = (caller: TenantCaller): string => (caller.kind === "user" ? caller.id : "service-account");
+
+/** Seals and stores a credential for the user's organization. Throws INVALID_CREDENTIALS and the two limits. */
+export async function createCredential(deps: ManageDeps, grant: Grant<"create_credential">, input: CreateInput): Promise<CredentialRecord> {
+  const { caller, call } = grant;
+  const { provider, credentialType, name } = input;
+  const accepted = await accept(provider, credentialType, input.credentials, deps.now());
+  const id = randomUUID();
+  const { organizationId } = caller;
+  const sealed = await deps.envelope.seal({ organizationId, credentialId: id, provider, credentialType, secretVersion: 1n }, accepted.document);
+  call.signal.throwIfAborted();
+  return deps.store.credentials.create(
+    {
+      organizationId,
+      id,
+      provider,
+      credentialType,
+      userId: caller.id,
+      name,
+      accountEmail: accepted.accountEmail,
+      tokenExpiresAt: accepted.tokenExpiresAt,
+      modifiedBy: author(caller),
+      sealed,
+    },
+    deps.limits,
+    auditEvent(call, grant.action, { credentialId: id }),
+  );
+}
+
+/** Active credentials, newest first: a user's own, or the whole organization's for a service account. */
+export function listCredentials(deps: ManageDeps, grant: Grant<"list_credentials">, filter: { readonly provider: ProviderName | null }): Promise<CredentialRecord[]> {
+  const { caller } = grant;
+  return deps.store.credentials.list(caller.organizationId, { userId: caller.kind === "user" ? caller.id : null, provider: filter.provider });
+}
+
+/** One credential of the organization, without its secret. Throws CREDENTIAL_NOT_FOUND. */
+export async function getCredential(deps: ManageDeps, grant: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord> {
+  const record = await deps.store.credentials.get(grant.caller.organizationId, credentialId);
+  if (!record) throw fail("CREDENTIAL_NOT_FOUND");
+  const expired = record.status === "active" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
+  return expired ? { ...record, status: "reauth_required", statusReason: "access_token_expired" } : record;
+}
+
+/**
+ * Replaces a secret as a whole. Without an etag the last writer wins; with one, ETAG_MISMATCH where the credential has
+ * changed since. Throws CREDENTIAL_NOT_FOUND and INVALID_CREDENTIALS.
+ */
+export async function updateCredential(deps: ManageDeps, grant: Grant<"update_credential">, input: UpdateInput): Promise<CredentialRecord> {
+  const { caller, call } = grant;
+  const { organizationId } = caller;
+  const { credentialId, credentialType, name } = input;
+  for (let attempt = 0; attempt < UPDATE_ATTEMPTS; attempt++) {
+    const current = await deps.store.credentials.get(organizationId, credentialId);
+    if (!current) throw fail("CREDENTIAL_NOT_FOUND");
+    if (input.etag !== null && input.etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
+    const { provider } = current;
+    const accepted = await accept(provider, credentialType, input.credentials, deps.now());
+    const secretVersion = current.secretVersion + 1n;
+    const sealed = await deps.envelope.seal({ organizationId, credentialId, provider, credentialType, secretVersion }, accepted.document);
+    call.signal.throwIfAborted();
+    const written = await deps.store.credentials.replace(
+      {
+        organizationId,
+        id: credentialId,
+        expectedRevision: current.revision,
+        credentialType,
+        name,
+        accountEmail: accepted.accountEmail,
+        tokenExpiresAt: accepted.tokenExpiresAt,
+        status: "active",
+        modifiedBy: author(caller),
+        secretVersion,
+        sealed,
+      },
+      auditEvent(call, grant.action, { credentialId }),
+    );
+    if (written === undefined) throw fail("CREDENTIAL_NOT_FOUND");
+    if (written !== "stale") return written;
+  }
+  throw fail("ETAG_MISMATCH");
+}
+
+/** Soft-deletes a credential. Throws CREDENTIAL_NOT_FOUND and, where an etag is given and stale, ETAG_MISMATCH. */
+export async function deleteCredential(
+  deps: ManageDeps,
+  grant: Grant<"delete_credential">,
+  input: { readonly credentialId: string; readonly etag: string | null },
+): Promise<void> {
+  const { caller, call } = grant;
+  const { organizationId } = caller;
+  const { credentialId: id, etag } = input;
+  let expectedRevision: number | null = null;
+  if (etag !== null) {
+    const current = await deps.store.credentials.get(organizationId, id);
+    if (!current) throw fail("CREDENTIAL_NOT_FOUND");
+    if (etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
+    expectedRevision = current.revision;
+  }
+  const where = { organizationId, id, expectedRevision, modifiedBy: author(caller) };
+  const outcome = await deps.store.credentials.remove(where, auditEvent(call, grant.action, { credentialId: id }));
+  if (outcome === undefined) throw fail("CREDENTIAL_NOT_FOUND");
+  if (outcome === "stale") throw fail("ETAG_MISMATCH");
+}
+
+/** The integrations of this installation; the same for every caller. */
+export function listIntegrations(_grant: Grant<"list_integrations">): readonly CatalogEntry[] {
+  return catalog();
+}
