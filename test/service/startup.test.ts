@@ -1,0 +1,123 @@
+import { randomBytes } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type FreshDatabase, freshDatabase } from "../support/postgres.ts";
+import { rest, serviceEnv, spawnService, startService, temporaryFolder, token } from "../support/service.ts";
+
+const ORGANIZATION = "7b0c4f0e-52a4-4a53-9d53-3b1f0a4f5e01";
+const key = randomBytes(32).toString("base64");
+const other = randomBytes(32).toString("base64");
+const body = { provider: "sftp", credential_type: "user_password", credentials: { host: "sftp.example.com", username: "u", password: "p" } };
+
+/** Starts a process that is expected to refuse; gives its exit code and what it printed. */
+async function refusal(env: Record<string, string>): Promise<{ code: number | string; output: string }> {
+  const { ended, output, process: child } = spawnService(env);
+  const limit = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  const code = await ended;
+  clearTimeout(limit);
+  return { code, output: output() };
+}
+
+describe("a service that cannot be right refuses to start", () => {
+  let database: FreshDatabase;
+  const env = (extra: Record<string, string>) => serviceEnv(database, { CREDENTIALS_MASTER_KEYS: `k1:${key}`, CREDENTIALS_PRIMARY_KEY_ID: "k1", ...extra });
+
+  beforeAll(async () => {
+    database = await freshDatabase();
+    await using service = await startService(env({}));
+    const created = await rest(service, "POST", "/integrations/credentials", { token: await token("user", ORGANIZATION), body });
+    expect(created.status).toBe(201);
+  });
+  afterAll(async () => {
+    await database[Symbol.asyncDispose]();
+  });
+
+  test.each([
+    ["another key under a known id", { CREDENTIALS_MASTER_KEYS: `k1:${other}` }, /"?k1"? is not the key/],
+    ["the key in use is missing", { CREDENTIALS_MASTER_KEYS: `k2:${other}`, CREDENTIALS_PRIMARY_KEY_ID: "k2" }, /"k1" is not loaded, and 1 row/],
+    ["a key too short", { CREDENTIALS_MASTER_KEYS: `k1:${randomBytes(16).toString("base64")}` }, /k1/],
+    ["a key of zeros", { CREDENTIALS_MASTER_KEYS: `k1:${Buffer.alloc(32).toString("base64")}` }, /k1/],
+    ["a key that is a phrase", { CREDENTIALS_MASTER_KEYS: `k1:${Buffer.from("change-me-change-me-change-me-32").toString("base64")}` }, /k1/],
+    ["a primary that is not loaded", { CREDENTIALS_PRIMARY_KEY_ID: "k9" }, /k9/],
+    ["the same id twice", { CREDENTIALS_MASTER_KEYS: `k1:${key},k1:${other}` }, /k1/],
+    ["the same bytes under two ids", { CREDENTIALS_MASTER_KEYS: `k1:${key},k2:${key}` }, /k[12]/],
+    ["a short JWT secret", { CREDENTIALS_JWT_SECRET: "short" }, /CREDENTIALS_JWT_SECRET/],
+    ["a misspelt setting", { CREDENTIALS_MASTER_KEY: "x" }, /CREDENTIALS_MASTER_KEY is not a setting/],
+    ["an empty setting", { CREDENTIALS_LOG_LEVEL: "" }, /CREDENTIALS_LOG_LEVEL is present but empty/],
+    ["production without TLS on a public address", { CREDENTIALS_PROFILE: "production", CREDENTIALS_GRPC_LISTEN: "0.0.0.0:0" }, /CREDENTIALS_GRPC_LISTEN/],
+  ])("%s", async (_, extra: Record<string, string>, names) => {
+    const { code, output } = await refusal(env(extra));
+    expect(code).toBe(1);
+    expect(output).toMatch(names);
+    expect(output).not.toContain("ready");
+    expect(output.trim().split("\n")).toHaveLength(1);
+    for (const secretText of [key, other, "change-me"]) expect(output).not.toContain(secretText);
+  });
+
+  test("in production nothing is generated: every missing key is named", async () => {
+    const { CREDENTIALS_MASTER_KEYS: _keys, CREDENTIALS_PRIMARY_KEY_ID: _id, ...rest } = env({ CREDENTIALS_PROFILE: "production" });
+    const { code, output } = await refusal(rest);
+    expect(code).toBe(1);
+    expect(output).toContain("CREDENTIALS_MASTER_KEYS is required in production");
+  });
+
+  test("keys come from a file as well, and both sources at once are refused", async () => {
+    using folder = temporaryFolder();
+    const file = join(folder.path, "keys");
+    writeFileSync(file, `k1:${key}\n`, { mode: 0o600 });
+    const { CREDENTIALS_MASTER_KEYS: _, ...rest } = env({ CREDENTIALS_MASTER_KEYS_FILE: file });
+    await using service = await startService(rest);
+    expect(service.output()).toMatch(/^ready /m);
+    const both = await refusal(env({ CREDENTIALS_MASTER_KEYS_FILE: file }));
+    expect(both.code).toBe(1);
+    expect(both.output).toContain("CREDENTIALS_MASTER_KEYS and CREDENTIALS_MASTER_KEYS_FILE are both set");
+  });
+
+  test("a role that could bypass row-level security is refused", async () => {
+    const { code, output } = await refusal(env({ CREDENTIALS_DATABASE_URL: database.superuserUrl }));
+    expect(code).toBe(1);
+    expect(output.trim().split("\n")).toHaveLength(1);
+  });
+});
+
+describe("a service that starts", () => {
+  test("stops cleanly on SIGTERM, with exit code 0", async () => {
+    await using database = await freshDatabase();
+    const service = await startService(serviceEnv(database));
+    expect(await service.stop("SIGTERM")).toBe(0);
+  });
+
+  test("answers health, readiness and metrics without authentication and without secrets", async () => {
+    await using database = await freshDatabase();
+    await using service = await startService(serviceEnv(database));
+    expect((await rest(service, "GET", "/healthz")).status).toBe(200);
+    expect((await rest(service, "GET", "/readyz")).status).toBe(200);
+    const metrics = await rest(service, "GET", "/metrics");
+    expect(metrics.status).toBe(200);
+    expect(metrics.text).toContain("credentials_sealing_total");
+  });
+
+  test("needs nothing at all: embedded database and generated keys in its data directory, kept over a restart", async () => {
+    using folder = temporaryFolder();
+    const env = {
+      PATH: process.env["PATH"] ?? "",
+      CREDENTIALS_DATA_DIR: join(folder.path, "data"),
+      CREDENTIALS_GRPC_LISTEN: "127.0.0.1:0",
+      CREDENTIALS_REST_LISTEN: "127.0.0.1:0",
+    };
+    const first = await startService(env);
+    const pasted = /Bearer (\S+)'/.exec(await printedSteps(first))?.[1] ?? "";
+    const created = await rest(first, "POST", "/integrations/credentials", { token: pasted, body });
+    expect(created.status).toBe(201);
+    expect(await first.stop()).toBe(0);
+    await using second = await startService(env);
+    const again = await rest(second, "GET", `/integrations/credentials/${created.json.id}`, { token: pasted });
+    expect(again.status).toBe(200);
+  });
+});
+
+async function printedSteps(service: { output(): string }): Promise<string> {
+  while (!service.output().includes("--list-services")) await new Promise((resolve) => setTimeout(resolve, 20));
+  return service.output();
+}
