@@ -14,11 +14,11 @@ import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { serveRest } from "./rest/server.ts";
+import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
 import type { Store } from "./store/store.ts";
-import { databaseUser } from "./store/url.ts";
 import { checkKeys } from "./vault/keys.ts";
 import * as manage from "./vault/manage.ts";
 import { resolveCredential } from "./vault/resolve.ts";
@@ -83,7 +83,7 @@ export async function runMigrations(config: Config): Promise<string[]> {
   await using resources = new AsyncDisposableStack();
   const { url, ownerUrl } = await databaseOf(config, resources);
   if (ownerUrl === undefined) throw new ConfigError("CREDENTIALS_DATABASE_MIGRATION_URL is required to migrate");
-  return migrate({ url: ownerUrl, ...caOf(config), applicationRole: databaseUser(url) });
+  return migrate({ url: ownerUrl, ...caOf(config), applicationRole: parseDatabaseUrl(url).user });
 }
 
 const caOf = ({ settings }: Config): { caFile?: string } => (settings.databaseCaFile === undefined ? {} : { caFile: settings.databaseCaFile });
@@ -123,7 +123,7 @@ async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => 
   const tls = tlsOf(config);
   const database = await databaseOf(config, resources);
   if (database.ownerUrl !== undefined) {
-    for (const migration of await migrate({ url: database.ownerUrl, ...caOf(config), applicationRole: databaseUser(database.url) })) log.info({ migration }, "migrated");
+    for (const migration of await migrate({ url: database.ownerUrl, ...caOf(config), applicationRole: parseDatabaseUrl(database.url).user })) log.info({ migration }, "migrated");
   }
   const store = await openStore({
     url: database.url,

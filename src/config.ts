@@ -6,8 +6,11 @@ export type { Address } from "./settings.ts";
 
 const PREFIX = "CREDENTIALS_";
 
-/** Everything that may be printed, by property: `settings.grpcListen`. */
-export type Settings = { readonly [N in Exclude<SettingName, SecretName> as CamelCase<N>]: SettingValue<N> };
+/** Settings as written, by property. */
+type Written = { readonly [N in Exclude<SettingName, SecretName> as CamelCase<N>]: SettingValue<N> };
+
+/** Everything that may be printed, by property: `settings.grpcListen`; defaults that depend on the profile filled in. */
+export type Settings = Omit<Written, "grpcReflection"> & { readonly grpcReflection: boolean };
 
 /** Everything that may not, by property: `secrets.jwtSecret`; each refuses to print. */
 export type Secrets = { readonly [N in SecretName as CamelCase<N>]: Secret<string> | undefined };
@@ -74,12 +77,12 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     if (!parsed.success) throw new ConfigError(`${variable} ${parsed.error.issues[0]?.message ?? "is invalid"}`);
     settings[camel(name)] = parsed.data;
   }
-  const config = { settings: Object.freeze(settings) as Settings, secrets: Object.freeze(secrets) as Secrets };
-  return Object.freeze({ ...config, settings: withProfile(config) });
+  const written = { settings: settings as Written, secrets: Object.freeze(secrets) as Secrets };
+  return Object.freeze({ settings: withProfile(written), secrets: written.secrets });
 }
 
 /** Defaults and refusals that depend on the profile. */
-function withProfile({ settings, secrets }: Config): Settings {
+function withProfile({ settings, secrets }: { settings: Written; secrets: Secrets }): Settings {
   const production = settings.profile === "production";
   if (settings.jwtJwksUrl !== undefined) throw new ConfigError("CREDENTIALS_JWT_JWKS_URL is not supported yet; give CREDENTIALS_JWT_PUBLIC_KEY");
   if (secrets.jwtSecret && secrets.jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET and CREDENTIALS_JWT_PUBLIC_KEY are both set; give one");
@@ -100,7 +103,7 @@ function withProfile({ settings, secrets }: Config): Settings {
 
 const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/;
 
-function refuseDevelopment({ settings, secrets }: Config): void {
+function refuseDevelopment({ settings, secrets }: { settings: Written; secrets: Secrets }): void {
   const serves = settings.roles.includes("grpc");
   if (serves && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_URL is required in production");
   if (serves && !secrets.masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");

@@ -1,5 +1,6 @@
 import { firstSteps, printed } from "./announce.ts";
 import { type App, createApp } from "./app.ts";
+import { AuthSetupError } from "./auth/setup-error.ts";
 import { type Config, ConfigError, loadConfig } from "./config.ts";
 import { KeyringError } from "./crypto/keyring.ts";
 import { errorFields } from "./log.ts";
@@ -7,7 +8,7 @@ import { StoreSetupError } from "./store/errors.ts";
 import { KeyCheckError } from "./vault/keys.ts";
 
 /** Errors whose message is written for operators and holds no secret. */
-const FOR_OPERATORS = [ConfigError, KeyringError, KeyCheckError, StoreSetupError];
+const FOR_OPERATORS = [ConfigError, AuthSetupError, KeyringError, KeyCheckError, StoreSetupError];
 
 /** One line for the operator about why the service cannot run. */
 export function startFailure(error: unknown): string {
@@ -22,6 +23,7 @@ export function startFailure(error: unknown): string {
  */
 export async function serve(env: Readonly<Record<string, string | undefined>>): Promise<void> {
   const signal = firstSignal();
+  dieQuietly();
   try {
     const config = loadConfig(env);
     await using app = await createApp(config);
@@ -47,6 +49,16 @@ function firstSignal(): Promise<void> {
     };
     for (const name of SIGNALS) process.on(name, stop);
   });
+}
+
+/** A fault nobody caught ends the process; Node's own report would print its message, which may quote a secret. */
+function dieQuietly(): void {
+  for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+    process.on(event, (error: unknown) => {
+      process.stderr.write(`${JSON.stringify({ level: "fatal", message: event, ...errorFields(error) })}\n`);
+      process.exit(1);
+    });
+  }
 }
 
 async function announce(app: App, config: Config): Promise<void> {

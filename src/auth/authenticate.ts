@@ -1,0 +1,83 @@
+import { hash } from "node:crypto";
+import type { Caller } from "../domain/access.ts";
+import { fail } from "../domain/errors.ts";
+import { API_KEY_START, type ApiKeySource, verifyApiKey } from "./api-key.ts";
+import { CallerCache } from "./caller-cache.ts";
+import { type JwtVerifier, MAX_TOKEN_LENGTH } from "./jwt.ts";
+
+/** The headers that can carry an identity, every value as it was received. */
+export interface Presented {
+  /** Values of `authorization`. */
+  readonly authorization: readonly string[];
+  /** Values of `x-api-key`. */
+  readonly apiKey: readonly string[];
+}
+
+/** Finds out who is calling. */
+export interface Authenticator {
+  /**
+   * Throws UNAUTHENTICATED where nothing is presented, CONFLICTING_IDENTITIES where more than one thing is,
+   * INVALID_TOKEN or IDENTITY_INCOMPLETE where it does not hold; what fails inside passes through.
+   */
+  authenticate(presented: Presented): Promise<Caller>;
+}
+
+/** What an authenticator needs. */
+export interface AuthenticatorDeps {
+  readonly jwt: JwtVerifier;
+  readonly keys: ApiKeySource;
+  /** Verified tokens and keys that are remembered at most. */
+  readonly cacheEntries: number;
+  /** How long a verified API key is trusted without asking again, s; 0 asks every time. */
+  readonly apiKeyCacheSeconds: number;
+  /** The time, in ms since the epoch. */
+  readonly now?: (() => number) | undefined;
+}
+
+/** Makes the authenticator; it remembers what it verified until the proof ends. */
+export function createAuthenticator({ jwt, keys, cacheEntries, apiKeyCacheSeconds, now = Date.now }: AuthenticatorDeps): Authenticator {
+  const cache = new CallerCache({ maxEntries: cacheEntries, now });
+  const verifyJwt = async (token: string) => {
+    const { caller, expiresAtMs } = await jwt.verify(token);
+    return { caller, untilMs: expiresAtMs };
+  };
+  const verifyKey = async (token: string) => {
+    const askedAt = now();
+    const { caller, expiresAtMs } = await verifyApiKey(token, keys, askedAt);
+    return { caller, untilMs: Math.min(askedAt + apiKeyCacheSeconds * 1000, expiresAtMs) };
+  };
+  return {
+    async authenticate(presented) {
+      const { token, isApiKey } = presentedToken(presented);
+      // Sharing a lookup is trusting an answer that was asked for earlier, so it ends with the trust.
+      if (isApiKey && apiKeyCacheSeconds === 0) return (await verifyKey(token)).caller;
+      const digest = hash("sha256", token, "base64url");
+      const known = cache.get(digest);
+      if (known) return known;
+      return (await cache.prove(digest, () => (isApiKey ? verifyKey(token) : verifyJwt(token)))).caller;
+    },
+  };
+}
+
+/** Scheme and token (RFC 6750 section 2.1); the scheme's case does not matter (RFC 9110 section 11.1). */
+const BEARER = /^bearer +([A-Za-z0-9\-._~+/]+=*)$/i;
+
+/** Longest header value that is looked at: a token and its scheme. */
+const MAX_VALUE_LENGTH = MAX_TOKEN_LENGTH + 16;
+
+/** The one token of a request. Nothing is verified where more than one is presented, so the answer cannot depend on it. */
+function presentedToken({ authorization, apiKey }: Presented): { readonly token: string; readonly isApiKey: boolean } {
+  const values = [...authorization, ...apiKey];
+  const value = values[0];
+  if (value === undefined) throw fail("UNAUTHENTICATED");
+  // A comma joins several header lines into one (RFC 9110 section 5.2); no token holds one.
+  if (values.length > 1 || value.includes(",")) throw fail("CONFLICTING_IDENTITIES");
+  if (value.length > MAX_VALUE_LENGTH) throw fail("INVALID_TOKEN");
+  if (authorization.length === 0) {
+    if (!value.startsWith(API_KEY_START)) throw fail("INVALID_TOKEN");
+    return { token: value, isApiKey: true };
+  }
+  const token = BEARER.exec(value)?.[1];
+  if (token === undefined) throw fail("INVALID_TOKEN");
+  return { token, isApiKey: token.startsWith(API_KEY_START) };
+}

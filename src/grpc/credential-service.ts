@@ -1,0 +1,88 @@
+import { z } from "zod";
+import * as api from "../../gen/flow/credentials/v1/credential_service.ts";
+import { toCredential, toCredentialDetail, toIntegration, toResolved } from "./convert.ts";
+import type { UseCases } from "./deps.ts";
+import * as parse from "./parse.ts";
+import { unary, type UnaryDeps, type UnaryRpc } from "./unary.ts";
+
+const service = api.CredentialServiceService;
+
+/** The RPCs of `CredentialService`; a method without one does not compile. */
+export function credentialService(deps: UnaryDeps, vault: UseCases): Record<keyof typeof service, UnaryRpc> {
+  return {
+    createCredential: unary(deps, {
+      action: "create_credential",
+      method: service.createCredential,
+      request: api.CreateCredentialRequest,
+      input: z.object({ provider: parse.provider, credentialType: parse.credentialType, credentials: parse.credentials, name: parse.optionalName }),
+      async run(grant, input) {
+        const record = await vault.createCredential(grant, input);
+        return { credential: toCredential(record), etag: vault.etagOf(record) };
+      },
+    }),
+    listCredentials: unary(deps, {
+      action: "list_credentials",
+      method: service.listCredentials,
+      request: api.ListCredentialsRequest,
+      input: z.object({ provider: parse.providerFilter }),
+      run: async (grant, filter) => ({ credentials: (await vault.listCredentials(grant, filter)).map(toCredential) }),
+    }),
+    getCredential: unary(deps, {
+      action: "get_credential",
+      method: service.getCredential,
+      request: api.GetCredentialRequest,
+      input: z.object({ credentialId: parse.credentialId }),
+      credentialId: (request) => request.credentialId,
+      async run(grant, { credentialId }) {
+        const record = await vault.getCredential(grant, credentialId);
+        return { credential: toCredentialDetail(record, vault.etagOf(record)) };
+      },
+    }),
+    updateCredential: unary(deps, {
+      action: "update_credential",
+      method: service.updateCredential,
+      request: api.UpdateCredentialRequest,
+      input: z.object({
+        credentialId: parse.credentialId,
+        credentialType: parse.credentialType,
+        credentials: parse.credentials,
+        name: parse.optionalName,
+        etag: parse.optionalEtag,
+      }),
+      credentialId: (request) => request.credentialId,
+      async run(grant, input) {
+        const record = await vault.updateCredential(grant, input);
+        return { credential: toCredential(record), etag: vault.etagOf(record) };
+      },
+    }),
+    deleteCredential: unary(deps, {
+      action: "delete_credential",
+      method: service.deleteCredential,
+      request: api.DeleteCredentialRequest,
+      input: z.object({ credentialId: parse.credentialId, etag: parse.optionalEtag }),
+      credentialId: (request) => request.credentialId,
+      async run(grant, input) {
+        await vault.deleteCredential(grant, input);
+        return {};
+      },
+    }),
+    resolveCredential: unary(deps, {
+      action: "resolve_credential",
+      method: service.resolveCredential,
+      request: api.ResolveCredentialRequest,
+      input: z.object({ credentialId: parse.credentialId }),
+      credentialId: (request) => request.credentialId,
+      async run(grant, { credentialId }) {
+        const { record, exposed } = await vault.resolveCredential(grant, credentialId);
+        return toResolved(record, exposed);
+      },
+    }),
+    listIntegrations: unary(deps, {
+      action: "list_integrations",
+      method: service.listIntegrations,
+      request: api.ListIntegrationsRequest,
+      input: z.unknown(),
+      run: (grant) => ({ integrations: vault.listIntegrations(grant).map(toIntegration) }),
+    }),
+  };
+}

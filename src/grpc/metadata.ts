@@ -1,0 +1,63 @@
+import type { Metadata } from "@grpc/grpc-js";
+import { z } from "zod";
+import type { Presented } from "../auth/authenticate.ts";
+import { fail, type Violation } from "../domain/errors.ts";
+import { isRequestId, newRequestId } from "../log.ts";
+
+const texts = (metadata: Metadata, name: string): string[] => metadata.get(name).map(String);
+
+/** The values that can carry an identity, as they were received. */
+export function presented(metadata: Metadata): Presented {
+  return { authorization: texts(metadata, "authorization"), apiKey: texts(metadata, "x-api-key") };
+}
+
+/** The caller's request id where it is one well-formed ULID, else a new one. */
+export function requestIdOf(metadata: Metadata): string {
+  const [id, ...more] = texts(metadata, "x-request-id");
+  return id !== undefined && more.length === 0 && isRequestId(id) ? id : newRequestId();
+}
+
+/** Faults that the REST adapter may report at once, and how long each part of one may be, in characters. */
+const MAX_REPORTED = 64;
+const MAX_PART = 256;
+/** Most bytes of the report. */
+const MAX_REPORT_BYTES = 8 * 1024;
+
+const part = z.string().max(MAX_PART);
+const Reported = z
+  .array(z.strictObject({ in: z.enum(["path", "body"]), path: z.array(z.union([part, z.int().min(0)])).max(MAX_REPORTED), type: part.min(1), message: part.min(1) }))
+  .max(MAX_REPORTED);
+
+/** The facts of a call that its metadata tell, besides the identity. */
+export interface CallFacts {
+  readonly flowId: string | null;
+  readonly runId: string | null;
+  /** Faults that the REST adapter found in what it could not pass on. */
+  readonly reported: readonly Violation[];
+}
+
+/** What is known of a call whose metadata cannot be used. */
+export const NO_FACTS: CallFacts = { flowId: null, runId: null, reported: [] };
+
+function id(metadata: Metadata, name: string): string | null {
+  const [text, ...more] = texts(metadata, name);
+  if (text === undefined) return null;
+  if (more.length > 0 || !/^[\x20-\x7e]{1,128}$/.test(text)) throw new TypeError(name);
+  return text;
+}
+
+function reported(metadata: Metadata): readonly Violation[] {
+  const [bytes, ...more] = metadata.get("x-rest-faults-bin");
+  if (bytes === undefined) return [];
+  if (more.length > 0 || typeof bytes === "string" || bytes.length > MAX_REPORT_BYTES) throw new TypeError("x-rest-faults-bin");
+  return Reported.parse(JSON.parse(bytes.toString("utf8")));
+}
+
+/** Reads the facts of a call; METADATA_INVALID, given back rather than thrown because it comes after the caller's right to call. */
+export function callFacts(metadata: Metadata): CallFacts | ReturnType<typeof fail> {
+  try {
+    return { flowId: id(metadata, "x-flow-id"), runId: id(metadata, "x-run-id"), reported: reported(metadata) };
+  } catch {
+    return fail("METADATA_INVALID");
+  }
+}

@@ -1,0 +1,132 @@
+import { z } from "zod";
+import { CREDENTIAL_TYPES, PROVIDERS, type ProviderName, type SecretDocument, Uuid } from "../domain/credential.ts";
+import { type CredentialError, fail, type Reason, type Violation } from "../domain/errors.ts";
+import { credentialTypes, type EnumTable, providers } from "./convert.ts";
+
+/** Reports the fault of a field from inside a zod transform. */
+function refuse(ctx: z.RefinementCtx, type: string, message: string, where: Violation["in"] = "body"): never {
+  ctx.addIssue({ code: "custom", message, params: { type, in: where } });
+  return z.NEVER;
+}
+
+const missing = (ctx: z.RefinementCtx): never => refuse(ctx, "missing", "Field required");
+const oneOf = (words: readonly string[]): string => `Input should be one of ${words.join(", ")}`;
+
+function required<W extends string>(table: EnumTable<W>, words: readonly W[]) {
+  return z.number().transform((value, ctx): W => (value === 0 ? missing(ctx) : (table.word(value) ?? refuse(ctx, "enum", oneOf(words)))));
+}
+
+const NAME_MAX = 255;
+
+/** Faults of a name; control characters are refused because neither PostgreSQL's text (NUL) nor a terminal takes them. */
+function checkedName(name: string, ctx: z.RefinementCtx): string {
+  if (name === "") return refuse(ctx, "string_too_short", "String should have at least 1 character");
+  if ([...name].length > NAME_MAX) return refuse(ctx, "string_too_long", `String should have at most ${NAME_MAX} characters`);
+  return /\p{Cc}/u.test(name) ? refuse(ctx, "string_pattern_mismatch", "String should not contain control characters") : name;
+}
+
+function uuid(ctx: z.RefinementCtx, text: string, where: Violation["in"]): string {
+  const parsed = Uuid.safeParse(text);
+  return parsed.success ? parsed.data : refuse(ctx, "uuid_parsing", "Input should be a valid UUID", where);
+}
+
+/** Why an object cannot be kept as it is; undefined where it can. */
+function structFault(value: unknown): "finite_number" | "forbidden_key" | undefined {
+  if (typeof value === "number") return Number.isFinite(value) ? undefined : "finite_number";
+  if (typeof value !== "object" || value === null) return undefined;
+  for (const [key, member] of Object.entries(value)) {
+    if (!Array.isArray(value) && (key in Object.prototype || key === "prototype")) return "forbidden_key";
+    const fault = structFault(member);
+    if (fault) return fault;
+  }
+  return undefined;
+}
+
+const STRUCT_FAULTS = {
+  finite_number: "Numbers should be finite",
+  forbidden_key: "Keys should not be named like members of an object's prototype",
+} as const;
+
+/** `credential_id`: a UUID, read as lower case; a path parameter over REST. */
+export const credentialId = z.string().transform((text, ctx): string => uuid(ctx, text, "path"));
+
+/** A required UUID in the body. */
+export const bodyUuid = z.string().transform((text, ctx): string => (text === "" ? missing(ctx) : uuid(ctx, text, "body")));
+
+/** The required provider of a new credential. */
+export const provider = required(providers, PROVIDERS);
+
+/** The optional provider that a list is filtered by; a path parameter over REST. */
+export const providerFilter = z
+  .number()
+  .transform((value, ctx): ProviderName | null => (value === 0 ? null : (providers.word(value) ?? refuse(ctx, "enum", oneOf(PROVIDERS), "path"))));
+
+/** The required credential type. */
+export const credentialType = required(credentialTypes, CREDENTIAL_TYPES);
+
+/** The required secret: present, with finite numbers and without keys that JavaScript objects treat specially. */
+export const credentials = z.custom<SecretDocument | undefined>().transform((document, ctx): SecretDocument => {
+  if (document === undefined) return missing(ctx);
+  const fault = structFault(document);
+  return fault ? refuse(ctx, fault, STRUCT_FAULTS[fault]) : document;
+});
+
+/** An optional name: 1 to 255 characters (code points), none of them a control character; null where unset. */
+export const optionalName = z.string().optional().transform((name, ctx): string | null => (name === undefined ? null : checkedName(name, ctx)));
+
+/** A required name, by the same rule. */
+export const requiredName = z.string().transform((name, ctx): string => (name === "" ? missing(ctx) : checkedName(name, ctx)));
+
+/** An optional entity tag: the characters that RFC 9110 section 8.8.3 allows in one; null where empty. */
+export const optionalEtag = z
+  .string()
+  .transform((etag, ctx): string | null => (etag === "" ? null : /^[\x21\x23-\x7e]{1,64}$/.test(etag) ? etag : refuse(ctx, "etag", "Input should be an etag of this service")));
+
+/** An optional time in the future; null where unset. */
+export const optionalFuture = z.custom<Date>().optional().transform((time, ctx): Date | null => {
+  if (time === undefined) return null;
+  return time.getTime() > Date.now() ? time : refuse(ctx, "datetime_future", "Input should be in the future");
+});
+
+const PATH_REASONS: Readonly<Record<string, Reason>> = { credential_id: "INVALID_CREDENTIAL_ID", provider: "INVALID_PROVIDER" };
+
+const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+
+function toViolation({ path, message, ...issue }: z.core.$ZodIssue): Violation {
+  const { type, in: where } = ("params" in issue && issue.params ? issue.params : { type: "value_error", in: "body" }) as Pick<Violation, "type" | "in">;
+  return { in: where, path: path.map((part) => (typeof part === "number" ? part : snake(String(part)))), type, message };
+}
+
+const covers = (outer: Violation, inner: Violation): boolean => outer.path.every((part, i) => inner.path[i] === part);
+
+/** What REST found, and what was found here, except where REST has said something of the same field or of a part of it. */
+function merged(rest: readonly Violation[], own: readonly Violation[]): Violation[] {
+  return [...rest, ...own.filter((fault) => !rest.some((known) => known.in === fault.in && (covers(known, fault) || covers(fault, known))))];
+}
+
+/** The error for faults of a request: those of the path come before those of the body. */
+function refusal(faults: readonly Violation[]): CredentialError {
+  const path = faults.find((fault) => fault.in === "path");
+  if (!path) return fail("INVALID_REQUEST", { violations: faults });
+  return fail(PATH_REASONS[String(path.path[0])] ?? "INVALID_REQUEST", { violations: [path] });
+}
+
+/** The fault of bytes that are no message of the expected type. */
+export const MALFORMED: Violation = { in: "body", path: [], type: "message", message: "Request should be a valid protobuf message" };
+
+/** The fault of a Struct with a key that was lost in reading it. */
+export const PROTOTYPE_KEY: Violation = { in: "body", path: ["credentials"], type: "forbidden_key", message: STRUCT_FAULTS.forbidden_key };
+
+/**
+ * Turns a request into the input of its use case, which can no longer be malformed. Throws INVALID_CREDENTIAL_ID,
+ * INVALID_PROVIDER or INVALID_REQUEST with every fault, those that the REST adapter reported included.
+ */
+export function parseRequest<S extends z.ZodType>(schema: S, request: z.input<S>, reported: readonly Violation[]): z.output<S> {
+  const parsed = schema.safeParse(request);
+  const faults = merged(reported, parsed.success ? [] : parsed.error.issues.map(toViolation));
+  if (faults.length > 0 || !parsed.success) throw refusal(faults);
+  return parsed.data;
+}
+
+/** The error for a request that could not be read at all. */
+export const unreadable = (reported: readonly Violation[]): CredentialError => refusal(merged(reported, [MALFORMED]));

@@ -1,0 +1,168 @@
+import { type handleUnaryCall, Metadata, type MethodDefinition, type sendUnaryData, type ServerUnaryCall, status as codes } from "@grpc/grpc-js";
+import type { z } from "zod";
+import type { Action, Call, Caller } from "../domain/access.ts";
+import { Uuid } from "../domain/credential.ts";
+import { CredentialError, fail, REASONS } from "../domain/errors.ts";
+import { errorFields, type Log } from "../log.ts";
+import { admit, type Grant, recordRefusal } from "../vault/gate.ts";
+import { type Codec, decodeRequest } from "./decode.ts";
+import type { GrpcDeps } from "./deps.ts";
+import { callFacts, NO_FACTS, presented, requestIdOf } from "./metadata.ts";
+import { parseRequest, PROTOTYPE_KEY, unreadable } from "./parse.ts";
+import { toCredentialError, toStatus } from "./status.ts";
+
+/** What the adapter needs. */
+export type UnaryDeps = Omit<GrpcDeps, "vault"> & {
+  /** Deadline of a call that brings none, and the longest one granted, ms. */
+  readonly deadlineMs: number;
+};
+
+/** One RPC: who may call it is decided by its action, everything else is said here. */
+export interface UnarySpec<A extends Action, S extends z.ZodType, Request extends z.input<S>, Response> {
+  readonly action: A;
+  /** The method as it was generated. */
+  readonly method: { readonly path: string; readonly responseSerialize: (response: Response) => Buffer };
+  /** The generated type of its request. */
+  readonly request: Codec<Request>;
+  /** Rules that a request has to pass; what they give is the input of the use case. */
+  readonly input: S;
+  readonly run: (grant: Grant<A>, input: z.output<S>) => Promise<Response> | Response;
+  /** The credential a request is about, as its caller spelt it; for the audit record and the log. */
+  readonly credentialId?: (request: Request) => string;
+}
+
+/** One RPC in the form a server takes; requests and responses are bytes, read and written inside the handler. */
+export interface UnaryRpc {
+  readonly definition: MethodDefinition<Buffer, Buffer>;
+  readonly handler: handleUnaryCall<Buffer, Buffer>;
+}
+
+/** What is learnt about a call while it is answered. */
+interface Trace {
+  caller: Caller | null;
+  credentialId: string | null;
+}
+
+/**
+ * Makes an RPC. Every call is authenticated, admitted, parsed and run in this order, and each refusal of a verified
+ * caller is recorded before it leaves. A call is answered once, at its deadline at the latest: what a use case gives
+ * after that is dropped. Text of errors that are not ours stays inside.
+ */
+export function unary<A extends Action, S extends z.ZodType, Request extends z.input<S>, Response>(
+  deps: UnaryDeps,
+  spec: UnarySpec<A, S, Request, Response>,
+): UnaryRpc {
+  const { path } = spec.method;
+  return {
+    definition: { path, requestStream: false, responseStream: false, requestSerialize: same, requestDeserialize: same, responseSerialize: same, responseDeserialize: same },
+    handler: (call, callback) => {
+      const started = performance.now();
+      const requestId = requestIdOf(call.metadata);
+      const trace: Trace = { caller: null, credentialId: null };
+      const aborter = new AbortController();
+      let answered = false;
+      const answer = (outcome: Buffer | CredentialError) => {
+        if (answered) return;
+        answered = true;
+        clearTimeout(timer);
+        const seconds = (performance.now() - started) / 1000;
+        reply(call, callback, requestId, outcome);
+        report(deps, { path, requestId, trace, outcome, seconds });
+      };
+      const giveUp = (reason: "CANCELLED" | "DEADLINE_EXCEEDED") => {
+        // grpc-js says "cancelled" after every call, finished ones included.
+        if (answered) return;
+        const error = fail(reason);
+        aborter.abort(error);
+        answer(error);
+      };
+      const timer = setTimeout(giveUp, deps.deadlineMs, "DEADLINE_EXCEEDED");
+      call.on("cancelled", () => giveUp(Number(call.getDeadline()) <= Date.now() ? "DEADLINE_EXCEEDED" : "CANCELLED"));
+      perform(deps, spec, call, { requestId, signal: aborter.signal, trace }).then(answer, (error: unknown) => answer(toCredentialError(error)));
+    },
+  };
+}
+
+const same = (bytes: Buffer): Buffer => bytes;
+
+interface Attempt {
+  readonly requestId: string;
+  readonly signal: AbortSignal;
+  readonly trace: Trace;
+}
+
+async function perform<A extends Action, S extends z.ZodType, Request extends z.input<S>, Response>(
+  deps: UnaryDeps,
+  spec: UnarySpec<A, S, Request, Response>,
+  { metadata, request: bytes }: ServerUnaryCall<Buffer, Buffer>,
+  { requestId, signal, trace }: Attempt,
+): Promise<Buffer> {
+  const caller = await deps.authenticator.authenticate(presented(metadata));
+  trace.caller = caller;
+  const read = callFacts(metadata);
+  const facts = read instanceof CredentialError ? NO_FACTS : read;
+  const call: Call = { caller, requestId, flowId: facts.flowId, runId: facts.runId, signal };
+  const decoded = decodeRequest(spec.request, bytes);
+  trace.credentialId = knownId(decoded && spec.credentialId?.(decoded.message));
+  try {
+    const grant = admit(call, spec.action);
+    if (read instanceof CredentialError) throw read;
+    if (!decoded) throw unreadable(facts.reported);
+    const faults = decoded.prototypeKey ? [...facts.reported, PROTOTYPE_KEY] : facts.reported;
+    const input = parseRequest(spec.input, decoded.message, faults);
+    signal.throwIfAborted();
+    return spec.method.responseSerialize(await spec.run(grant, input));
+  } catch (error) {
+    if (error instanceof CredentialError) await recordRefusal(deps.audit, call, spec.action, error, trace.credentialId);
+    throw error;
+  }
+}
+
+/** The id a caller gave, where it is one: anything else may be a secret in the wrong place. */
+function knownId(text: string | undefined): string | null {
+  return Uuid.safeParse(text).data ?? null;
+}
+
+function reply(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>, requestId: string, outcome: Buffer | CredentialError): void {
+  const initial = new Metadata();
+  initial.set("x-request-id", requestId);
+  try {
+    call.sendMetadata(initial);
+    if (outcome instanceof CredentialError) callback(toStatus(outcome));
+    else callback(null, outcome);
+  } catch {
+    // The stream has ended meanwhile: nobody is left to answer.
+  }
+}
+
+/** Reasons that an operator has to look at. */
+const ALARMS: ReadonlySet<string> = new Set(["INTERNAL", "DATA_LOSS"]);
+
+interface Report {
+  readonly path: string;
+  readonly requestId: string;
+  readonly trace: Trace;
+  readonly outcome: Buffer | CredentialError;
+  readonly seconds: number;
+}
+
+function report(deps: { log: Log; metrics: UnaryDeps["metrics"] }, { path, requestId, trace, outcome, seconds }: Report): void {
+  const error = outcome instanceof CredentialError ? outcome : undefined;
+  const code = error ? REASONS[error.reason].grpc : (codes[codes.OK] as string);
+  const { caller, credentialId } = trace;
+  const fields = {
+    request_id: requestId,
+    method: path,
+    code,
+    reason: error?.reason,
+    duration_ms: Math.round(seconds * 1_000_000) / 1000,
+    caller_kind: caller?.kind,
+    caller_id: caller?.id,
+    organization_id: caller && caller.kind !== "operator" ? caller.organizationId : undefined,
+    credential_id: credentialId ?? undefined,
+    incident: error?.incident,
+    ...(error?.cause === undefined ? {} : errorFields(error.cause)),
+  };
+  deps.log[ALARMS.has(code) ? "error" : code === "UNAVAILABLE" ? "warn" : "info"](fields, "call");
+  deps.metrics.observe({ method: path, code, seconds });
+}

@@ -1,0 +1,48 @@
+import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
+import { fail } from "../domain/errors.ts";
+import { awsSes } from "./aws-ses.ts";
+import { type CatalogEntry, describe } from "./catalog.ts";
+import { google } from "./google.ts";
+import { microsoft, sharepoint } from "./microsoft.ts";
+import { internalPostgresql, postgresql } from "./postgresql.ts";
+import type { Accepted, CredentialShape, Exposed, Provider } from "./provider.ts";
+import { sftp } from "./sftp.ts";
+
+export type { CatalogEntry, CatalogShape } from "./catalog.ts";
+
+/** Every provider, in the order of the catalog. */
+export const providers: Readonly<Record<ProviderName, Provider>> = {
+  microsoft,
+  sharepoint,
+  sftp,
+  aws_ses: awsSes,
+  google,
+  postgresql,
+  internal_postgresql: internalPostgresql,
+};
+
+/**
+ * Checks a secret against the rules of its provider and type, and normalises it. Throws INVALID_CREDENTIALS with
+ * violations that name keys and rules, never values, and OVERLOADED where too many keys wait to be opened.
+ */
+export async function accept(provider: ProviderName, type: CredentialTypeName, document: SecretDocument, now: Date): Promise<Accepted> {
+  const shape = shapeOf(provider, type);
+  if (shape !== undefined) return shape.accept(document, now);
+  const taken = Object.keys(providers[provider].types).join(", ");
+  const message = `This provider takes ${taken}`;
+  throw fail("INVALID_CREDENTIALS", { violations: [{ in: "body", path: ["credential_type"], type: "value_error", message }] });
+}
+
+/** What an executor receives of a document that `accept` gave for the same provider and type. */
+export function expose(provider: ProviderName, type: CredentialTypeName, document: SecretDocument): Exposed {
+  const shape = shapeOf(provider, type);
+  if (shape === undefined) throw new TypeError("no credential of this provider has this type");
+  return shape.expose(document);
+}
+
+const entries: readonly CatalogEntry[] = Object.values(providers).map(describe);
+
+/** What each provider is, and what its credentials look like. */
+export const catalog = (): readonly CatalogEntry[] => entries;
+
+const shapeOf = (provider: ProviderName, type: CredentialTypeName): CredentialShape | undefined => providers[provider].types[type];

@@ -1,0 +1,89 @@
+import { z } from "zod";
+import type { SecretDocument } from "../domain/credential.ts";
+import { type Connection, parseConnectionString } from "./connection-string.ts";
+import { caCertificate, host, identifier, port, secretLine, sslmode } from "./fields.ts";
+import type { Provider } from "./provider.ts";
+import { numberAt, shape, textAt } from "./shape.ts";
+import { fault } from "./structure.ts";
+
+const POSTGRES_PORT = 5432;
+
+const address = {
+  host: host(),
+  port: port(POSTGRES_PORT).optional(),
+  username: identifier("User name", "Role to log in as"),
+  password: secretLine("Password", "The role's password"),
+  database: identifier("Database", "Database to connect to"),
+};
+
+const security = { sslmode: sslmode().optional(), ca_certificate: caCertificate().optional() };
+
+const connectionString = secretLine(
+  "Connection string",
+  "A postgresql:// URI or libpq's keywords and values; it wins over host, port, username, password and database",
+);
+
+const byFields = z.looseObject({ ...address, ...security });
+/** Beside a connection string the fields of the address are not looked at. */
+const byString = z.looseObject({ ...security, connection_string: connectionString });
+
+const catalogued = z
+  .looseObject({ ...z.looseObject(address).partial().shape, ...security, connection_string: connectionString.optional() })
+  .meta({
+    title: "PostgreSQL",
+    description: "A role of a PostgreSQL database, by fields or by a connection string",
+    anyOf: [{ required: ["host", "username", "password", "database"] }, { required: ["connection_string"] }],
+  });
+
+/** Where a document connects: what its connection string says, or its fields. */
+function connectionOf(document: SecretDocument): Connection {
+  const read = parseConnectionString(textAt(document, "connection_string"));
+  if ("connection" in read) return read.connection;
+  return {
+    host: textAt(document, "host"),
+    port: numberAt(document, "port", POSTGRES_PORT),
+    username: textAt(document, "username"),
+    password: textAt(document, "password"),
+    database: textAt(document, "database"),
+    sslmode: null,
+  };
+}
+
+const userPassword = shape({
+  schema: catalogued,
+  schemaFor: (document) => (document["connection_string"] === undefined ? byFields : byString),
+  check(document) {
+    if (document["connection_string"] === undefined) return [];
+    const read = parseConnectionString(textAt(document, "connection_string"));
+    return "broken" in read ? [fault("connection_string", "value_error", read.broken)] : [];
+  },
+  secret(document) {
+    const connection = connectionOf(document);
+    return {
+      $case: "postgresql",
+      value: {
+        ...connection,
+        sslmode: connection.sslmode ?? (textAt(document, "sslmode") || "prefer"),
+        caCertificate: textAt(document, "ca_certificate"),
+        connectionString: textAt(document, "connection_string"),
+      },
+    };
+  },
+});
+
+/** PostgreSQL databases of the organization's own. */
+export const postgresql: Provider = {
+  provider: "postgresql",
+  displayName: "PostgreSQL",
+  description: "A PostgreSQL database of the organization's own",
+  category: "database",
+  types: { user_password: userPassword },
+};
+
+/** PostgreSQL databases that the platform runs. */
+export const internalPostgresql: Provider = {
+  ...postgresql,
+  provider: "internal_postgresql",
+  displayName: "Internal PostgreSQL",
+  description: "A PostgreSQL database that the platform runs for the organization",
+};

@@ -1,0 +1,117 @@
+import { create, type DescField, fromJson, type JsonObject, type JsonValue, ScalarType, toBinary } from "@bufbuild/protobuf";
+import { reflect } from "@bufbuild/protobuf/reflect";
+import type { JsonText } from "./json.ts";
+import type { Route } from "./routes.ts";
+import { spellingOf } from "./spelling.ts";
+
+/** One fault of a request, as it is reported to the service in `x-rest-faults-bin`. Never holds a value of the request. */
+export interface Fault {
+  readonly in: "path" | "body";
+  /** Path of the field, outermost first; empty for the body itself. */
+  readonly path: readonly string[];
+  /** Kind of fault as a stable lower-case word. */
+  readonly type: string;
+  /** A sentence for people. */
+  readonly message: string;
+}
+
+/** A request message, with whatever could be read, and the faults of what could not. */
+export interface Decoded {
+  readonly bytes: Uint8Array;
+  readonly faults: readonly Fault[];
+}
+
+type Refusal = Pick<Fault, "type" | "message">;
+type Value = { readonly value: unknown } | { readonly refused: Refusal };
+
+const refuse = (type: string, message: string): Value => ({ refused: { type, message } });
+
+const isObject = (value: JsonValue): value is JsonObject => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** `'a', 'b' or 'c'`. */
+function oneOf(words: readonly string[]): string {
+  const quoted = words.map((word) => `'${word}'`);
+  const last = quoted.pop() ?? "";
+  return quoted.length === 0 ? last : `${quoted.join(", ")} or ${last}`;
+}
+
+function decodeEnum(field: DescField & { fieldKind: "enum" }, value: JsonValue): Value {
+  const { words, number } = spellingOf(field.enum);
+  const found = typeof value === "string" ? number(value) : undefined;
+  return found === undefined ? refuse("enum", `Input should be ${oneOf(words)}`) : { value: found };
+}
+
+function decodeScalar(scalar: ScalarType, value: JsonValue): Value {
+  switch (scalar) {
+    case ScalarType.STRING:
+      return typeof value === "string" ? { value } : refuse("string_type", "Input should be a valid string");
+    case ScalarType.BOOL:
+      return typeof value === "boolean" ? { value } : refuse("bool_type", "Input should be a valid boolean");
+    case ScalarType.UINT32: {
+      const whole = typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 0xffff_ffff;
+      return whole ? { value } : refuse("int_type", "Input should be a valid integer");
+    }
+    default:
+      throw new Error(`a request field of scalar type ${ScalarType[scalar]} cannot be read from JSON`);
+  }
+}
+
+function decodeField(field: DescField, value: JsonValue): Value {
+  if (field.fieldKind === "enum") return decodeEnum(field, value);
+  if (field.fieldKind === "scalar") return decodeScalar(field.scalar, value);
+  if (field.fieldKind === "message" && field.message.typeName === "google.protobuf.Struct") {
+    if (!isObject(value)) return refuse("dict_type", "Input should be a valid dictionary");
+    return { value: reflect(field.message, fromJson(field.message, value)) };
+  }
+  throw new Error(`the request field ${field.name} cannot be read from JSON`);
+}
+
+/** Whether null stands for "not given": where a field is `optional`, or is a scalar whose zero value means the same. */
+const nullIsAbsent = (field: DescField): boolean => field.fieldKind === "scalar" || field.proto.proto3Optional;
+
+function decodePath(field: DescField, encoded: string): Value {
+  let text: string;
+  try {
+    text = decodeURIComponent(encoded);
+  } catch {
+    return refuse("string_unicode", "Input should be a valid string, unable to parse raw data as a unicode string");
+  }
+  // Only ASCII letters are folded: the Kelvin sign, for one, would fold into "k".
+  return decodeField(field, field.fieldKind === "enum" ? text.replace(/[A-Z]/g, (letter) => letter.toLowerCase()) : text);
+}
+
+function decodeBody(route: Route, body: JsonText | undefined, bound: ReadonlyMap<string, string>, set: (field: DescField, value: Value) => void): Refusal | undefined {
+  if (body === undefined) return { type: "missing", message: "Field required" };
+  if ("refused" in body) return { type: "json_invalid", message: body.refused };
+  if (!isObject(body.value)) return { type: "model_attributes_type", message: "Input should be a valid dictionary or object to extract fields from" };
+  for (const field of route.method.input.fields) {
+    const value = Object.hasOwn(body.value, field.name) ? body.value[field.name] : undefined;
+    if (value === undefined || bound.has(field.name) || (value === null && nullIsAbsent(field))) continue;
+    set(field, decodeField(field, value));
+  }
+  return undefined;
+}
+
+/**
+ * Makes the request message of a route. Fields go by their documented names only; unknown ones are left out, and a
+ * field that the path binds is never read from the body.
+ *
+ * @param params variables of the path, still percent-encoded
+ * @param body the body as JSON; undefined where there is none. Not read for a route without a body.
+ */
+export function decodeRequest(route: Route, params: ReadonlyMap<string, string>, body: JsonText | undefined): Decoded {
+  const message = reflect(route.method.input, create(route.method.input));
+  const faults: Fault[] = [];
+  const into = (where: Fault["in"]) => (field: DescField, decoded: Value) => {
+    if ("value" in decoded) message.set(field, decoded.value);
+    else faults.push({ in: where, path: [field.name], ...decoded.refused });
+  };
+  for (const segment of route.segments) {
+    if ("field" in segment) into("path")(segment.field, decodePath(segment.field, params.get(segment.field.name) ?? ""));
+  }
+  if (route.body) {
+    const refused = decodeBody(route, body, params, into("body"));
+    if (refused) faults.push({ in: "body", path: [], ...refused });
+  }
+  return { bytes: toBinary(route.method.input, message.message), faults };
+}

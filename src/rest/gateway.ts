@@ -1,0 +1,109 @@
+import { fromBinary, type Message } from "@bufbuild/protobuf";
+import { type ChannelOptions, Client, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { errorFields, type Log } from "../log.ts";
+import type { Answer } from "./answer.ts";
+import { decodeRequest, type Fault } from "./decode.ts";
+import { presentError, refusal } from "./envelope.ts";
+import { headerValues, isPrintable } from "./headers.ts";
+import type { JsonText } from "./json.ts";
+import { presentResponse } from "./present.ts";
+import type { Route } from "./routes.ts";
+
+/** One request, as far as it matters to the service. */
+export interface GatewayCall {
+  readonly route: Route;
+  /** Variables of the path, still percent-encoded. */
+  readonly params: ReadonlyMap<string, string>;
+  /** The path that was asked for. */
+  readonly path: string;
+  /** Names and values of the request headers, alternating, as they came. */
+  readonly rawHeaders: readonly string[];
+  /** The body; undefined where there is none or the route takes none. */
+  readonly body: JsonText | undefined;
+  /** ULID of the request. */
+  readonly requestId: string;
+  /** Aborts when the client goes away. */
+  readonly signal: AbortSignal;
+}
+
+/** Turns requests into calls of the gRPC service. It decides nothing: what it cannot read it reports to the service. */
+export interface Gateway {
+  /** Makes the call and renders its outcome; never rejects. */
+  call(call: GatewayCall): Promise<Answer>;
+  close(): void;
+}
+
+const CHANNEL: ChannelOptions = {
+  // Callers' tokens go to the configured service only: not through a proxy that the environment names, and not by a
+  // service configuration that DNS gives.
+  "grpc.enable_http_proxy": 0,
+  "grpc.service_config_disable_resolution": 1,
+  "grpc.initial_reconnect_backoff_ms": 100,
+  "grpc.max_reconnect_backoff_ms": 2_000,
+};
+
+/** Headers that say who is calling; every value is passed on, so that the service can refuse a second one. */
+const IDENTITY = ["authorization", "x-api-key"] as const;
+
+/** Headers that name the flow and the run for the audit record. */
+export const AUDIT_HEADERS = ["x-flow-id", "x-run-id"] as const;
+
+function metadataFor({ rawHeaders, requestId }: GatewayCall, faults: readonly Fault[]): Metadata {
+  const metadata = new Metadata();
+  metadata.set("x-request-id", requestId);
+  for (const name of IDENTITY) {
+    // HTTP/2 clients refuse to repeat `authorization`, so values are joined as RFC 9110 section 5.3 does; no token
+    // holds a comma. A character that metadata cannot carry becomes one that no token holds either.
+    const values = headerValues(rawHeaders, name);
+    if (values.length > 0) metadata.set(name, values.join(", ").replace(/[^\x20-\x7e]/g, "?"));
+  }
+  for (const name of AUDIT_HEADERS) {
+    const [value] = headerValues(rawHeaders, name);
+    if (value !== undefined && isPrintable(value)) metadata.set(name, value);
+  }
+  if (faults.length > 0) metadata.set("x-rest-faults-bin", Buffer.from(JSON.stringify(faults)));
+  return metadata;
+}
+
+/**
+ * Opens the one channel to the service.
+ *
+ * @param options.target a gRPC target: `unix:/path` or `host:port`
+ * @param options.targetCa certificate authority of that service, PEM; its presence turns TLS on
+ * @param options.deadlineMs longest time a call may take, ms
+ */
+export function createGateway(options: { target: string; targetCa?: Buffer | undefined; deadlineMs: number; log: Log }): Gateway {
+  const channelCredentials = options.targetCa ? credentials.createSsl(options.targetCa) : credentials.createInsecure();
+  const client = new Client(options.target, channelCredentials, CHANNEL);
+
+  const send = (call: GatewayCall): Promise<Message> =>
+    new Promise((resolve, reject) => {
+      const { method } = call.route;
+      const { bytes, faults } = decodeRequest(call.route, call.params, call.body);
+      const pending = client.makeUnaryRequest(
+        `/${method.parent.typeName}/${method.name}`,
+        (request: Uint8Array) => Buffer.from(request),
+        (response: Buffer) => fromBinary(method.output, response),
+        bytes,
+        metadataFor(call, faults),
+        { deadline: Date.now() + options.deadlineMs },
+        (error, response) => (response === undefined ? reject(error ?? new Error("no response")) : resolve(response)),
+      );
+      call.signal.addEventListener("abort", () => pending.cancel(), { once: true });
+    });
+
+  return {
+    async call(call) {
+      try {
+        return presentResponse(call.route, await send(call), call.path);
+      } catch (error) {
+        if (isServiceError(error)) return presentError(error, call.requestId);
+        options.log.error({ request_id: call.requestId, method: call.route.method.name, ...errorFields(error) }, "rest response failed");
+        return refusal("internal", call.requestId);
+      }
+    },
+    close: () => client.close(),
+  };
+}
+
+const isServiceError = (error: unknown): error is ServiceError => error instanceof Error && "code" in error && "details" in error && "metadata" in error;

@@ -1,0 +1,50 @@
+import type { IncomingMessage } from "node:http";
+import type { Answer } from "./answer.ts";
+import type { Cors } from "./cors.ts";
+import { type Refused, refusal } from "./envelope.ts";
+import { AUDIT_HEADERS } from "./gateway.ts";
+import { announcesBody, announcesJson, headerValues, isPrintable } from "./headers.ts";
+import { findRoute, isAmbiguousPath, type Resource, type Route } from "./routes.ts";
+
+/** Paths that answer by themselves, without authentication. */
+export const PROBES = ["/healthz", "/readyz", "/metrics"] as const;
+export type Probe = (typeof PROBES)[number];
+
+/** What becomes of a request before its body is read. */
+export type Screened =
+  | { readonly kind: "answer"; readonly answer: Answer; readonly template: string }
+  | { readonly kind: "probe"; readonly probe: Probe }
+  | { readonly kind: "route"; readonly route: Route; readonly params: ReadonlyMap<string, string>; readonly path: string };
+
+/** RFC 9112 section 3.2: exactly one Host in HTTP/1.1. A header folded over lines (section 5.2) may hide another one. */
+function isWellFormed(raw: IncomingMessage): boolean {
+  const hosts = headerValues(raw.rawHeaders, "host").length;
+  return (raw.httpVersion === "1.0" ? hosts <= 1 : hosts === 1) && !raw.rawHeaders.some((text) => /[\r\n\0]/.test(text));
+}
+
+function auditHeadersFit(raw: readonly string[]): boolean {
+  return AUDIT_HEADERS.map((name) => headerValues(raw, name)).every((values) => values.length <= 1 && values.every(isPrintable));
+}
+
+/** Decides by method, path and headers alone whether a request is answered here or becomes a call. */
+export function screen(site: { resources: readonly Resource[]; cors: Cors; stopping: boolean }, raw: IncomingMessage, target: string, requestId: string): Screened {
+  const verb = raw.method ?? "";
+  const path = target.split("?", 1)[0] ?? "";
+  const refuse = (refused: Refused, template = "-", headers = {}): Screened => ({ kind: "answer", answer: refusal(refused, requestId, headers), template });
+
+  if (!isWellFormed(raw)) return refuse("malformed");
+  const probe = PROBES.find((known) => known === path);
+  if (probe) return verb === "GET" || verb === "HEAD" ? { kind: "probe", probe } : refuse("method", probe, { allow: "GET, HEAD" });
+  if (site.stopping) return refuse("stopping");
+  if (isAmbiguousPath(path)) return refuse("path");
+  const found = findRoute(site.resources, verb, path);
+  if (found.kind === "unknown") return refuse("unknown");
+  if (found.kind === "wrong_method") {
+    const preflight = site.cors.preflight(verb, raw.rawHeaders, found.allow);
+    return preflight ? { kind: "answer", answer: preflight, template: found.template } : refuse("method", found.template, { allow: found.allow.join(", ") });
+  }
+  const { route, params } = found;
+  if (route.body && announcesBody(raw.rawHeaders) && !announcesJson(raw.rawHeaders)) return refuse("media_type", route.template);
+  if (!auditHeadersFit(raw.rawHeaders)) return refuse("metadata", route.template);
+  return { kind: "route", route, params, path };
+}

@@ -1,0 +1,99 @@
+import type { AuditEvent } from "../domain/access.ts";
+import { fail } from "../domain/errors.ts";
+import { type Database, known } from "./db.ts";
+import { translate } from "./errors.ts";
+import type { AuditStore } from "./store.ts";
+import type { Statement } from "./transaction.ts";
+
+/** Longest text in a record, in characters. */
+const MAX_TEXT = 1_024;
+
+/** An event as one element of the JSON parameter from which every statement reads its events. */
+export interface EventRow {
+  readonly organization_id: string;
+  readonly credential_id: string | null;
+  readonly request_id: string;
+  readonly actor_kind: string;
+  readonly actor_id: string;
+  readonly action: string;
+  readonly outcome: string;
+  readonly reason: string | null;
+  readonly flow_id: string | null;
+  readonly run_id: string | null;
+}
+
+function text(value: string): string;
+function text(value: string | null): string | null;
+function text(value: string | null): string | null {
+  if (value !== null && (value.length > MAX_TEXT || value.includes("\0"))) throw fail("INTERNAL", { cause: new TypeError("a field of an audit event is too long or has a NUL") });
+  return value;
+}
+
+/** Checks an event before it comes near SQL: in a batch, one that PostgreSQL refuses would sink the others. */
+export function eventRow(event: AuditEvent): EventRow {
+  if ((event.outcome === "refused") !== (event.reason !== null)) throw fail("INTERNAL", { cause: new TypeError("a refusal has a reason, and nothing else has") });
+  return {
+    organization_id: known(event.organizationId),
+    credential_id: event.credentialId === null ? null : known(event.credentialId),
+    request_id: text(event.requestId),
+    actor_kind: event.actorKind,
+    actor_id: text(event.actorId),
+    action: event.action,
+    outcome: event.outcome,
+    reason: text(event.reason),
+    flow_id: text(event.flowId),
+    run_id: text(event.runId),
+  };
+}
+
+/** Common table expression `asked`: the events of the JSON parameter with that number, in order. */
+export const askedEvents = (parameter: string): string => `asked as materialized (
+  select e.*, row_number() over () as place
+  from json_to_recordset(${parameter}::json) as e(organization_id uuid, credential_id uuid, request_id text, actor_kind text,
+    actor_id text, action text, outcome text, reason text, flow_id text, run_id text)
+)`;
+
+/**
+ * Common table expressions that record the events of `source`, which has the columns of `asked`; the one place where
+ * the trail is written. One link per organization: its head is advanced, and thereby locked until the commit, in the
+ * order of the organizations, so that transactions that record several cannot block each other; the head is the last
+ * lock that any statement takes.
+ */
+export const recordEvents = (source: string): string => `digested as materialized (
+  select e.*, audit_record_digest(e.organization_id, e.occurred_at, e.request_id, e.actor_kind, e.actor_id, e.action,
+    e.outcome, e.reason, e.credential_id, e.flow_id, e.run_id) as digest
+  from (select s.*, date_trunc('milliseconds', clock_timestamp()) as occurred_at,
+    row_number() over (partition by s.organization_id order by s.place) as position from ${source} s) e
+), advanced as (
+  insert into audit_head as h (organization_id, link, digest, hash)
+  select organization_id, 1, digest, sha256(decode(repeat('00', 32), 'hex') || digest)
+  from (select organization_id, sha256(string_agg(digest, ''::bytea order by position)) as digest from digested group by organization_id) b
+  order by organization_id
+  on conflict (organization_id) do update set link = h.link + 1, digest = excluded.digest, hash = sha256(h.hash || excluded.digest)
+  returning h.organization_id, h.link, h.hash
+), recorded as (
+  insert into audit_event (organization_id, link, position, occurred_at, request_id, actor_kind, actor_id, action, outcome,
+    reason, credential_id, flow_id, run_id, hash)
+  select d.organization_id, a.link, d.position, d.occurred_at, d.request_id, d.actor_kind, d.actor_id, d.action, d.outcome,
+    d.reason, d.credential_id, d.flow_id, d.run_id, a.hash
+  from digested d join advanced a on a.organization_id = d.organization_id
+  order by d.organization_id, d.position
+)`;
+
+const APPEND: Statement = { name: "audit_append", text: `with ${askedEvents("$1")}, ${recordEvents("asked")} select 1` };
+
+/** The audit trail on its own, for what has no other effect. */
+export function auditStore(database: Database): AuditStore {
+  return {
+    async append(events) {
+      const rows = events.map(eventRow);
+      const organizations = [...new Set(rows.map((row) => row.organization_id))];
+      if (rows.length === 0) return;
+      try {
+        await database.write(organizations, APPEND, [JSON.stringify(rows)]);
+      } catch (error) {
+        throw translate((error as Error).cause, "AUDIT_UNAVAILABLE");
+      }
+    },
+  };
+}

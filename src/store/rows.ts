@@ -1,0 +1,36 @@
+import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName } from "../domain/credential.ts";
+import type { StoredCredential } from "./store.ts";
+import type { Row } from "./transaction.ts";
+
+/** Columns of a credential that are known without its secret. */
+export const CREDENTIAL_COLUMNS = [
+  "organization_id", "id", "provider", "credential_type", "user_id", "name", "account_email", "created_at", "updated_at", "modified_by",
+  "status", "status_reason", "token_expires_at", "revision", "secret_version",
+] as const;
+
+/** The same as a list in SQL, of the table of that name. */
+export const credentialColumns = (table: string): string => CREDENTIAL_COLUMNS.map((column) => `${table}.${column}`).join(", ");
+
+/** A row of `credential`; its constraints guarantee what is asserted here. */
+export function credentialRecord(row: Row): CredentialRecord {
+  return {
+    organizationId: row["organization_id"] as string,
+    id: row["id"] as string,
+    provider: row["provider"] as ProviderName,
+    credentialType: row["credential_type"] as CredentialTypeName,
+    userId: row["user_id"] as string | null,
+    name: row["name"] as string | null,
+    accountEmail: row["account_email"] as string | null,
+    createdAt: row["created_at"] as Date,
+    updatedAt: row["updated_at"] as Date,
+    modifiedBy: row["modified_by"] as string,
+    status: row["status"] as CredentialStatusName,
+    statusReason: row["status_reason"] as string | null,
+    tokenExpiresAt: row["token_expires_at"] as Date | null,
+    revision: row["revision"] as number,
+    secretVersion: BigInt(row["secret_version"] as string),
+  };
+}
+
+/** The same with the sealed secret. */
+export const storedCredential = (row: Row): StoredCredential => ({ ...credentialRecord(row), sealed: row["sealed"] as Buffer });

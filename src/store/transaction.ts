@@ -1,0 +1,60 @@
+import type { Client } from "pg";
+
+/** One SQL text. The name is that of the prepared statement, and belongs to this text alone. */
+export interface Statement {
+  readonly name: string;
+  readonly text: string;
+}
+
+/** Longest times inside one transaction, ms. */
+export interface Timeouts {
+  /** One statement. */
+  readonly statementMs: number;
+  /** Waiting for a lock. */
+  readonly lockMs: number;
+}
+
+/** How transactions are run on a connection. */
+export interface Session {
+  /** Whether statements are prepared under their names; not behind a pooler that moves transactions between connections. */
+  readonly prepared: boolean;
+  readonly timeouts: Timeouts;
+}
+
+/** A row as the driver gives it. */
+export type Row = Record<string, unknown>;
+
+/**
+ * Sets what holds for the rest of the transaction: the organizations that are visible, and the limits on time. Per
+ * transaction, because a pooler hands the same server connection to others afterwards. Sequential scans are off: a
+ * statement is planned once and kept, perhaps while its table is still empty.
+ */
+const CONTEXT: Statement = {
+  name: "context",
+  text: `select set_config('app.organizations', $1, true), set_config('statement_timeout', $2, true), set_config('lock_timeout', $3, true),
+    set_config('idle_in_transaction_session_timeout', $2, true), set_config('enable_seqscan', 'off', true)`,
+};
+
+/** Text of the context statement with the values it takes, for a query builder's own transaction. */
+export function contextOf(organizations: readonly string[], timeouts: Timeouts): { readonly text: string; readonly values: string[] } {
+  return { text: CONTEXT.text, values: [`{${organizations.join(",")}}`, String(timeouts.statementMs), String(timeouts.lockMs)] };
+}
+
+/**
+ * Runs one statement for the given organizations in a transaction of its own: everything is sent at once, on a connection
+ * in pipeline mode in one round trip, and the rows are given back when the commit is acknowledged. Where `begin` fails,
+ * the context has no effect and the statement sees and writes nothing. Rejects with the driver's error.
+ */
+export async function runTransaction(client: Client, session: Session, organizations: readonly string[], statement: Statement, values: readonly unknown[]): Promise<Row[]> {
+  const query = ({ name, text }: Statement, parameters: readonly unknown[]) =>
+    client.query<Row>(session.prepared ? { name, text, values: [...parameters] } : { text, values: [...parameters] });
+  const [begun, context, result, committed] = await Promise.allSettled([
+    client.query("begin"),
+    query(CONTEXT, contextOf(organizations, session.timeouts).values),
+    query(statement, values),
+    client.query("commit"),
+  ]);
+  for (const step of [begun, context, result, committed]) if (step.status === "rejected") throw step.reason;
+  if (committed.status !== "fulfilled" || committed.value.command !== "COMMIT" || result.status !== "fulfilled") throw new Error("transaction was not committed");
+  return result.value.rows;
+}
