@@ -1,6 +1,8 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
-import { type ServiceAccounts, serviceAccounts } from "../client/service-accounts.ts";
+import type { ClientTls } from "../client/channel.ts";
+import { CredentialClientError } from "../client/error.ts";
+import { createServiceAccountClient, type ServiceAccountClient } from "../client/service-accounts.ts";
 import type { Context } from "./context.ts";
 import { developmentConfig, developmentToken, OPERATOR } from "./development.ts";
 import { CliError, usage } from "./failure.ts";
@@ -30,12 +32,19 @@ const TIMEOUT_MS = 15_000;
 /** How long a token that is made for one call works, s. */
 const TOKEN_SECONDS = 60;
 
-/** Connects as an operator. */
-export async function connect({ env }: Context, options: ConnectionOptions): Promise<ServiceAccounts> {
+/** Makes one call as an operator. Throws CliError for whatever goes wrong with it. */
+export async function callService<T>({ env }: Context, options: ConnectionOptions, call: (client: ServiceAccountClient) => Promise<T>): Promise<T> {
   const target = options.target ?? env["FLOW_CREDENTIALS_TARGET"] ?? ownTarget(env);
-  const tls = tlsOf(env, options, target);
+  const tls = tlsOf(env, options);
   const token = givenToken(env, options) ?? (await madeToken(env));
-  return serviceAccounts({ target, token, tls, timeoutMs: TIMEOUT_MS });
+  using client = createServiceAccountClient({ target, token, tls, deadlineMs: TIMEOUT_MS });
+  try {
+    return await call(client);
+  } catch (error) {
+    if (!(error instanceof CredentialClientError)) throw error;
+    // Without a reason it was not the service that refused: it was not reached.
+    throw new CliError(error.reason === undefined ? `calling ${target} failed: ${error.message}` : error.message);
+  }
 }
 
 type Env = Context["env"];
@@ -66,13 +75,11 @@ async function madeToken(env: Env): Promise<string> {
   return developmentToken(config, OPERATOR, TOKEN_SECONDS);
 }
 
-const LOCAL = /^(unix:.+|(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d{1,5})?)$/;
-
-/** Plaintext only to this machine: an operator's token must not be read on the way. */
-function tlsOf(env: Env, { ca, cert, key }: ConnectionOptions, target: string): { ca?: Buffer; certificate?: Buffer; key?: Buffer } | null {
+/** What was given about TLS; undefined leaves it to the target: plaintext only to this machine, so that nobody reads the token on the way. */
+function tlsOf(env: Env, { ca, cert, key }: ConnectionOptions): ClientTls | undefined {
   if ((cert === undefined) !== (key === undefined)) throw usage("--cert and --key go together");
   const authority = ca ?? env["FLOW_CREDENTIALS_CA_FILE"];
-  if (authority === undefined && cert === undefined && LOCAL.test(target)) return null;
+  if (authority === undefined && cert === undefined) return undefined;
   return {
     ...(authority === undefined ? {} : { ca: readGiven(ca === undefined ? "FLOW_CREDENTIALS_CA_FILE" : "--ca", authority) }),
     ...(cert === undefined || key === undefined ? {} : { certificate: readGiven("--cert", cert), key: readGiven("--key", key) }),

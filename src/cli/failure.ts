@@ -1,6 +1,5 @@
 import { AuthSetupError } from "../auth/setup-error.ts";
 import { ConfigError } from "../config.ts";
-import { ServiceAccountsError } from "../client/service-accounts.ts";
 
 /** A failure told to the person at the terminal: one sentence, no secret. */
 export class CliError extends Error {
@@ -18,7 +17,7 @@ export class CliError extends Error {
 export const usage = (message: string): CliError => new CliError(message, 2);
 
 /** Errors whose message is written for people and holds no secret. */
-const FOR_PEOPLE = [CliError, ConfigError, AuthSetupError, ServiceAccountsError];
+const FOR_PEOPLE = [CliError, ConfigError, AuthSetupError];
 
 /** What to print about any error: its message where that is safe, else only its type and code. */
 export function sentenceOf(error: unknown): string {

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { addConnection, connect, type ConnectionOptions } from "./connection.ts";
+import { addConnection, callService, type ConnectionOptions } from "./connection.ts";
 import type { Context } from "./context.ts";
 import { CliError } from "./failure.ts";
 import { time, uuid } from "./values.ts";
@@ -32,12 +32,11 @@ export function addServiceAccountKey(program: Command, context: Context): void {
         serviceAccountId: uuid("--service-account", options.serviceAccount),
         ...(options.expiresAt === undefined ? {} : { expiresAt: time("--expires-at", options.expiresAt) }),
       };
-      using accounts = await connect(context, options);
-      const { key, token } = await accounts.createServiceAccountKey(request);
+      const { key, token } = await callService(context, options, (client) => client.createServiceAccountKey(request));
       if (!key || token === "") throw new CliError("the service answered without a key");
-      const [createdAt, expiresAt] = [key.createdAt ?? null, key.expiresAt ?? null];
-      const facts = { id: key.id, service_account_id: key.serviceAccountId, token_prefix: key.tokenPrefix, created_at: createdAt, expires_at: expiresAt };
+      const { id, serviceAccountId, tokenPrefix, createdAt = null, expiresAt = null } = key;
+      const facts = { id, service_account_id: serviceAccountId, token_prefix: tokenPrefix, created_at: createdAt, expires_at: expiresAt };
       context.print(options.json ? JSON.stringify({ ...facts, token }) : token);
-      context.note(`Keep the key ${key.tokenPrefix}… now: it is not stored and cannot be shown again.`);
+      context.note(`Keep the key ${tokenPrefix}… now: it is not stored and cannot be shown again.`);
     });
 }

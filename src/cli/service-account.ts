@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { addConnection, connect, type ConnectionOptions } from "./connection.ts";
+import { addConnection, callService, type ConnectionOptions } from "./connection.ts";
 import type { Context } from "./context.ts";
 import { CliError, usage } from "./failure.ts";
 import { uuid } from "./values.ts";
@@ -29,10 +29,10 @@ export function addServiceAccount(program: Command, context: Context): void {
     .action(async (options: Options) => {
       const organizationId = uuid("--org", options.org);
       if (options.name === "" || options.name.length > MAX_NAME) throw usage(`--name must have 1 to ${MAX_NAME} characters`);
-      using accounts = await connect(context, options);
-      const { serviceAccount } = await accounts.createServiceAccount({ organizationId, name: options.name });
+      const request = { organizationId, name: options.name };
+      const { serviceAccount } = await callService(context, options, (client) => client.createServiceAccount(request));
       if (!serviceAccount) throw new CliError("the service answered without a service account");
-      const { id, name, createdAt } = serviceAccount;
-      context.print(options.json ? JSON.stringify({ id, organization_id: serviceAccount.organizationId, name, created_at: createdAt ?? null }) : id);
+      const { id, name, createdAt = null } = serviceAccount;
+      context.print(options.json ? JSON.stringify({ id, organization_id: serviceAccount.organizationId, name, created_at: createdAt }) : id);
     });
 }

@@ -4,7 +4,8 @@ import { isHost, SSL_MODES } from "./fields.ts";
 const MAX_CHARACTERS = 8 * 1024;
 /** Longest value of a parameter, in characters. */
 const MAX_VALUE_CHARACTERS = 256;
-const POSTGRES_PORT = 5432;
+/** The port a server listens on where nothing else is said. */
+export const POSTGRES_PORT = 5432;
 
 /** What a connection string says. */
 export interface Connection {
@@ -146,7 +147,8 @@ function decoded(text: string): string {
   }
 }
 
-const SPACE = /\s/;
+/** What libpq's `isspace` takes for a space. */
+const SPACE = /[ \t\n\r\v\f]/;
 
 /** Reads `host=… port=…`: values may stand in single quotes, and a backslash takes the next character as it is. */
 function settingsOfKeywords(text: string): Settings {

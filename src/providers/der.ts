@@ -4,6 +4,7 @@ export interface Element {
   readonly content: Buffer;
 }
 
+/** Tags (X.690 section 8.1.2 with X.680 section 8.6). */
 export const SEQUENCE = 0x30;
 export const INTEGER = 0x02;
 export const OCTET_STRING = 0x04;

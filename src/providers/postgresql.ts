@@ -1,12 +1,10 @@
 import { z } from "zod";
 import type { SecretDocument } from "../domain/credential.ts";
-import { type Connection, parseConnectionString } from "./connection-string.ts";
+import { type Connection, POSTGRES_PORT, parseConnectionString } from "./connection-string.ts";
 import { caCertificate, host, identifier, port, secretLine, sslmode } from "./fields.ts";
 import type { Provider } from "./provider.ts";
 import { numberAt, shape, textAt } from "./shape.ts";
 import { fault } from "./structure.ts";
-
-const POSTGRES_PORT = 5432;
 
 const address = {
   host: host(),

@@ -1,4 +1,4 @@
-import { create, type DescField, fromJson, type JsonObject, type JsonValue, ScalarType, toBinary } from "@bufbuild/protobuf";
+import { create, type DescField, fromJson, type JsonObject, type JsonValue, toBinary } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import type { JsonText } from "./json.ts";
 import type { Route } from "./routes.ts";
@@ -41,29 +41,14 @@ function decodeEnum(field: DescField & { fieldKind: "enum" }, value: JsonValue):
   return found === undefined ? refuse("enum", `Input should be ${oneOf(words)}`) : { value: found };
 }
 
-function decodeScalar(scalar: ScalarType, value: JsonValue): Value {
-  switch (scalar) {
-    case ScalarType.STRING:
-      return typeof value === "string" ? { value } : refuse("string_type", "Input should be a valid string");
-    case ScalarType.BOOL:
-      return typeof value === "boolean" ? { value } : refuse("bool_type", "Input should be a valid boolean");
-    case ScalarType.UINT32: {
-      const whole = typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 0xffff_ffff;
-      return whole ? { value } : refuse("int_type", "Input should be a valid integer");
-    }
-    default:
-      throw new Error(`a request field of scalar type ${ScalarType[scalar]} cannot be read from JSON`);
-  }
-}
-
+/** Reads one field; routes are only made for requests whose fields are enums, texts and free-form objects. */
 function decodeField(field: DescField, value: JsonValue): Value {
   if (field.fieldKind === "enum") return decodeEnum(field, value);
-  if (field.fieldKind === "scalar") return decodeScalar(field.scalar, value);
-  if (field.fieldKind === "message" && field.message.typeName === "google.protobuf.Struct") {
+  if (field.fieldKind === "message") {
     if (!isObject(value)) return refuse("dict_type", "Input should be a valid dictionary");
     return { value: reflect(field.message, fromJson(field.message, value)) };
   }
-  throw new Error(`the request field ${field.name} cannot be read from JSON`);
+  return typeof value === "string" ? { value } : refuse("string_type", "Input should be a valid string");
 }
 
 /** Whether null stands for "not given": where a field is `optional`, or is a scalar whose zero value means the same. */

@@ -28,7 +28,7 @@ export interface GatewayCall {
 
 /** Turns requests into calls of the gRPC service. It decides nothing: what it cannot read it reports to the service. */
 export interface Gateway {
-  /** Makes the call and renders its outcome; never rejects. */
+  /** Makes the call and renders its outcome, good or bad. */
   call(call: GatewayCall): Promise<Answer>;
   close(): void;
 }

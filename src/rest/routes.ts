@@ -42,6 +42,11 @@ const VERBS: Readonly<Record<string, string>> = { get: "GET", put: "PUT", post: 
 /** A prefix under which every path is served as well. */
 const PREFIX = "/api";
 
+const isText = (field: DescField | undefined): boolean => field?.fieldKind === "scalar" && field.scalar === ScalarType.STRING;
+
+/** Whether REST can read a field of a request from JSON: an enum, a text, a free-form object. */
+const isReadable = (field: DescField): boolean => field.fieldKind === "enum" || isText(field) || (field.fieldKind === "message" && field.message.typeName === "google.protobuf.Struct");
+
 function compileSegment(text: string, method: DescMethod): Segment {
   const variable = /^\{([a-z][a-z0-9_]*)\}$/.exec(text)?.[1];
   if (variable === undefined) {
@@ -49,7 +54,7 @@ function compileSegment(text: string, method: DescMethod): Segment {
     return { literal: text };
   }
   const field = method.input.fields.find(({ name }) => name === variable);
-  if (field?.fieldKind === "enum" || (field?.fieldKind === "scalar" && field.scalar === ScalarType.STRING)) return { field };
+  if (field && (field.fieldKind === "enum" || isText(field))) return { field };
   throw new Error(`${method.name}: the path variable ${variable} is no string or enum field of the request`);
 }
 
@@ -59,6 +64,8 @@ function compileRule(rule: HttpRule, method: DescMethod): Route {
   const template = rule.pattern.value;
   if (verb === undefined || typeof template !== "string") throw new Error(`${method.name}: the binding has no supported HTTP method`);
   if (rule.body !== "" && rule.body !== "*") throw new Error(`${method.name}: a body is bound whole or not at all`);
+  const unreadable = rule.body === "*" ? method.input.fields.find((field) => !isReadable(field)) : undefined;
+  if (unreadable) throw new Error(`${method.name}: the field ${unreadable.name} cannot be read from JSON`);
   const responseBody = method.output.fields.find(({ name }) => name === rule.responseBody);
   if (rule.responseBody !== "" && responseBody === undefined) throw new Error(`${method.name}: response_body names no field`);
   const segments = template.slice(1).split("/").map((text) => compileSegment(text, method));

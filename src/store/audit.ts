@@ -1,7 +1,6 @@
 import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { type Database, known } from "./db.ts";
-import { translate } from "./errors.ts";
 import type { AuditStore } from "./store.ts";
 import type { Statement } from "./transaction.ts";
 
@@ -92,7 +91,7 @@ export function auditStore(database: Database): AuditStore {
       try {
         await database.write(organizations, APPEND, [JSON.stringify(rows)]);
       } catch (error) {
-        throw translate((error as Error).cause, "AUDIT_UNAVAILABLE");
+        throw fail("AUDIT_UNAVAILABLE", { cause: (error as Error).cause });
       }
     },
   };

@@ -23,13 +23,13 @@ const CREATE: Statement = {
   on conflict (organization_id, counter) do update set n = k.n + 1
     where k.n < case when k.counter like 'provider:%' then $12::integer else $13::integer end
   returning k.counter
-), admitted as (
-  select case when count(*) = 2 then true else refuse_credential_limit(coalesce(bool_or(counter like 'provider:%'), false)) end from counted
+), admitted as materialized (
+  select case when count(*) = 2 then true else refuse_credential_limit(coalesce(bool_or(counter like 'provider:%'), false)) end as ok from counted
 ), created as (
   insert into credential as c (organization_id, id, provider, credential_type, user_id, name, account_email, token_expires_at, modified_by,
     sealed, created_at, updated_at)
   select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::uuid, $10::bytea, t.now, t.now
-  from admitted, (select ${NOW} as now) t
+  from admitted, (select ${NOW} as now) t where admitted.ok
   returning ${credentialColumns("c")}
 ), happened as (
   select asked.* from asked, created
@@ -57,7 +57,7 @@ where exists (select from changed)
 const REMOVE: Statement = {
   name: "credential_remove",
   text: `with ${askedEvents("$5")}, removed as (
-  update credential c set deleted_at = ${LATER}, updated_at = ${LATER}, revision = c.revision + 1, modified_by = $4
+  update credential c set deleted_at = ${NOW}, updated_at = ${LATER}, revision = c.revision + 1, modified_by = $4
   where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and ($3::integer is null or c.revision = $3)
   returning c.organization_id, c.id, c.provider, c.user_id
 ), uncounted as (

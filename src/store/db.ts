@@ -62,11 +62,11 @@ export class Database {
    * back because of other transactions: after a lost connection nobody knows whether it took effect.
    */
   async write(organizations: readonly string[], statement: Statement, values: readonly unknown[]): Promise<Row[]> {
-    const known_ = organizations.map(known);
+    const visible = organizations.map(known);
     return retrying(isConflict, async () => {
       const client = (await this.#knex.client.acquireConnection()) as Client;
       try {
-        return await runTransaction(client, this.#session, known_, statement, values);
+        return await runTransaction(client, this.#session, visible, statement, values);
       } finally {
         await this.#knex.client.releaseConnection(client);
       }

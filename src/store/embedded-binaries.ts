@@ -16,6 +16,15 @@ export function handOver(at: string): void {
   if (identity.uid !== undefined) fs.chownSync(at, NOBODY.uid, NOBODY.gid);
 }
 
+/** Where things are kept that the server must reach and cannot reach elsewhere. */
+const OUTSIDE = "/var/tmp";
+
+/** How the names of moved data folders begin. */
+const MOVED = "flow-credentials-data-";
+
+/** How the names of socket folders begin. */
+export const SOCKET_FOLDER = "flow-pg-";
+
 /** Where the programs and the data of the embedded server are. */
 export interface Places {
   /** Folder with `bin/`, `lib/` and `share/`. */
@@ -39,7 +48,40 @@ export function findPlaces(dataDir: string): Places {
   if ((mode & 0o001) === 0) fs.chmodSync(asked, mode | 0o011);
   const native = reachable(installed) ? hydrated(installed) : copied(installed);
   if (reachable(asked)) return { native, home: asked, moved: false };
-  return { native, home: ownFolder(asked), moved: true };
+  return { native, home: movedHome(asked), moved: true };
+}
+
+/**
+ * The folder under `/var/tmp` that a link in the asked folder names, so that it is as durable as that link: whoever
+ * removes the asked folder starts anew. Made at first, when also the folders are removed whose link is gone.
+ */
+function movedHome(asked: string): string {
+  const link = path.join(asked, "postgres.moved");
+  if (!fs.existsSync(link)) {
+    for (const entry of fs.readdirSync(OUTSIDE).filter((name) => name.startsWith(MOVED))) removeUnlinked(path.join(OUTSIDE, entry));
+    const folder = fs.mkdtempSync(path.join(OUTSIDE, MOVED));
+    fs.chmodSync(folder, 0o711);
+    fs.writeFileSync(path.join(folder, "origin"), link, { mode: 0o600 });
+    try {
+      fs.rmSync(link, { force: true });
+      fs.symlinkSync(folder, link);
+    } catch (error) {
+      fs.rmSync(folder, { recursive: true, force: true });
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    }
+  }
+  return fs.realpathSync(link);
+}
+
+function removeUnlinked(folder: string): void {
+  try {
+    const origin = fs.readFileSync(path.join(folder, "origin"), "utf8");
+    const linked = fs.lstatSync(path.dirname(origin), { throwIfNoEntry: false }) && fs.lstatSync(origin, { throwIfNoEntry: false });
+    const runs = fs.existsSync(path.join(folder, "postgres", "postmaster.pid"));
+    if (!linked && !runs && fs.statSync(folder).uid === process.getuid?.()) fs.rmSync(folder, { recursive: true, force: true });
+  } catch {
+    // Someone else's, or being made just now.
+  }
 }
 
 function installedNative(): string {
@@ -76,19 +118,12 @@ function hydrated(native: string): string {
   return native;
 }
 
-/** A folder under `/var/tmp` for something that lives elsewhere; refused where someone else made it. */
-function ownFolder(of: string): string {
-  const folder = path.join("/var/tmp", `flow-credentials-${createHash("sha256").update(of).digest("hex").slice(0, 12)}`);
-  fs.mkdirSync(folder, { recursive: true, mode: 0o711 });
-  const stat = fs.lstatSync(folder);
-  if (!stat.isDirectory() || stat.uid !== process.getuid?.()) throw new StoreSetupError(`${folder} belongs to someone else; remove it, or choose another data folder`);
-  return folder;
-}
-
 /** A copy of the programs; complete or absent, since it appears by a rename. */
 function copied(native: string): string {
-  const target = path.join(ownFolder(native), "native");
-  if (fs.existsSync(target)) return target;
+  const target = path.join(OUTSIDE, `flow-credentials-native-${createHash("sha256").update(native).digest("hex").slice(0, 12)}`);
+  const present = fs.lstatSync(target, { throwIfNoEntry: false });
+  if (present && (!present.isDirectory() || present.uid !== process.getuid?.())) throw new StoreSetupError(`${target} belongs to someone else; remove it`);
+  if (present) return target;
   const partial = fs.mkdtempSync(`${target}-`);
   fs.cpSync(native, partial, { recursive: true, verbatimSymlinks: true });
   fs.chmodSync(partial, 0o755);
@@ -109,6 +144,3 @@ export function makeSocketFolder(): string {
   handOver(folder);
   return folder;
 }
-
-/** How the names of socket folders begin. */
-export const SOCKET_FOLDER = "flow-pg-";

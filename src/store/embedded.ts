@@ -2,6 +2,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import pg from "pg";
+import { parseDatabaseUrl } from "./connection.ts";
 import { findPlaces, identity, makeSocketFolder, type Places, SOCKET_FOLDER } from "./embedded-binaries.ts";
 import { initialise, isAlive, SERVER_ENV } from "./embedded-init.ts";
 import { StoreSetupError } from "./errors.ts";
@@ -72,7 +74,7 @@ export async function startEmbedded(dataDir: string, options: EmbeddedOptions = 
     if (running === undefined) {
       const pid = await launch(places, data, options.settings ?? {}, deadline);
       if (pid !== undefined) takeResponsibility(places.home, pid);
-    } else if (running.ready) {
+    } else if (running.ready && (await answers(running))) {
       if (responsible(places.home) === undefined) takeResponsibility(places.home, running.pid);
       return describe(places, data, running);
     }
@@ -110,6 +112,23 @@ function isPostgres(pid: number): boolean {
     return process.platform !== "linux";
   }
 }
+
+/** Whether the server takes connections: one that was killed this moment still looks as if it ran. */
+async function answers(running: Running): Promise<boolean> {
+  const client = new pg.Client(parseDatabaseUrl(urlOf(running, "postgres", "postgres")));
+  client.on("error", () => {});
+  try {
+    await client.connect();
+    return true;
+  } catch {
+    return false;
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+const urlOf = (running: Running, role: string, database: string): string =>
+  `postgresql://${role}@/${database}?host=${encodeURIComponent(running.socketFolder)}&port=${running.port}`;
 
 /** Starts a server; its id once it is ready, or undefined where it ended, as it does when another one was faster. */
 async function launch(places: Places, data: string, settings: Readonly<Record<string, string>>, deadline: number): Promise<number | undefined> {
@@ -170,11 +189,10 @@ function takeResponsibility(home: string, server: number): void {
 }
 
 function describe(places: Places, data: string, running: Running): EmbeddedPostgres {
-  const url = (role: string, database: string) => `postgresql://${role}@/${database}?host=${encodeURIComponent(running.socketFolder)}&port=${running.port}`;
   return {
-    applicationUrl: url("credentials_app", "flow_credentials"),
-    ownerUrl: url("credentials_owner", "flow_credentials"),
-    superuserUrl: url("postgres", "flow_credentials"),
+    applicationUrl: urlOf(running, "credentials_app", "flow_credentials"),
+    ownerUrl: urlOf(running, "credentials_owner", "flow_credentials"),
+    superuserUrl: urlOf(running, "postgres", "flow_credentials"),
     attached: responsible(places.home) !== process.pid,
     dataDir: data,
     moved: places.moved,

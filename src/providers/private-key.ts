@@ -1,0 +1,56 @@
+import { readArmour } from "./key-armour.ts";
+import { DAMAGED, TOO_LARGE, UNUSABLE } from "./key-form.ts";
+import { inspectKey } from "./key-limits.ts";
+import { type KeyJob, type KeyVerdict, openKey } from "./key-open.ts";
+import { createKeyPool, type KeyOpener } from "./key-pool.ts";
+
+/** How long opening one key may take, in milliseconds; the most rounds that are allowed take three to four seconds. */
+export const KEY_DEADLINE_MS = 10_000;
+/** How many encrypted keys are opened at once, and how many may wait. */
+const KEY_CONCURRENCY = 2;
+const KEY_QUEUE = 8;
+
+/** Why a private key is refused; `message` quotes nothing of it. */
+export interface KeyFault {
+  readonly key: "private_key_data" | "private_key_passphrase";
+  readonly type: "missing" | "value_error";
+  readonly message: string;
+}
+
+/** What opens keys: inline where it takes no time, elsewhere where it does. */
+export interface KeyOpeners {
+  readonly inline: (job: KeyJob) => KeyVerdict;
+  readonly elsewhere: KeyOpener;
+}
+
+const OPENERS: KeyOpeners = {
+  inline: openKey,
+  elsewhere: createKeyPool({ concurrency: KEY_CONCURRENCY, queue: KEY_QUEUE, deadlineMs: KEY_DEADLINE_MS }),
+};
+
+const refuse = (message: string): KeyFault => ({ key: "private_key_data", type: "value_error", message });
+
+/**
+ * Checks that a private key is one that SSH can use and that the passphrase opens it; null where it is. An empty
+ * passphrase is none; one for a key that is not encrypted is not looked at. Every limit is checked before a parser
+ * sees the key. Throws OVERLOADED where too many keys are being opened.
+ */
+export async function checkPrivateKey(text: string, passphrase: string, openers: KeyOpeners = OPENERS): Promise<KeyFault | null> {
+  const armour = readArmour(text);
+  if (typeof armour === "string") return refuse(armour);
+  const form = inspectKey(armour);
+  if (typeof form === "string") return refuse(form);
+  if (form.encrypted && passphrase === "") {
+    return { key: "private_key_passphrase", type: "missing", message: "The private key is encrypted; give its passphrase" };
+  }
+  const verdict = form.encrypted ? await openers.elsewhere({ text, passphrase, form }) : openers.inline({ text, passphrase: "", form });
+  return FAULTS[verdict];
+}
+
+const FAULTS: Record<KeyVerdict, KeyFault | null> = {
+  opened: null,
+  locked: { key: "private_key_passphrase", type: "value_error", message: "The passphrase does not open the private key" },
+  damaged: refuse(DAMAGED),
+  unusable: refuse(UNUSABLE),
+  "too large": refuse(TOO_LARGE),
+};

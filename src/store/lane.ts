@@ -1,0 +1,123 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import pg, { type Client } from "pg";
+import type { Log } from "../log.ts";
+import type { ConnectionFields } from "./connection.ts";
+import { type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
+
+/** What a lane needs. */
+export interface LaneOptions {
+  readonly fields: ConnectionFields;
+  readonly session: Session;
+  readonly log: Log;
+  /** Called when work may be sent again, and when it became known that it cannot be. */
+  readonly onChange: () => void;
+}
+
+/** `up`: work may be sent; `lost`: it will be known soon whether it may; `down`: the last attempt to connect failed. */
+export type LaneState = "up" | "lost" | "down" | "closed";
+
+/** Transactions in flight that a silent connection may delay before it is given up. */
+const DEPTH = 2;
+
+/** How much longer than the server's own limits a silent connection is waited for, ms. */
+const GRACE_MS = 1_000;
+
+/** Pauses between attempts to connect, ms: doubled from the first to the last, and shortened at random. */
+const BACKOFF_MS = { first: 50, last: 5_000 } as const;
+
+/**
+ * One connection in pipeline mode, on which transactions are sent without waiting for the ones before, and a second one
+ * in reserve. A connection that breaks, or is silent for too long, is dropped with all that is in flight on it; the
+ * reserve takes over at once and is replaced in the background.
+ */
+export class Lane {
+  readonly #options: LaneOptions;
+  #active: Client | undefined;
+  #reserve: Client | undefined;
+  #refilling: Promise<void> | undefined;
+  #state: LaneState = "lost";
+
+  constructor(options: LaneOptions) {
+    this.#options = options;
+  }
+
+  get state(): LaneState {
+    return this.#state;
+  }
+
+  /** Connects both. Rejects with the driver's error where the first connection cannot be made. */
+  async open(): Promise<void> {
+    this.#active = await this.#connect();
+    this.#state = "up";
+    this.#refill();
+    await this.#refilling;
+  }
+
+  /** Commits one statement for the given organizations. Rejects with the driver's error. */
+  run(organizations: readonly string[], statement: Statement, values: readonly unknown[]): Promise<Row[]> {
+    if (this.#active === undefined) return Promise.reject(new Error("Connection terminated"));
+    return runTransaction(this.#active, this.#options.session, organizations, statement, values);
+  }
+
+  /** Closes both connections after what is in flight on them. */
+  async close(): Promise<void> {
+    this.#state = "closed";
+    const clients = [this.#active, this.#reserve];
+    [this.#active, this.#reserve] = [undefined, undefined];
+    await Promise.all(clients.map((client) => client?.end().catch(() => {})));
+    await this.#refilling;
+  }
+
+  async #connect(): Promise<Client> {
+    const { fields, session } = this.#options;
+    // In pipeline mode the driver answers this timeout by dropping the connection, which ends everything in flight on it.
+    const client = new pg.Client({ ...fields, pipeline: true, query_timeout: DEPTH * session.timeouts.statementMs + GRACE_MS });
+    client.on("error", () => this.#lost(client));
+    client.on("end", () => this.#lost(client));
+    await client.connect();
+    return client;
+  }
+
+  #lost(client: Client): void {
+    if (this.#state === "closed" || (client !== this.#active && client !== this.#reserve)) return;
+    if (client === this.#active) this.#active = this.#reserve;
+    this.#reserve = undefined;
+    this.#become(this.#active === undefined ? "lost" : "up");
+    this.#options.log.warn({ state: this.#state }, "a database connection of the resolve path was lost");
+    this.#refill();
+  }
+
+  #become(state: LaneState): void {
+    this.#state = state;
+    this.#options.onChange();
+  }
+
+  #refill(): void {
+    this.#refilling ??= this.#connectMissing().finally(() => (this.#refilling = undefined));
+  }
+
+  async #connectMissing(): Promise<void> {
+    let pause: number = BACKOFF_MS.first;
+    while (this.#state !== "closed" && (this.#active === undefined || this.#reserve === undefined)) {
+      try {
+        this.#install(await this.#connect());
+        pause = BACKOFF_MS.first;
+      } catch {
+        if (this.#active === undefined && this.state !== "closed") this.#become("down");
+        await sleep(pause * (0.5 + Math.random() / 2), undefined, { ref: false });
+        pause = Math.min(pause * 2, BACKOFF_MS.last);
+      }
+    }
+  }
+
+  #install(client: Client): void {
+    if (this.state === "closed") {
+      client.end().catch(() => {});
+    } else if (this.#active === undefined) {
+      this.#active = client;
+      this.#become("up");
+    } else {
+      this.#reserve = client;
+    }
+  }
+}

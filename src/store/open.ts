@@ -1,0 +1,88 @@
+import type { Knex } from "knex";
+import type { Log } from "../log.ts";
+import { auditStore } from "./audit.ts";
+import { parseDatabaseUrl } from "./connection.ts";
+import { credentialStore } from "./credentials.ts";
+import { Database } from "./db.ts";
+import { StoreFault, StoreSetupError } from "./errors.ts";
+import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
+import { appliedMigrations, refuseNewerSchema } from "./migrate.ts";
+import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
+import { Resolver } from "./resolve.ts";
+import { serviceAccountStore } from "./service-accounts.ts";
+import type { Store } from "./store.ts";
+import type { Session } from "./transaction.ts";
+
+/** How to reach the database and how much of it to use. */
+export interface StoreOptions {
+  /** Database as the application role; libpq's socket form is understood. */
+  readonly url: string;
+  /** Named prepared statements; off behind a pooler that moves transactions between connections. */
+  readonly prepared: boolean;
+  /** Connections for everything but resolving, which has two of its own. */
+  readonly poolSize: number;
+  /** Longest time of one statement, ms. */
+  readonly statementTimeoutMs: number;
+  /** Certificate authority of the server, PEM; turns TLS with full verification on. */
+  readonly caFile?: string | undefined;
+  /** Resolve calls that may wait. */
+  readonly resolveQueue: number;
+  /** Resolve calls that share a transaction at most. */
+  readonly resolveBatch: number;
+  readonly log: Log;
+}
+
+/** Longest wait for a lock, ms: a locked row delays its own callers, and should not use up everyone's time. */
+const LOCK_MS = 2_000;
+
+/**
+ * Opens the store. Throws StoreSetupError where the database cannot be reached, the role has more rights than the
+ * service may have, or the schema is not the one that this code knows.
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const fields = parseDatabaseUrl(options.url, options.caFile);
+  const statementMs = options.statementTimeoutMs;
+  const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
+  const database = new Database({ fields, session, poolSize: options.poolSize });
+  const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
+  try {
+    await database.read(null, check);
+    await resolver.open();
+  } catch (error) {
+    await Promise.all([database.close(), resolver.close()]);
+    if (error instanceof StoreSetupError) throw error;
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+    if (cause instanceof StoreSetupError) throw cause;
+    throw new StoreSetupError(`the database cannot be used: ${(cause instanceof StoreFault ? cause : new StoreFault(cause)).message}`);
+  }
+  return {
+    credentials: { ...credentialStore(database), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
+    organizationKeys: organizationKeyStore(database),
+    keyRegistry: keyRegistryStore(database),
+    serviceAccounts: serviceAccountStore(database),
+    audit: auditStore(database),
+    ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => true, () => false),
+    close: async () => {
+      await resolver.close();
+      await database.close();
+    },
+  };
+}
+
+async function check(trx: Knex.Transaction): Promise<void> {
+  const { rows } = await trx.raw(
+    `select r.rolsuper, r.rolbypassrls, to_regclass(?) is not null as migrated,
+      exists (select from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and pg_has_role(c.relowner, 'member')) as owner
+    from pg_roles r where r.rolname = current_user`,
+    [`public.${MIGRATION_TABLE}`],
+  );
+  const [role] = rows as [{ rolsuper: boolean; rolbypassrls: boolean; owner: boolean; migrated: boolean }];
+  if (role.rolsuper) throw new StoreSetupError("the database role is a superuser, which row-level security does not bind; give the application role");
+  if (role.rolbypassrls) throw new StoreSetupError("the database role bypasses row-level security; give the application role");
+  if (role.owner) throw new StoreSetupError("the database role owns tables, or may become their owner; give the application role");
+  if (!role.migrated) throw new StoreSetupError("the database has no schema yet; run the migrations");
+  await refuseNewerSchema(trx);
+  const applied = await appliedMigrations(trx);
+  const missing = MIGRATIONS.find((migration) => !applied.includes(migration.name));
+  if (missing !== undefined) throw new StoreSetupError(`the database lacks the migration ${missing.name}; run the migrations`);
+}

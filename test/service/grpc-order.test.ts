@@ -1,0 +1,113 @@
+import { randomUUID } from "node:crypto";
+import type { MethodDefinition } from "@grpc/grpc-js";
+import { expect, it, test } from "vitest";
+import { ACTIONS } from "../../src/domain/access.ts";
+import { fail } from "../../src/domain/errors.ts";
+import { call, metadataOf, record, RPCS, type RpcName, startGrpc } from "../support/grpc.ts";
+
+const CREDENTIALS = { host: "h", username: "u", password: "p" };
+const id = randomUUID();
+
+/** For each RPC a sound request and, where it has such fields, one with a fault in the path and one in the body only. */
+const REQUESTS: { [N in RpcName]: { good: object; badPath?: object; pathReason?: string; badBody?: object } } = {
+  createCredential: { good: { provider: 3, credentialType: 5, credentials: CREDENTIALS }, badBody: { provider: 0, credentialType: 99 } },
+  listCredentials: { good: { provider: 3 }, badPath: { provider: 99 }, pathReason: "INVALID_PROVIDER" },
+  getCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
+  updateCredential: {
+    good: { credentialId: id, credentialType: 5, credentials: CREDENTIALS, etag: "" },
+    badPath: { credentialId: "nonsense", credentialType: 0, etag: "" },
+    pathReason: "INVALID_CREDENTIAL_ID",
+    badBody: { credentialId: id, credentialType: 0, etag: "" },
+  },
+  deleteCredential: {
+    good: { credentialId: id, etag: "" },
+    badPath: { credentialId: "", etag: "a b" },
+    pathReason: "INVALID_CREDENTIAL_ID",
+    badBody: { credentialId: id, etag: "a b" },
+  },
+  resolveCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
+  listIntegrations: { good: {} },
+  createServiceAccount: { good: { organizationId: randomUUID(), name: "n" }, badBody: { organizationId: "nonsense", name: "" } },
+  createServiceAccountKey: { good: { organizationId: randomUUID(), serviceAccountId: randomUUID() }, badBody: { organizationId: "", serviceAccountId: "x" } },
+};
+
+const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`) as keyof typeof ACTIONS;
+const TOKENS = { user: "user", service_account: "machine", operator: "operator" } as const;
+const MALFORMED = Buffer.from([0x0a, 0xff]);
+
+test.each(Object.keys(RPCS) as RpcName[])("%s refuses in the order 401, 403, 400 of the path, 422 of the body, and then runs", async (name) => {
+  await using grpc = await startGrpc();
+  grpc.vault.rows.set(id, { record: record({ id }), document: CREDENTIALS });
+  const method = RPCS[name] as unknown as MethodDefinition<object, object>;
+  const { good, badPath, pathReason, badBody } = REQUESTS[name];
+  const kinds: readonly string[] = ACTIONS[snake(name)];
+  const allowed = TOKENS[kinds[0] as keyof typeof TOKENS];
+  const refused = Object.entries(TOKENS).filter(([kind]) => !kinds.includes(kind));
+  const worst = { "x-flow-id": "x".repeat(129) };
+
+  for (const bytes of [MALFORMED, method.requestSerialize(badPath ?? badBody ?? {})]) {
+    expect((await call(grpc.client, method, bytes, metadataOf(null, worst))).reason).toBe("UNAUTHENTICATED");
+    expect((await call(grpc.client, method, bytes, metadataOf("stranger", worst))).reason).toBe("INVALID_TOKEN");
+  }
+  expect(grpc.events).toEqual([]);
+  expect(refused.length).toBeGreaterThan(0);
+  for (const [, token] of refused) {
+    for (const request of [MALFORMED, method.requestSerialize(badPath ?? badBody ?? good)]) {
+      const { facts } = await call(grpc.client, method, request, metadataOf(token, worst));
+      expect(facts).toMatchObject({ http_status: "403", code: "forbidden" });
+    }
+  }
+  expect((await call(grpc.client, method, good, metadataOf(allowed, worst))).reason).toBe("METADATA_INVALID");
+  expect((await call(grpc.client, method, MALFORMED, metadataOf(allowed))).reason).toBe("INVALID_REQUEST");
+  if (badPath) expect((await call(grpc.client, method, badPath, metadataOf(allowed))).reason).toBe(pathReason);
+  if (badBody) expect((await call(grpc.client, method, badBody, metadataOf(allowed))).facts).toMatchObject({ http_status: "422", code: "validation_error" });
+  expect((await call(grpc.client, method, good, metadataOf(allowed))).error).toBeUndefined();
+
+  // Every refusal of a verified caller left one record, and nothing else did.
+  const refusals = grpc.calls().filter(({ caller_id, reason }) => caller_id !== undefined && reason !== undefined);
+  expect(grpc.events.map(({ reason, requestId }) => [reason, requestId])).toEqual(refusals.map(({ reason, request_id }) => [reason, request_id]));
+  expect(new Set(grpc.events.map(({ action, outcome }) => `${action} ${outcome}`))).toEqual(new Set([`${snake(name)} refused`]));
+});
+
+test.each([
+  ["a comma-joined authorization", { authorization: "Bearer user, Bearer machine" }, "INVALID_TOKEN"],
+  ["a token and an API key", { authorization: "Bearer user", "x-api-key": "user" }, "CONFLICTING_IDENTITIES"],
+])("hands %s to the authenticator as it came", async (_what, headers, reason) => {
+  await using grpc = await startGrpc();
+  expect((await call(grpc.client, RPCS.listIntegrations, {}, metadataOf(null, headers))).reason).toBe(reason);
+});
+
+it("records a refusal before the answer leaves, once, with the credential the caller named", async () => {
+  const order: string[] = [];
+  let proceed = () => {};
+  const held = new Promise<void>((resolve) => (proceed = resolve));
+  const audit = {
+    async append() {
+      order.push("asked");
+      await held;
+      order.push("recorded");
+    },
+  };
+  await using grpc = await startGrpc({ deps: { audit } });
+  const answered = call(grpc.client, RPCS.resolveCredential, { credentialId: id.toUpperCase() }, metadataOf("user")).then(({ reason }) => order.push(String(reason)));
+  await expect.poll(() => order).toEqual(["asked"]);
+  expect(grpc.lines).toEqual([]);
+  proceed();
+  await answered;
+  expect(order).toEqual(["asked", "recorded", "SERVICE_ACCOUNT_REQUIRED"]);
+  expect(grpc.calls()).toMatchObject([{ credential_id: id, reason: "SERVICE_ACCOUNT_REQUIRED", caller_kind: "user" }]);
+});
+
+it("keeps a refusal a refusal while the audit trail is down", async () => {
+  const audit = { append: async () => Promise.reject(fail("AUDIT_UNAVAILABLE")) };
+  await using grpc = await startGrpc({ deps: { audit } });
+  expect((await call(grpc.client, RPCS.resolveCredential, { credentialId: id }, metadataOf("user"))).reason).toBe("SERVICE_ACCOUNT_REQUIRED");
+});
+
+it("keeps the flow and the run that a caller names in the record of its refusal", async () => {
+  await using grpc = await startGrpc();
+  const named = metadataOf("machine", { "x-flow-id": "flow 7", "x-run-id": "run/9", "x-request-id": "01K8KABR6S16YETA2SZPVBS9SP" });
+  const { requestId } = await call(grpc.client, RPCS.resolveCredential, { credentialId: id }, named);
+  expect(requestId).toBe("01K8KABR6S16YETA2SZPVBS9SP");
+  expect(grpc.events).toMatchObject([{ requestId, flowId: "flow 7", runId: "run/9", credentialId: id, reason: "CREDENTIAL_NOT_FOUND", outcome: "refused" }]);
+});

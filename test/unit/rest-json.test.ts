@@ -1,0 +1,70 @@
+import { describe, expect, it } from "vitest";
+import { parseJson } from "../../src/rest/json.ts";
+
+const limits = { maxDepth: 4, maxKeys: 6 };
+const parse = (text: string | Buffer) => parseJson(Buffer.from(text), limits);
+
+describe("a JSON body", () => {
+  it("becomes its value, whatever its type", () => {
+    for (const value of [{ a: [1, null, true, "é"], b: {} }, [], "text", 0, null]) expect(parse(JSON.stringify(value))).toEqual({ value });
+  });
+
+  it.each([
+    ["", "nothing"],
+    ["{", "an open object"],
+    ["{'a':1}", "single quotes"],
+    ['{"a":1,}', "a trailing comma"],
+    ['{"a":1} x', "text after the value"],
+    ["// c\n{}", "a comment"],
+    ["NaN", "NaN"],
+    ["\u{feff}{}", "a byte order mark"],
+  ])("is refused where it is not JSON: %j, %s", (text) => {
+    expect(parse(text)).toEqual({ refused: "JSON decode error" });
+  });
+
+  it("is refused where it is not UTF-8", () => {
+    expect(parse(Buffer.from([0x22, 0xff, 0x22]))).toEqual({ refused: "JSON decode error" });
+    expect(parse(Buffer.from('{"a":1}', "utf16le"))).toEqual({ refused: "JSON decode error" });
+  });
+
+  it("may name a key once in an object, and again in another", () => {
+    expect(parse('{"a":{"a":1},"b":[{"a":1}]}')).toHaveProperty("value");
+    for (const text of ['{"a":1,"a":1}', '{"x":{"a":1,"a":2}}', '[{"a":1,"\\u0061":2}]', '{"0":1,"0":1}']) {
+      expect(parse(text)).toEqual({ refused: "JSON keys should be unique" });
+    }
+  });
+
+  it("may not name an object's prototype at any level", () => {
+    for (const key of ["__proto__", "constructor", "prototype", "\\u005f_proto__"]) {
+      for (const text of [`{"${key}":{"polluted":1}}`, `{"a":{"${key}":1}}`, `[[{"${key}":null}]]`]) {
+        expect(parse(text)).toEqual({ refused: "JSON keys should not name an object's prototype" });
+      }
+    }
+    expect(({} as Record<string, unknown>)["polluted"]).toBeUndefined();
+  });
+
+  it("may nest to the limit and not deeper", () => {
+    expect(parse('[{"a":[{}]}]')).toHaveProperty("value");
+    expect(parse('[{"a":[[[]]]}]')).toHaveProperty("refused");
+    expect(parse("[".repeat(100_000) + "]".repeat(100_000))).toEqual({ refused: "JSON should not be nested deeper than 4 levels" });
+    expect(parse('{"a":'.repeat(100_000) + "1" + "}".repeat(100_000))).toEqual({ refused: "JSON should not be nested deeper than 4 levels" });
+  });
+
+  it("may have keys and elements up to the limit, over all objects and arrays", () => {
+    expect(parse('{"a":[1,2,3,4,5]}')).toHaveProperty("value");
+    expect(parse('{"a":[1,2,3,4,5],"b":1}')).toEqual({ refused: "JSON should not have more than 6 keys" });
+    expect(parse(JSON.stringify(Array.from({ length: 200_000 }, () => 1)))).toHaveProperty("refused");
+  });
+
+  it("may not hold what a message cannot carry: lone surrogates and numbers beyond the range", () => {
+    expect(parse('{"a":"\\ud800"}')).toEqual({ refused: "JSON text should be valid Unicode" });
+    expect(parse('{"\\udfff":1}')).toEqual({ refused: "JSON text should be valid Unicode" });
+    expect(parse('{"a":1e400}')).toEqual({ refused: "JSON numbers should be finite" });
+  });
+
+  it("is refused in words that quote nothing of it", () => {
+    for (const text of ['{"canary-key":1,"canary-key":2}', "canary-text", '{"__proto__":"canary"}', '{"canary":"\\ud800"}']) {
+      expect(JSON.stringify(parse(text))).not.toContain("canary");
+    }
+  });
+});

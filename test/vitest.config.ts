@@ -1,0 +1,25 @@
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+const setup = fileURLToPath(new URL("./global-setup.ts", import.meta.url));
+
+export default defineConfig({
+  root: fileURLToPath(new URL("..", import.meta.url)),
+  // `flow-credentials/client` is its source here, not a build of it.
+  resolve: { conditions: ["source", "node", "import", "default"] },
+  ssr: { resolve: { conditions: ["source", "node", "import", "default"] } },
+  test: {
+    include: ["test/**/*.test.ts"],
+    globalSetup: existsSync(setup) ? [setup] : [],
+    reporters: [["default", { summary: false }], fileURLToPath(new URL("./support/plain-reporter.ts", import.meta.url))],
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    teardownTimeout: 20_000,
+    // An `.only` left behind would hide every other test.
+    allowOnly: false,
+    watch: false,
+  },
+});
