@@ -7,8 +7,7 @@ const setup = fileURLToPath(new URL("./global-setup.ts", import.meta.url));
 export default defineConfig({
   root: fileURLToPath(new URL("..", import.meta.url)),
   // `flow-credentials/client` is its source here, not a build of it.
-  resolve: { conditions: ["source", "node", "import", "default"] },
-  ssr: { resolve: { conditions: ["source", "node", "import", "default"] } },
+  resolve: { alias: { "flow-credentials/client": fileURLToPath(new URL("../src/client/index.ts", import.meta.url)) } },
   test: {
     include: ["test/**/*.test.ts"],
     globalSetup: existsSync(setup) ? [setup] : [],

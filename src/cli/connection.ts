@@ -1,8 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import type { ClientTls } from "../client/channel.ts";
-import { CredentialClientError } from "../client/error.ts";
-import { createServiceAccountClient, type ServiceAccountClient } from "../client/service-accounts.ts";
+import type { ServiceAccountClient } from "../client/service-accounts.ts";
 import type { Context } from "./context.ts";
 import { developmentConfig, developmentToken, OPERATOR } from "./development.ts";
 import { CliError, usage } from "./failure.ts";
@@ -37,6 +36,8 @@ export async function callService<T>({ env }: Context, options: ConnectionOption
   const target = options.target ?? env["FLOW_CREDENTIALS_TARGET"] ?? ownTarget(env);
   const tls = tlsOf(env, options);
   const token = givenToken(env, options) ?? (await madeToken(env));
+  // Loaded here alone: gRPC is most of the time a command takes to start.
+  const [{ createServiceAccountClient }, { CredentialClientError }] = await Promise.all([import("../client/service-accounts.ts"), import("../client/error.ts")]);
   using client = createServiceAccountClient({ target, token, tls, deadlineMs: TIMEOUT_MS });
   try {
     return await call(client);

@@ -1,4 +1,4 @@
-import { Credential, CredentialDetail, CredentialStatus, CredentialType, Integration, Provider } from "../../gen/flow/credentials/v1/resources.ts";
+import { type Credential, type CredentialDetail, CredentialStatus, CredentialType, type Integration, Provider } from "../../gen/flow/credentials/v1/resources.ts";
 import type { ResolveCredentialResponse } from "../../gen/flow/credentials/v1/credential_service.ts";
 import type { ServiceAccount, ServiceAccountKey } from "../../gen/flow/credentials/v1/service_account_service.ts";
 import { CREDENTIAL_STATUSES, CREDENTIAL_TYPES, type CredentialRecord, PROVIDERS } from "../domain/credential.ts";

@@ -1,7 +1,7 @@
 import type { Metadata } from "@grpc/grpc-js";
 import { z } from "zod";
 import type { Presented } from "../auth/authenticate.ts";
-import { fail, type Violation } from "../domain/errors.ts";
+import { type CredentialError, fail, type Violation } from "../domain/errors.ts";
 import { isRequestId, newRequestId } from "../log.ts";
 
 const texts = (metadata: Metadata, name: string): string[] => metadata.get(name).map(String);
@@ -54,7 +54,7 @@ function reported(metadata: Metadata): readonly Violation[] {
 }
 
 /** Reads the facts of a call; METADATA_INVALID, given back rather than thrown because it comes after the caller's right to call. */
-export function callFacts(metadata: Metadata): CallFacts | ReturnType<typeof fail> {
+export function callFacts(metadata: Metadata): CallFacts | CredentialError {
   try {
     return { flowId: id(metadata, "x-flow-id"), runId: id(metadata, "x-run-id"), reported: reported(metadata) };
   } catch {

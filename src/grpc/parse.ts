@@ -78,9 +78,10 @@ export const optionalName = z.string().optional().transform((name, ctx): string 
 export const requiredName = z.string().transform((name, ctx): string => (name === "" ? missing(ctx) : checkedName(name, ctx)));
 
 /** An optional entity tag: the characters that RFC 9110 section 8.8.3 allows in one; null where empty. */
-export const optionalEtag = z
-  .string()
-  .transform((etag, ctx): string | null => (etag === "" ? null : /^[\x21\x23-\x7e]{1,64}$/.test(etag) ? etag : refuse(ctx, "etag", "Input should be an etag of this service")));
+export const optionalEtag = z.string().transform((etag, ctx): string | null => {
+  if (etag === "") return null;
+  return /^[\x21\x23-\x7e]{1,64}$/.test(etag) ? etag : refuse(ctx, "etag", "Input should be an etag of this service");
+});
 
 /** An optional time in the future; null where unset. */
 export const optionalFuture = z.custom<Date>().optional().transform((time, ctx): Date | null => {

@@ -62,6 +62,9 @@ export class ListenError extends Error {
 /** How long a connection may take to answer a ping, ms. */
 const KEEPALIVE_TIMEOUT_MS = 20_000;
 
+/** How long a connection may stay open without a call, ms. */
+const MAX_IDLE_MS = 300_000;
+
 const CREDENTIAL_SERVICE = "flow.credentials.v1.CredentialService";
 const SERVICE_ACCOUNT_SERVICE = "flow.credentials.v1.ServiceAccountService";
 const HEALTH = "grpc.health.v1.Health";
@@ -104,6 +107,7 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
     "grpc.max_connection_age_ms": options.maxConnectionAgeMs,
     "grpc.max_connection_age_grace_ms": options.deadlineMs,
+    "grpc.max_connection_idle_ms": MAX_IDLE_MS,
     "grpc.enable_channelz": 0,
   });
   const rpcDeps = { ...deps, deadlineMs: options.deadlineMs };

@@ -53,8 +53,9 @@ export function unary<A extends Action, S extends z.ZodType, Request extends z.i
   spec: UnarySpec<A, S, Request, Response>,
 ): UnaryRpc {
   const { path } = spec.method;
+  const bytes = { requestSerialize: same, requestDeserialize: same, responseSerialize: same, responseDeserialize: same };
   return {
-    definition: { path, requestStream: false, responseStream: false, requestSerialize: same, requestDeserialize: same, responseSerialize: same, responseDeserialize: same },
+    definition: { path, requestStream: false, responseStream: false, ...bytes },
     handler: (call, callback) => {
       const started = performance.now();
       const requestId = requestIdOf(call.metadata);
@@ -77,11 +78,14 @@ export function unary<A extends Action, S extends z.ZodType, Request extends z.i
         answer(error);
       };
       const timer = setTimeout(giveUp, deps.deadlineMs, "DEADLINE_EXCEEDED");
-      call.on("cancelled", () => giveUp(Number(call.getDeadline()) <= Date.now() ? "DEADLINE_EXCEEDED" : "CANCELLED"));
+      call.on("cancelled", () => giveUp(Number(call.getDeadline()) <= Date.now() + DEADLINE_SLACK_MS ? "DEADLINE_EXCEEDED" : "CANCELLED"));
       perform(deps, spec, call, { requestId, signal: aborter.signal, trace }).then(answer, (error: unknown) => answer(toCredentialError(error)));
     },
   };
 }
+
+/** A client cancels at its deadline too, by its own clock and a little before ours; that is still the deadline, ms. */
+const DEADLINE_SLACK_MS = 100;
 
 const same = (bytes: Buffer): Buffer => bytes;
 

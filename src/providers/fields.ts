@@ -41,6 +41,8 @@ export const secretWord = (title: string, description: string) => printable().me
 export function isHost(text: string): boolean {
   if (text.length === 0 || text.length > MAX_HOST_CHARACTERS + 1) return false;
   if (isIP(text) !== 0) return !text.includes("%");
+  // The conversion of names beyond ASCII drops characters that cannot be seen; two texts must not mean one host.
+  if (/[\s\p{C}]/u.test(text)) return false;
   const name = /^[\x21-\x7e]+$/.test(text) ? text : domainToASCII(text);
   const labels = name.replace(/\.$/, "").split(".");
   return name.length <= MAX_HOST_CHARACTERS + 1 && labels.every((part) => /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/i.test(part));

@@ -44,6 +44,9 @@ const BARE: Readonly<Partial<Record<Status, Sentence>>> = {
 /** How long a caller should wait before it tries again, seconds (RFC 9110 section 10.2.3). */
 const RETRY_AFTER: Readonly<Record<number, string>> = { 429: "1", 503: "5" };
 
+/** Trailer with the details of a status, a `google.rpc.Status`. */
+export const STATUS_DETAILS = "grpc-status-details-bin";
+
 /** The domain in which the service names its reasons. */
 const DOMAIN = "credentials.flow";
 
@@ -65,7 +68,7 @@ interface Details {
 }
 
 function readDetails(error: ServiceError): Details {
-  const [packed] = error.metadata?.get("grpc-status-details-bin") ?? [];
+  const [packed] = error.metadata.get(STATUS_DETAILS);
   if (!Buffer.isBuffer(packed)) return { info: undefined, violations: [] };
   let info: ErrorInfo | undefined;
   let violations: BadRequest["fieldViolations"] = [];

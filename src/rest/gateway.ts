@@ -1,9 +1,9 @@
 import { fromBinary, type Message } from "@bufbuild/protobuf";
-import { type ChannelOptions, Client, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { type ChannelOptions, Client, credentials, Metadata, type ServiceError, status as Status } from "@grpc/grpc-js";
 import { errorFields, type Log } from "../log.ts";
 import type { Answer } from "./answer.ts";
 import { decodeRequest, type Fault } from "./decode.ts";
-import { presentError, refusal } from "./envelope.ts";
+import { presentError, refusal, STATUS_DETAILS } from "./envelope.ts";
 import { headerValues, isPrintable } from "./headers.ts";
 import type { JsonText } from "./json.ts";
 import { presentResponse } from "./present.ts";
@@ -97,7 +97,12 @@ export function createGateway(options: { target: string; targetCa?: Buffer | und
       try {
         return presentResponse(call.route, await send(call), call.path);
       } catch (error) {
-        if (isServiceError(error)) return presentError(error, call.requestId);
+        if (isServiceError(error)) {
+          // What the service itself answered is in its own log; what came from the transport is in no other.
+          const own = error.metadata.get(STATUS_DETAILS).length > 0 || error.code === Status.CANCELLED;
+          if (!own) options.log.warn({ request_id: call.requestId, method: call.route.method.name, code: error.code }, "rest call failed in transport");
+          return presentError(error, call.requestId);
+        }
         options.log.error({ request_id: call.requestId, method: call.route.method.name, ...errorFields(error) }, "rest response failed");
         return refusal("internal", call.requestId);
       }

@@ -1,5 +1,4 @@
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse, STATUS_CODES } from "node:http";
-import { createServer as createTlsServer } from "node:https";
+import type { ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { errorFields, isRequestId, type Log, newRequestId } from "../log.ts";
@@ -9,6 +8,7 @@ import { createCors } from "./cors.ts";
 import { loadDescriptors } from "./descriptors.ts";
 import { type Refused, refusal } from "./envelope.ts";
 import { createGateway } from "./gateway.ts";
+import { answerParserError, createListener, type RequestTimeouts } from "./listener.ts";
 import { parseJson } from "./json.ts";
 import { compileRoutes } from "./routes.ts";
 import { type Probe, screen, type Screened } from "./screen.ts";
@@ -24,8 +24,11 @@ export interface RestOptions {
   readonly tls?: { readonly certificate: Buffer; readonly key: Buffer } | undefined;
   /** Exact origins that browsers may call from. */
   readonly corsOrigins: readonly string[];
+  /** Largest request body, bytes. */
   readonly maxBodyBytes: number;
+  /** Deepest nesting of a JSON body. */
   readonly maxJsonDepth: number;
+  /** Most keys and array elements of a JSON body together. */
   readonly maxJsonKeys: number;
   /** Longest time a call of the service may take, ms. */
   readonly deadlineMs: number;
@@ -36,8 +39,8 @@ export interface RestOptions {
   readonly ready: () => Promise<boolean>;
   /** The metrics in Prometheus' text format. */
   readonly metrics: () => Promise<{ readonly contentType: string; readonly body: string }>;
-  /** How long the headers and the whole of a request may take to arrive, ms; 10 s and 30 s unless given. */
-  readonly requestTimeouts?: { readonly headersMs: number; readonly requestMs: number } | undefined;
+  /** How long requests may take to arrive; 10 s for the headers and 30 s in all unless given. */
+  readonly requestTimeouts?: RequestTimeouts | undefined;
 }
 
 /** A REST listener that serves. */
@@ -48,15 +51,10 @@ export interface RestServer {
   stop(): Promise<void>;
 }
 
+const REQUEST_TIMEOUTS: RequestTimeouts = { headersMs: 10_000, requestMs: 30_000 };
+
 /** RPCs that REST does not offer unless asked to. */
 const WITHHELD = ["ResolveCredential"] as const;
-
-/** The parser's verdicts that have an answer of their own; every other one is a malformed request. */
-const PARSER_REFUSALS: Readonly<Record<string, Refused>> = {
-  HPE_HEADER_OVERFLOW: "header_size",
-  HPE_CHUNK_EXTENSIONS_OVERFLOW: "body_size",
-  ERR_HTTP_REQUEST_TIMEOUT: "slow",
-};
 
 /** The framework's errors that have an answer of their own. */
 const FRAMEWORK_REFUSALS: Readonly<Record<string, Refused>> = {
@@ -66,38 +64,6 @@ const FRAMEWORK_REFUSALS: Readonly<Record<string, Refused>> = {
 
 function refusedBy(error: Pick<FastifyError, "code" | "statusCode">): Refused {
   return FRAMEWORK_REFUSALS[error.code] ?? (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500 ? "malformed" : "internal");
-}
-
-function createListener(options: RestOptions, listener: RequestListener): Server {
-  const { headersMs, requestMs } = options.requestTimeouts ?? { headersMs: 10_000, requestMs: 30_000 };
-  const bounds = {
-    headersTimeout: headersMs,
-    requestTimeout: requestMs,
-    connectionsCheckingInterval: Math.min(headersMs, 1_000),
-    // Longer than the 60 s for which load balancers commonly keep a quiet connection.
-    keepAliveTimeout: 72_000,
-    // A missing Host is refused with the same envelope as every other fault.
-    requireHostHeader: false,
-  };
-  const tls = options.tls && { cert: options.tls.certificate, key: options.tls.key };
-  const server = tls ? createTlsServer({ ...bounds, ...tls }, listener) : createServer(bounds, listener);
-  // RFC 9110 section 10.1.1 lets a server ignore an expectation it does not know.
-  return server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) => server.emit("request", request, response));
-}
-
-/** Answers what the HTTP parser refused, where no response has begun on the connection; then closes it. */
-function answerParserError(error: Error & { code?: string }, socket: Socket, current: WeakMap<Socket, ServerResponse>, log: Log): void {
-  const begun = current.get(socket);
-  if (error.code === "ECONNRESET" || !socket.writable || (begun?.headersSent === true && !begun.writableFinished)) {
-    socket.destroy();
-    return;
-  }
-  const requestId = newRequestId();
-  const answer = refusal(PARSER_REFUSALS[error.code ?? ""] ?? "malformed", requestId);
-  log.info({ request_id: requestId, path: "-", status: answer.status, error_code: error.code }, "rest request answered without a call");
-  const headers = { ...wireHeaders(answer, requestId), connection: "close", "content-length": String(Buffer.byteLength(answer.body ?? "")) };
-  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-  socket.end(`HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status]}\r\n${lines.join("")}\r\n${answer.body ?? ""}`);
 }
 
 /** Starts the REST listener. It is a client of the gRPC service and knows no rule that the service does not. */
@@ -111,7 +77,7 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
 
   const app: FastifyInstance = Fastify({
     bodyLimit: options.maxBodyBytes,
-    serverFactory: (listener) => createListener(options, listener),
+    serverFactory: (listener) => createListener({ timeouts: options.requestTimeouts ?? REQUEST_TIMEOUTS, tls: options.tls }, listener),
     // The framework's router would decode and normalise the path; it sees one constant, and `screen` the raw path.
     rewriteUrl: () => "/",
     return503OnClosing: false,
@@ -130,7 +96,7 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
   const refused = (request: FastifyRequest, answer: Answer, template: string) =>
     log.info({ request_id: request.id, method: request.method, path: template, status: answer.status }, "rest request answered without a call");
 
-  const probes: Record<Probe, (requestId: string) => Promise<Answer>> = {
+  const probes: Record<Probe, () => Promise<Answer>> = {
     "/healthz": async () => jsonAnswer(200, { status: "ok" }),
     "/readyz": async () => ((await options.ready().catch(() => false)) && !site.stopping ? jsonAnswer(200, { status: "ready" }) : jsonAnswer(503, { status: "unavailable" })),
     "/metrics": async () => {
@@ -147,14 +113,23 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     return send(request, reply, await gateway.call({ route, params, path, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal }));
   };
 
+  // Node counts a connection that has not sent a request yet as busy, so that it would hold up a stop.
+  const silent = new Set<Socket>();
+  app.server.on(options.tls ? "secureConnection" : "connection", (socket: Socket) => {
+    if (site.stopping) return socket.destroy();
+    silent.add(socket);
+    return socket.once("close", () => silent.delete(socket));
+  });
+
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => done(null, body));
   app.decorateRequest("screened", null);
   app.addHook("onRequest", async (request, reply) => {
     current.set(request.socket, reply.raw);
+    silent.delete(request.socket);
     const screened = screen(site, request.raw, request.originalUrl, request.id);
     if (screened.kind === "route") return request.setDecorator("screened", screened);
-    if (screened.kind === "probe") return send(request, reply, await probes[screened.probe](request.id));
+    if (screened.kind === "probe") return send(request, reply, await probes[screened.probe]());
     refused(request, screened.answer, screened.template);
     return send(request, reply, screened.answer);
   });
@@ -168,12 +143,18 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
   app.setNotFoundHandler(handle);
   app.all("/", handle);
 
-  await app.listen({ host: options.listen.host, port: options.listen.port });
+  try {
+    await app.listen({ host: options.listen.host, port: options.listen.port });
+  } catch (error) {
+    gateway.close();
+    throw error;
+  }
   const bound = app.server.address() as AddressInfo;
   return {
     address: { host: options.listen.host, port: bound.port },
     async stop() {
       site.stopping = true;
+      for (const socket of silent) socket.destroy();
       const force = setTimeout(() => app.server.closeAllConnections(), options.deadlineMs);
       await app.close();
       clearTimeout(force);

@@ -28,7 +28,7 @@ const CREATE: Statement = {
 ), created as (
   insert into credential as c (organization_id, id, provider, credential_type, user_id, name, account_email, token_expires_at, modified_by,
     sealed, created_at, updated_at)
-  select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::uuid, $10::bytea, t.now, t.now
+  select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::text, $10::bytea, t.now, t.now
   from admitted, (select ${NOW} as now) t where admitted.ok
   returning ${credentialColumns("c")}
 ), happened as (
@@ -91,7 +91,7 @@ export function credentialStore(database: Database): Omit<CredentialStore, "reso
       const audited = eventRow(event);
       const rows = await database.write(organizationsOf(row.organizationId, audited.organization_id), CREATE, [
         row.organizationId, known(row.id), row.provider, row.credentialType, known(row.userId), row.name, row.accountEmail, row.tokenExpiresAt,
-        known(row.modifiedBy), row.sealed, JSON.stringify([audited]), limits.perProvider, limits.perUser,
+        row.modifiedBy, row.sealed, JSON.stringify([audited]), limits.perProvider, limits.perUser,
       ]);
       return credentialRecord(single(rows));
     },
@@ -117,7 +117,7 @@ export function credentialStore(database: Database): Omit<CredentialStore, "reso
       const audited = eventRow(event);
       const [row] = await database.write(organizationsOf(change.organizationId, audited.organization_id), REPLACE, [
         change.organizationId, known(change.id), change.expectedRevision, change.credentialType, change.name, change.accountEmail, change.tokenExpiresAt,
-        change.status, known(change.modifiedBy), change.secretVersion.toString(), change.sealed, JSON.stringify([audited]),
+        change.status, change.modifiedBy, change.secretVersion.toString(), change.sealed, JSON.stringify([audited]),
       ]);
       if (row === undefined) return undefined;
       return row["id"] === null ? "stale" : credentialRecord(row);
@@ -126,7 +126,7 @@ export function credentialStore(database: Database): Omit<CredentialStore, "reso
     async remove(where, event) {
       const audited = eventRow(event);
       const [row] = await database.write(organizationsOf(where.organizationId, audited.organization_id), REMOVE, [
-        where.organizationId, known(where.id), where.expectedRevision, known(where.modifiedBy), JSON.stringify([audited]),
+        where.organizationId, known(where.id), where.expectedRevision, where.modifiedBy, JSON.stringify([audited]),
       ]);
       if (row === undefined) return undefined;
       return row["removed"] === true ? "removed" : "stale";

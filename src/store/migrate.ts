@@ -51,7 +51,8 @@ async function migrateLocked(fields: ConnectionFields, applicationRole: string):
     const known = await knex.raw("select to_regclass(?) is not null as migrated, to_regrole(?) is not null as granted", [`public.${MIGRATION_TABLE}`, quoted(applicationRole)]);
     const [{ migrated, granted }] = known.rows as [{ migrated: boolean; granted: boolean }];
     if (!granted) throw new StoreSetupError("the application role does not exist; create it first");
-    if (migrated) await refuseNewerSchema(knex);
+    const newer = migrated ? aheadOfCode(await appliedMigrations(knex)) : undefined;
+    if (newer !== undefined) throw newer;
     // A killed migration leaves Knex's own lock behind. Whoever holds the advisory lock knows that nobody else migrates.
     if (migrated) await knex.migrate.forceFreeMigrationsLock({ tableName: MIGRATION_TABLE });
     const [, applied] = (await knex.migrate.latest({ migrationSource: source, tableName: MIGRATION_TABLE })) as [number, string[]];
@@ -62,11 +63,11 @@ async function migrateLocked(fields: ConnectionFields, applicationRole: string):
   }
 }
 
-/** Throws where the database has migrations that this code does not know. */
-export async function refuseNewerSchema(knex: Knex): Promise<void> {
-  const applied = await appliedMigrations(knex);
-  const unknown = applied.filter((name) => !MIGRATIONS.some((migration) => migration.name === name));
-  if (unknown.length > 0) throw new StoreSetupError(`the database is ahead of this version of the service: it has the migration ${unknown[0]}; run a newer version`);
+/** The fault of a database that has migrations which this code does not know. */
+export function aheadOfCode(applied: readonly string[]): StoreSetupError | undefined {
+  const unknown = applied.find((name) => !MIGRATIONS.some((migration) => migration.name === name));
+  if (unknown === undefined) return undefined;
+  return new StoreSetupError(`the database is ahead of this version of the service: it has the migration ${unknown}; run a newer version`);
 }
 
 /** Names of the migrations that the database has, in order. */

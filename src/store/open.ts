@@ -1,4 +1,5 @@
 import type { Knex } from "knex";
+import { CredentialError } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { auditStore } from "./audit.ts";
 import { parseDatabaseUrl } from "./connection.ts";
@@ -6,7 +7,7 @@ import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
-import { appliedMigrations, refuseNewerSchema } from "./migrate.ts";
+import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
 import { Resolver } from "./resolve.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
@@ -46,14 +47,14 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const database = new Database({ fields, session, poolSize: options.poolSize });
   const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
   try {
-    await database.read(null, check);
+    const fault = await database.read(null, setupFault);
+    if (fault !== undefined) throw fault;
     await resolver.open();
   } catch (error) {
     await Promise.all([database.close(), resolver.close()]);
     if (error instanceof StoreSetupError) throw error;
-    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-    if (cause instanceof StoreSetupError) throw cause;
-    throw new StoreSetupError(`the database cannot be used: ${(cause instanceof StoreFault ? cause : new StoreFault(cause)).message}`);
+    const fault = error instanceof CredentialError ? error.cause : new StoreFault(error);
+    throw new StoreSetupError(`the database cannot be used: ${fault instanceof StoreFault ? fault.message : "it does not answer"}`);
   }
   return {
     credentials: { ...credentialStore(database), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
@@ -69,7 +70,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   };
 }
 
-async function check(trx: Knex.Transaction): Promise<void> {
+/** What is wrong with the role or the schema; undefined where all is well. */
+async function setupFault(trx: Knex.Transaction): Promise<StoreSetupError | undefined> {
   const { rows } = await trx.raw(
     `select r.rolsuper, r.rolbypassrls, to_regclass(?) is not null as migrated,
       exists (select from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and pg_has_role(c.relowner, 'member')) as owner
@@ -77,12 +79,11 @@ async function check(trx: Knex.Transaction): Promise<void> {
     [`public.${MIGRATION_TABLE}`],
   );
   const [role] = rows as [{ rolsuper: boolean; rolbypassrls: boolean; owner: boolean; migrated: boolean }];
-  if (role.rolsuper) throw new StoreSetupError("the database role is a superuser, which row-level security does not bind; give the application role");
-  if (role.rolbypassrls) throw new StoreSetupError("the database role bypasses row-level security; give the application role");
-  if (role.owner) throw new StoreSetupError("the database role owns tables, or may become their owner; give the application role");
-  if (!role.migrated) throw new StoreSetupError("the database has no schema yet; run the migrations");
-  await refuseNewerSchema(trx);
+  if (role.rolsuper) return new StoreSetupError("the database role is a superuser, which row-level security does not bind; give the application role");
+  if (role.rolbypassrls) return new StoreSetupError("the database role bypasses row-level security; give the application role");
+  if (role.owner) return new StoreSetupError("the database role owns tables, or may become their owner; give the application role");
+  if (!role.migrated) return new StoreSetupError("the database has no schema yet; run the migrations");
   const applied = await appliedMigrations(trx);
   const missing = MIGRATIONS.find((migration) => !applied.includes(migration.name));
-  if (missing !== undefined) throw new StoreSetupError(`the database lacks the migration ${missing.name}; run the migrations`);
+  return aheadOfCode(applied) ?? (missing && new StoreSetupError(`the database lacks the migration ${missing.name}; run the migrations`));
 }

@@ -90,13 +90,25 @@ it("does not abort a call that was answered", async () => {
 
 it("refuses a request message above the limit and takes one at the limit", async () => {
   await using grpc = await startGrpc({ options: { maxMessageBytes: 4_096 } });
-  const create = (length: number) => call(grpc.client, RPCS.createCredential, { provider: 3, credentialType: 5, credentials: { password: "x".repeat(length) } }, metadataOf("user"));
+  const create = (length: number) => {
+    const request = { provider: 3, credentialType: 5, credentials: { password: "x".repeat(length) } } as const;
+    return call(grpc.client, RPCS.createCredential, request, metadataOf("user"));
+  };
   expect((await create(4_000)).error).toBeUndefined();
   expect((await create(4_097)).error?.code).toBe(status.RESOURCE_EXHAUSTED);
 });
 
 const { path } = RPCS.listIntegrations;
-const PAIRS: Record<string, string> = { ":path": path, ":method": "POST", ":scheme": "http", "content-type": "application/grpc", te: "trailers", authorization: "Bearer user" };
+const PAIRS: Record<string, string> = {
+  ":path": path,
+  ":method": "POST",
+  ":scheme": "http",
+  "content-type": "application/grpc",
+  te: "trailers",
+  authorization: "Bearer user",
+};
+
+const INVALID = { "grpc-status": String(status.INVALID_ARGUMENT), "grpc-message": "Invalid%20request%20metadata" };
 
 /** The header list of a raw call, padded to a size as RFC 9113 section 6.5.2 counts it. */
 function padded(target: string, size: number): Record<string, string> {
@@ -110,9 +122,15 @@ it("takes metadata of exactly the largest size and turns one byte more away befo
   expect(await rawCall(grpc.target, path, padded(grpc.target, 16_384))).toMatchObject({ "grpc-status": "0" });
   expect(authenticator.shown).toHaveLength(1);
   const refused = await rawCall(grpc.target, path, padded(grpc.target, 16_385));
-  expect(refused).toMatchObject({ "grpc-status": String(status.INVALID_ARGUMENT), "grpc-message": "Invalid%20request%20metadata", "x-request-id": expect.any(String) });
+  expect(refused).toMatchObject({ ...INVALID, "x-request-id": expect.any(String) });
   expect(authenticator.shown).toHaveLength(1);
   expect(grpc.lines.at(-1)).toContain("METADATA_INVALID");
+});
+
+it("survives metadata so large that HTTP/2 itself refuses the stream", async () => {
+  await using grpc = await startGrpc();
+  await expect(rawCall(grpc.target, path, { "x-pad": "p".repeat(70_000) })).rejects.toThrow("REFUSED_STREAM");
+  expect((await call(grpc.client, RPCS.listIntegrations, {}, metadataOf("user"))).error).toBeUndefined();
 });
 
 test.each([
@@ -123,7 +141,7 @@ test.each([
   ["binary metadata that is garbage", { authorization: "Bearer user", "x-rest-faults-bin": "!!!" }],
 ])("refuses %s cleanly", async (_what, headers) => {
   await using grpc = await startGrpc();
-  expect(await rawCall(grpc.target, path, headers)).toMatchObject({ "grpc-status": String(status.INVALID_ARGUMENT), "grpc-message": "Invalid%20request%20metadata" });
+  expect(await rawCall(grpc.target, path, headers)).toMatchObject(INVALID);
 });
 
 it("shows the authenticator every value of a repeated identity header", async () => {

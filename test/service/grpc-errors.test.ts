@@ -92,8 +92,9 @@ test.each(FAULTY)("names the fields at fault for %s", async (_what, request, fau
 it("takes names of 255 characters, whatever they are made of", async () => {
   await using grpc = await startGrpc();
   const name = "😀".repeat(255);
-  const { response } = await call(grpc.client, RPCS.createCredential, { provider: 3, credentialType: 5, credentials: { a: null, b: [true, 1.5, "x"] }, name }, metadataOf("user"));
-  expect(grpc.vault.rows.get(response?.credential?.id ?? "")).toMatchObject({ record: { name }, document: { a: null, b: [true, 1.5, "x"] } });
+  const credentials = { a: null, b: [true, 1.5, "x"] };
+  const { response } = await call(grpc.client, RPCS.createCredential, { provider: 3, credentialType: 5, credentials, name }, metadataOf("user"));
+  expect(grpc.vault.rows.get(response?.credential?.id ?? "")).toMatchObject({ record: { name }, document: credentials });
 });
 
 const field = (number: number, bytes: Buffer) => Buffer.concat([Buffer.from([number * 8 + 2, bytes.length]), bytes]);
@@ -153,7 +154,13 @@ it("writes one line for each call, with who, what and how it went, and never wha
   const { id: caller_id } = CALLERS["machine"] ?? {};
   expect(grpc.calls()).toHaveLength(4);
   expect(grpc.calls()[1]).toMatchObject({
-    method: RPCS.resolveCredential.path, code: "OK", credential_id: id, caller_kind: "service_account", caller_id, request_id: resolved.requestId, duration_ms: expect.any(Number),
+    method: RPCS.resolveCredential.path,
+    code: "OK",
+    credential_id: id,
+    caller_kind: "service_account",
+    caller_id,
+    request_id: resolved.requestId,
+    duration_ms: expect.any(Number),
   });
   expect(grpc.calls()[2]).not.toHaveProperty("credential_id");
   expect(grpc.observed).toEqual(grpc.calls().map(({ method, code }) => ({ method, code })));
@@ -163,7 +170,8 @@ it("answers once and quietly where the stream is gone before the answer", async 
   const lines: object[] = [];
   const log = { debug: () => {}, warn: () => {}, error: () => {}, info: (fields: object) => void lines.push(fields) };
   const deps = { authenticator: testAuthenticator(), audit: { append: async () => {} }, log, metrics: { observe: () => {} }, deadlineMs: 1_000 };
-  const rpc = unary(deps, { action: "list_integrations", method: RPCS.listIntegrations, request: ListIntegrationsRequest, input: z.unknown(), run: () => ({ integrations: [] }) });
+  const method = RPCS.listIntegrations;
+  const rpc = unary(deps, { action: "list_integrations", method, request: ListIntegrationsRequest, input: z.unknown(), run: () => ({ integrations: [] }) });
   const gone = () => { throw new Error("the stream is gone"); };
   const stream = { metadata: metadataOf("user"), request: Buffer.alloc(0), on: () => {}, sendMetadata: gone, getDeadline: () => Number.POSITIVE_INFINITY };
   rpc.handler(stream as never, gone);

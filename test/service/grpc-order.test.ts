@@ -89,7 +89,8 @@ it("records a refusal before the answer leaves, once, with the credential the ca
     },
   };
   await using grpc = await startGrpc({ deps: { audit } });
-  const answered = call(grpc.client, RPCS.resolveCredential, { credentialId: id.toUpperCase() }, metadataOf("user")).then(({ reason }) => order.push(String(reason)));
+  const refused = call(grpc.client, RPCS.resolveCredential, { credentialId: id.toUpperCase() }, metadataOf("user"));
+  const answered = refused.then(({ reason }) => order.push(String(reason)));
   await expect.poll(() => order).toEqual(["asked"]);
   expect(grpc.lines).toEqual([]);
   proceed();

@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { fail } from "../../src/domain/errors.ts";
 import { canary, leaks } from "../support/canary.ts";
@@ -141,5 +142,29 @@ describe("a value from outside", () => {
     const reported = rest.seen.map((seen) => JSON.stringify(reportedFaults(seen))).join();
     expect(leaks([planted], "log", Buffer.from(rest.log() + reported))).toEqual([]);
     expect(rest.log()).toContain('"path":"-","status":404');
+  });
+});
+
+describe("any request", () => {
+  it("gets a complete answer with a documented status, never a failure of REST's own", async () => {
+    const word = fc.constantFrom("integrations", "credentials", "provider", "api", "catalog", "sftp", "..", "", "%2e", "%zz", "a b", "\u00e9", "healthz", "*");
+    const header = fc.constantFrom("Content-Type: application/json", "Content-Type: x", "Content-Encoding: gzip", "Authorization: Bearer x", "Authorization:", "X-Flow-Id: \u00e9", "Expect: x", "Origin: null", "Upgrade: h2c");
+    const body = fc.oneof(fc.json({ maxDepth: 3 }), fc.constantFrom("", "{", good, "\u00ff"));
+    const request = fc.record({ method: fc.constantFrom("GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE"), path: fc.array(word, { maxLength: 5 }), headers: fc.array(header, { maxLength: 4 }), body });
+    for (const rpc of ["listCredentials", "getCredential", "updateCredential", "deleteCredential", "listIntegrations"] as const) {
+      rest.script(rpc, () => {
+        throw fail("CREDENTIAL_NOT_FOUND");
+      });
+    }
+    await fc.assert(
+      fc.asyncProperty(request, async ({ method, path, headers, body: text }) => {
+        const bytes = Buffer.from(text, "latin1");
+        const head = [`${method} /${path.join("/")} HTTP/1.1`, "Host: a", "Connection: close", `Content-Length: ${bytes.length}`, ...headers].join("\r\n");
+        const answer = await rest.raw(Buffer.concat([Buffer.from(`${head}\r\n\r\n`, "latin1"), bytes]));
+        expect(answer).toMatch(/^(?:HTTP\/1\.1 100 Continue\r\n\r\n)?HTTP\/1\.1 (?:200|400|404|405|415|422) /);
+        expect(answer).toMatch(/\r\nx-request-id: [0-9A-Z]{26}\r\n/);
+      }),
+      { seed: 7, numRuns: 400 },
+    );
   });
 });

@@ -190,7 +190,13 @@ export function detailsOf(metadata: Metadata): Pick<Answer<never>, "reason" | "f
 }
 
 /** Calls a method; `request` may be the bytes themselves. */
-export function call<Req, Res>(client: Client, method: MethodDefinition<Req, Res>, request: Req | Buffer, metadata: Metadata, options: CallOptions = {}): Promise<Answer<Res>> {
+export function call<Req, Res>(
+  client: Client,
+  method: MethodDefinition<Req, Res>,
+  request: Req | Buffer,
+  metadata: Metadata,
+  options: CallOptions = {},
+): Promise<Answer<Res>> {
   return new Promise((resolve) => {
     let requestId: string | undefined;
     const serialize = (value: Req | Buffer) => (Buffer.isBuffer(value) ? value : method.requestSerialize(value));

@@ -63,7 +63,7 @@ async function sealNow(): Promise<VectorFile> {
   const source = new MemoryKeySource();
   const envelope = new Envelope({ keyring, keys: source, maxEntries: 10, maxAgeMs: 60_000 });
   const pairs = PROVIDERS.flatMap((provider) => CREDENTIAL_TYPES.map((type) => ({ provider, type })));
-  const secrets = pairs.map(async ({ provider, type }, index): Promise<SecretVector> => {
+  const sealing = pairs.map(async ({ provider, type }, index): Promise<SecretVector> => {
     const document = { [`${provider}/${type}`]: "ž".repeat(index * 40), list: [index, null] };
     const plaintext = encodeDocument(document);
     const vector = { name: `${provider} ${type}`, organization_id: organization, credential_id: randomUUID(), provider, type };
@@ -72,16 +72,16 @@ async function sealNow(): Promise<VectorFile> {
     const json = plaintext.toString("utf8", 5, 5 + plaintext.readUInt32BE(1));
     return { ...vector, secret_version: String(index + 1), organization_key_version: 1, json, document, sealed };
   });
-  const rows = (await Promise.all(secrets)) && source.rows;
+  const secrets = await Promise.all(sealing);
   return {
     warning: "TEST ONLY",
     master_keys: [{ id: "now", key: masterKey.toString("base64"), check_value: keyring.checkValue("now").toString("base64") }],
-    organization_keys: rows.map(({ version, wrapped, commitment }) => {
+    organization_keys: source.rows.map(({ version, wrapped, commitment }) => {
       const key = keyring.unwrap(wrapped ?? Buffer.alloc(0), { organizationId: organization, version });
       const texts = { key: key.toString("base64"), commitment: commitment.toString("base64"), wrapped: wrapped?.toString("base64") ?? "" };
       return { organization_id: organization, version, master_key_id: "now", fingerprint_key: deriveKeys(key).fingerprint.export().toString("base64"), ...texts };
     }),
-    secrets: await Promise.all(secrets),
+    secrets,
   };
 }
 

@@ -92,7 +92,7 @@ describe("single fields", () => {
     async (host) => expect(await faults("sftp", "user_password", { ...SFTP, host })).toEqual({}),
   );
 
-  test.each(["sftp://h", "h/path", "user@h", "h:22", "a b", "h\0", "[::1]", "fe80::1%eth0", "-h", "h..x", "a,b", "/run/ssh", "ａ＠ｂ", "x".repeat(64), "h\n", "."])(
+  test.each(["sftp://h", "h/path", "user@h", "h:22", "a b", "h\0", "[::1]", "fe80::1%eth0", "-h", "h..x", "a,b", "/run/ssh", "ａ＠ｂ", "x".repeat(64), "h\n", "bü\nx", "bü\u00adx", "."])(
     "host %j is refused",
     async (host) => expect(await faults("sftp", "user_password", { ...SFTP, host })).toEqual({ "credentials.host": "value_error" }),
   );

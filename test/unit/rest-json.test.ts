@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { parseJson } from "../../src/rest/json.ts";
 
@@ -60,6 +61,26 @@ describe("a JSON body", () => {
     expect(parse('{"a":"\\ud800"}')).toEqual({ refused: "JSON text should be valid Unicode" });
     expect(parse('{"\\udfff":1}')).toEqual({ refused: "JSON text should be valid Unicode" });
     expect(parse('{"a":1e400}')).toEqual({ refused: "JSON numbers should be finite" });
+  });
+
+  it("is read as the engine reads it, whatever it holds within the limits", () => {
+    const wide = { maxDepth: 100, maxKeys: 100_000 };
+    const plain = (text: string) => !/__proto__|constructor|prototype/.test(text);
+    fc.assert(
+      fc.property(fc.json({ maxDepth: 6 }).filter(plain), (text) => {
+        expect(parseJson(Buffer.from(text), wide)).toEqual({ value: JSON.parse(text) });
+      }),
+      { seed: 1, numRuns: 500 },
+    );
+  });
+
+  it("is read or refused, whatever the bytes", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
+        expect(Object.keys(parseJson(bytes, limits))).toHaveLength(1);
+      }),
+      { seed: 1, numRuns: 2_000 },
+    );
   });
 
   it("is refused in words that quote nothing of it", () => {

@@ -31,7 +31,7 @@ create table credential (
   revision integer not null default 1,
   created_at timestamptz(3) not null,
   updated_at timestamptz(3) not null,
-  modified_by uuid not null,
+  modified_by text not null,
   deleted_at timestamptz(3),
   purged_at timestamptz(3),
   constraint credential_pkey primary key (organization_id, id),
@@ -46,6 +46,7 @@ create table credential (
   constraint credential_must_be_deleted_before_purged check (purged_at is null or deleted_at is not null),
   constraint credential_secret_version_must_be_positive check (secret_version >= 1),
   constraint credential_revision_must_be_positive check (revision >= 1),
+  constraint credential_modified_by_must_be_an_id_or_a_word check (modified_by ~ '^([0-9a-f-]{36}|service-account|system)$'),
   constraint credential_times_must_be_ordered check (updated_at >= created_at)
 );
 alter table credential alter column sealed set storage external;
@@ -65,7 +66,7 @@ comment on column credential.secret_version is 'Changes with every change of the
 comment on column credential.revision is 'Changes with every write by a caller.';
 comment on column credential.created_at is 'Immutable. Milliseconds, as callers see it.';
 comment on column credential.updated_at is 'Strictly increasing with every write by a caller.';
-comment on column credential.modified_by is 'Who wrote last.';
+comment on column credential.modified_by is 'Who wrote last: a user''s id, or the word for every service account or for the service itself.';
 comment on column credential.deleted_at is 'Hidden from every read since then.';
 comment on column credential.purged_at is 'The sealed secret is gone since then.';
 

@@ -1,0 +1,332 @@
+-- Described from pg_catalog. To update: node test/support/describe-schema.ts --write
+
+-- types
+
+create domain ciphertext as bytea; -- ciphertext_must_not_be_empty CHECK ((length(VALUE) > 0))
+
+-- tables
+
+table audit_event owner credentials_owner rls t force t
+table audit_head owner credentials_owner rls t force t
+table credential owner credentials_owner rls t force t
+table credential_counter owner credentials_owner rls t force t
+table key_registry owner credentials_owner rls f force f
+table master_key_use owner credentials_owner rls f force f
+table organization_key owner credentials_owner rls t force t
+table schema_migration owner credentials_owner rls f force f
+table schema_migration_id_seq owner credentials_owner rls f force f
+table schema_migration_lock owner credentials_owner rls f force f
+table schema_migration_lock_index_seq owner credentials_owner rls f force f
+table service_account owner credentials_owner rls t force t
+table service_account_key owner credentials_owner rls f force f
+
+-- columns
+
+column audit_event.organization_id uuid not null storage p
+column audit_event.link bigint not null storage p
+column audit_event."position" integer not null storage p
+column audit_event.occurred_at timestamp(3) with time zone not null storage p
+column audit_event.request_id text not null storage x
+column audit_event.actor_kind text not null storage x
+column audit_event.actor_id text not null storage x
+column audit_event.action text not null storage x
+column audit_event.outcome text not null storage x
+column audit_event.reason text storage x
+column audit_event.credential_id uuid storage p
+column audit_event.flow_id text storage x
+column audit_event.run_id text storage x
+column audit_event.hash bytea not null storage x
+column audit_head.organization_id uuid not null storage p
+column audit_head.link bigint not null storage p
+column audit_head.digest bytea not null storage x
+column audit_head.hash bytea not null storage x
+column credential.organization_id uuid not null storage p
+column credential.id uuid not null storage p
+column credential.provider text not null storage x
+column credential.credential_type text not null storage x
+column credential.user_id uuid storage p
+column credential.name text storage x
+column credential.account_email text storage x
+column credential.status text not null default 'active'::text storage x
+column credential.status_reason text storage x
+column credential.token_expires_at timestamp(3) with time zone storage p
+column credential.sealed ciphertext storage e
+column credential.secret_version bigint not null default 1 storage p
+column credential.revision integer not null default 1 storage p
+column credential.created_at timestamp(3) with time zone not null storage p
+column credential.updated_at timestamp(3) with time zone not null storage p
+column credential.modified_by uuid not null storage p
+column credential.deleted_at timestamp(3) with time zone storage p
+column credential.purged_at timestamp(3) with time zone storage p
+column credential_counter.organization_id uuid not null storage p
+column credential_counter.counter text not null storage x
+column credential_counter.n integer not null storage p
+column key_registry.master_key_id text not null storage x
+column key_registry.check_value bytea not null storage x
+column key_registry.first_seen timestamp(3) with time zone not null default now() storage p
+column master_key_use.master_key_id text not null storage x
+column master_key_use.n bigint not null storage p
+column organization_key.organization_id uuid not null storage p
+column organization_key.version bigint not null storage p
+column organization_key.wrapped ciphertext storage x
+column organization_key.master_key_id text storage x
+column organization_key.commitment bytea not null storage x
+column organization_key.created_at timestamp(3) with time zone not null default now() storage p
+column organization_key.destroyed_at timestamp(3) with time zone storage p
+column schema_migration.id integer not null default nextval('schema_migration_id_seq'::regclass) storage p
+column schema_migration.name character varying(255) storage x
+column schema_migration.batch integer storage p
+column schema_migration.migration_time timestamp with time zone storage p
+column schema_migration_lock.index integer not null default nextval('schema_migration_lock_index_seq'::regclass) storage p
+column schema_migration_lock.is_locked integer storage p
+column service_account.organization_id uuid not null storage p
+column service_account.id uuid not null storage p
+column service_account.name text not null storage x
+column service_account.created_at timestamp(3) with time zone not null default now() storage p
+column service_account_key.id uuid not null storage p
+column service_account_key.organization_id uuid not null storage p
+column service_account_key.service_account_id uuid not null storage p
+column service_account_key.token_prefix text not null storage x
+column service_account_key.token_hash bytea not null storage x
+column service_account_key.created_at timestamp(3) with time zone not null default now() storage p
+column service_account_key.expires_at timestamp(3) with time zone storage p
+column service_account_key.revoked_at timestamp(3) with time zone storage p
+
+-- constraints
+
+constraint audit_event_action_not_null on audit_event: NOT NULL action
+constraint audit_event_actor_id_not_null on audit_event: NOT NULL actor_id
+constraint audit_event_actor_kind_must_be_known on audit_event: CHECK ((actor_kind = ANY (ARRAY['user'::text, 'service_account'::text, 'operator'::text])))
+constraint audit_event_actor_kind_not_null on audit_event: NOT NULL actor_kind
+constraint audit_event_hash_must_be_32_bytes on audit_event: CHECK ((length(hash) = 32))
+constraint audit_event_hash_not_null on audit_event: NOT NULL hash
+constraint audit_event_link_not_null on audit_event: NOT NULL link
+constraint audit_event_occurred_at_not_null on audit_event: NOT NULL occurred_at
+constraint audit_event_organization_id_not_null on audit_event: NOT NULL organization_id
+constraint audit_event_outcome_must_be_known on audit_event: CHECK ((outcome = ANY (ARRAY['allowed'::text, 'refused'::text])))
+constraint audit_event_outcome_not_null on audit_event: NOT NULL outcome
+constraint audit_event_pkey on audit_event: PRIMARY KEY (organization_id, link, "position")
+constraint audit_event_place_must_be_positive on audit_event: CHECK (((link >= 1) AND ("position" >= 1)))
+constraint audit_event_position_not_null on audit_event: NOT NULL "position"
+constraint audit_event_refusal_must_have_a_reason on audit_event: CHECK (((outcome = 'refused'::text) = (reason IS NOT NULL)))
+constraint audit_event_request_id_not_null on audit_event: NOT NULL request_id
+constraint audit_head_digest_not_null on audit_head: NOT NULL digest
+constraint audit_head_hash_not_null on audit_head: NOT NULL hash
+constraint audit_head_hashes_must_be_32_bytes on audit_head: CHECK (((length(digest) = 32) AND (length(hash) = 32)))
+constraint audit_head_link_must_be_positive on audit_head: CHECK ((link >= 1))
+constraint audit_head_link_not_null on audit_head: NOT NULL link
+constraint audit_head_organization_id_not_null on audit_head: NOT NULL organization_id
+constraint audit_head_pkey on audit_head: PRIMARY KEY (organization_id)
+constraint credential_created_at_not_null on credential: NOT NULL created_at
+constraint credential_credential_type_not_null on credential: NOT NULL credential_type
+constraint credential_id_not_null on credential: NOT NULL id
+constraint credential_modified_by_not_null on credential: NOT NULL modified_by
+constraint credential_must_be_deleted_before_purged on credential: CHECK (((purged_at IS NULL) OR (deleted_at IS NOT NULL)))
+constraint credential_must_be_sealed_until_purged on credential: CHECK (((sealed IS NULL) = (purged_at IS NOT NULL)))
+constraint credential_organization_id_not_null on credential: NOT NULL organization_id
+constraint credential_pkey on credential: PRIMARY KEY (organization_id, id)
+constraint credential_provider_must_be_known on credential: CHECK ((provider = ANY (ARRAY['microsoft'::text, 'sharepoint'::text, 'sftp'::text, 'aws_ses'::text, 'google'::text, 'postgresql'::text, 'internal_postgresql'::text])))
+constraint credential_provider_not_null on credential: NOT NULL provider
+constraint credential_revision_must_be_positive on credential: CHECK ((revision >= 1))
+constraint credential_revision_not_null on credential: NOT NULL revision
+constraint credential_sealed_must_have_its_format on credential: CHECK ((get_byte((sealed)::bytea, 0) = 197))
+constraint credential_secret_version_must_be_positive on credential: CHECK ((secret_version >= 1))
+constraint credential_secret_version_not_null on credential: NOT NULL secret_version
+constraint credential_status_must_be_known on credential: CHECK ((status = ANY (ARRAY['active'::text, 'expiring'::text, 'refresh_failed'::text, 'reauth_required'::text, 'in_doubt'::text])))
+constraint credential_status_not_null on credential: NOT NULL status
+constraint credential_times_must_be_ordered on credential: CHECK ((updated_at >= created_at))
+constraint credential_type_must_be_known on credential: CHECK ((credential_type = ANY (ARRAY['api_key'::text, 'google_oauth'::text, 'sharepoint_oauth'::text, 'oauth2'::text, 'user_password'::text, 'key_file'::text])))
+constraint credential_updated_at_not_null on credential: NOT NULL updated_at
+constraint credential_counter_counter_not_null on credential_counter: NOT NULL counter
+constraint credential_counter_must_be_known on credential_counter: CHECK ((counter ~ '^(provider:[a-z_]+|user:[0-9a-f-]{36})$'::text))
+constraint credential_counter_must_not_be_negative on credential_counter: CHECK ((n >= 0))
+constraint credential_counter_n_not_null on credential_counter: NOT NULL n
+constraint credential_counter_organization_id_not_null on credential_counter: NOT NULL organization_id
+constraint credential_counter_pkey on credential_counter: PRIMARY KEY (organization_id, counter)
+constraint key_registry_check_value_must_be_32_bytes on key_registry: CHECK ((length(check_value) = 32))
+constraint key_registry_check_value_not_null on key_registry: NOT NULL check_value
+constraint key_registry_first_seen_not_null on key_registry: NOT NULL first_seen
+constraint key_registry_master_key_id_not_null on key_registry: NOT NULL master_key_id
+constraint key_registry_pkey on key_registry: PRIMARY KEY (master_key_id)
+constraint master_key_use_master_key_id_not_null on master_key_use: NOT NULL master_key_id
+constraint master_key_use_must_not_be_negative on master_key_use: CHECK ((n >= 0))
+constraint master_key_use_n_not_null on master_key_use: NOT NULL n
+constraint master_key_use_pkey on master_key_use: PRIMARY KEY (master_key_id)
+constraint organization_key_commitment_must_be_32_bytes on organization_key: CHECK ((length(commitment) = 32))
+constraint organization_key_commitment_not_null on organization_key: NOT NULL commitment
+constraint organization_key_created_at_not_null on organization_key: NOT NULL created_at
+constraint organization_key_master_key_id_must_be_that_of_the_bytes on organization_key: CHECK (
+CASE
+    WHEN (wrapped IS NULL) THEN (master_key_id IS NULL)
+    ELSE COALESCE(((length((wrapped)::bytea) > 4) AND (SUBSTRING(wrapped FROM 5 FOR get_byte((wrapped)::bytea, 3)) = convert_to(master_key_id, 'UTF8'::name))), false)
+END)
+constraint organization_key_must_be_wrapped_until_destroyed on organization_key: CHECK (((wrapped IS NULL) = (destroyed_at IS NOT NULL)))
+constraint organization_key_organization_id_not_null on organization_key: NOT NULL organization_id
+constraint organization_key_pkey on organization_key: PRIMARY KEY (organization_id, version)
+constraint organization_key_version_must_fit_its_format on organization_key: CHECK (((version >= 1) AND (version <= '4294967295'::bigint)))
+constraint organization_key_version_not_null on organization_key: NOT NULL version
+constraint organization_key_wrapped_must_have_its_format on organization_key: CHECK ((get_byte((wrapped)::bytea, 0) = 196))
+constraint schema_migration_id_not_null on schema_migration: NOT NULL id
+constraint schema_migration_pkey on schema_migration: PRIMARY KEY (id)
+constraint schema_migration_lock_index_not_null on schema_migration_lock: NOT NULL index
+constraint schema_migration_lock_pkey on schema_migration_lock: PRIMARY KEY (index)
+constraint service_account_created_at_not_null on service_account: NOT NULL created_at
+constraint service_account_id_not_null on service_account: NOT NULL id
+constraint service_account_name_must_have_1_to_200_characters on service_account: CHECK (((length(name) >= 1) AND (length(name) <= 200)))
+constraint service_account_name_not_null on service_account: NOT NULL name
+constraint service_account_organization_id_not_null on service_account: NOT NULL organization_id
+constraint service_account_pkey on service_account: PRIMARY KEY (organization_id, id)
+constraint service_account_key_account_fkey on service_account_key: FOREIGN KEY (organization_id, service_account_id) REFERENCES service_account(organization_id, id) ON DELETE RESTRICT
+constraint service_account_key_created_at_not_null on service_account_key: NOT NULL created_at
+constraint service_account_key_hash_must_be_32_bytes on service_account_key: CHECK ((length(token_hash) = 32))
+constraint service_account_key_id_not_null on service_account_key: NOT NULL id
+constraint service_account_key_organization_id_not_null on service_account_key: NOT NULL organization_id
+constraint service_account_key_pkey on service_account_key: PRIMARY KEY (organization_id, id)
+constraint service_account_key_prefix_must_be_unique on service_account_key: UNIQUE (token_prefix)
+constraint service_account_key_service_account_id_not_null on service_account_key: NOT NULL service_account_id
+constraint service_account_key_token_hash_not_null on service_account_key: NOT NULL token_hash
+constraint service_account_key_token_prefix_not_null on service_account_key: NOT NULL token_prefix
+
+-- indexes
+
+CREATE UNIQUE INDEX audit_event_pkey ON public.audit_event USING btree (organization_id, link, "position")
+CREATE UNIQUE INDEX audit_head_pkey ON public.audit_head USING btree (organization_id)
+CREATE INDEX credential_newest_idx ON public.credential USING btree (organization_id, created_at DESC, id DESC) WHERE (deleted_at IS NULL)
+CREATE INDEX credential_newest_of_provider_idx ON public.credential USING btree (organization_id, provider, created_at DESC, id DESC) WHERE (deleted_at IS NULL)
+CREATE INDEX credential_newest_of_user_idx ON public.credential USING btree (organization_id, user_id, created_at DESC, id DESC) WHERE (deleted_at IS NULL)
+CREATE UNIQUE INDEX credential_pkey ON public.credential USING btree (organization_id, id)
+CREATE UNIQUE INDEX credential_counter_pkey ON public.credential_counter USING btree (organization_id, counter)
+CREATE UNIQUE INDEX key_registry_pkey ON public.key_registry USING btree (master_key_id)
+CREATE UNIQUE INDEX master_key_use_pkey ON public.master_key_use USING btree (master_key_id)
+CREATE UNIQUE INDEX organization_key_pkey ON public.organization_key USING btree (organization_id, version)
+CREATE UNIQUE INDEX schema_migration_pkey ON public.schema_migration USING btree (id)
+CREATE UNIQUE INDEX schema_migration_lock_pkey ON public.schema_migration_lock USING btree (index)
+CREATE UNIQUE INDEX service_account_pkey ON public.service_account USING btree (organization_id, id)
+CREATE INDEX service_account_key_account_idx ON public.service_account_key USING btree (organization_id, service_account_id)
+CREATE UNIQUE INDEX service_account_key_pkey ON public.service_account_key USING btree (organization_id, id)
+CREATE UNIQUE INDEX service_account_key_prefix_must_be_unique ON public.service_account_key USING btree (token_prefix)
+
+-- policies
+
+policy audit_event_of_organization on audit_event for ALL to public using ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[]))) with check ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[])))
+policy audit_head_of_organization on audit_head for ALL to public using ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[]))) with check ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[])))
+policy credential_of_organization on credential for ALL to public using ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[]))) with check ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[])))
+policy credential_counter_of_organization on credential_counter for ALL to public using ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[]))) with check ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[])))
+policy organization_key_of_organization on organization_key for ALL to public using ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[]))) with check ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[])))
+policy service_account_of_organization on service_account for ALL to public using ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[]))) with check ((organization_id = ANY (( SELECT (NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[] AS "nullif")::uuid[])))
+
+-- triggers
+
+CREATE TRIGGER credential_immutable BEFORE UPDATE ON public.credential FOR EACH ROW WHEN ((((((old.organization_id IS DISTINCT FROM new.organization_id) OR (old.id IS DISTINCT FROM new.id)) OR (old.provider IS DISTINCT FROM new.provider)) OR (old.user_id IS DISTINCT FROM new.user_id)) OR (old.created_at IS DISTINCT FROM new.created_at))) EXECUTE FUNCTION refuse_change()
+CREATE TRIGGER organization_key_immutable BEFORE UPDATE ON public.organization_key FOR EACH ROW WHEN (((((old.organization_id IS DISTINCT FROM new.organization_id) OR (old.version IS DISTINCT FROM new.version)) OR (old.commitment IS DISTINCT FROM new.commitment)) OR (old.created_at IS DISTINCT FROM new.created_at))) EXECUTE FUNCTION refuse_change()
+CREATE TRIGGER organization_key_use AFTER INSERT OR DELETE OR UPDATE OF master_key_id ON public.organization_key FOR EACH ROW EXECUTE FUNCTION count_master_key_use()
+
+-- functions
+
+CREATE OR REPLACE FUNCTION public.audit_record_digest(organization_id uuid, occurred_at timestamp with time zone, request_id text, actor_kind text, actor_id text, action text, outcome text, reason text, credential_id uuid, flow_id text, run_id text)
+ RETURNS bytea
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN sha256(convert_to((json_build_array(organization_id, ((EXTRACT(epoch FROM occurred_at) * (1000)::numeric))::bigint, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id))::text, 'UTF8'::name))
+CREATE OR REPLACE FUNCTION public.count_master_key_use()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+begin
+  if tg_op <> 'INSERT' and old.master_key_id is not null then
+    update master_key_use set n = n - 1 where master_key_id = old.master_key_id;
+  end if;
+  if tg_op <> 'DELETE' and new.master_key_id is not null then
+    insert into master_key_use as u (master_key_id, n) values (new.master_key_id, 1)
+      on conflict (master_key_id) do update set n = u.n + 1;
+  end if;
+  return null;
+end $function$
+CREATE OR REPLACE FUNCTION public.refuse_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  raise exception using errcode = '23514', message = 'immutable columns cannot change', table = tg_table_name, constraint = tg_name;
+end $function$
+CREATE OR REPLACE FUNCTION public.refuse_credential_limit(provider_has_room boolean)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+begin
+  raise exception using errcode = '23514', message = 'limit of active credentials reached', table = 'credential_counter',
+    constraint = case when provider_has_room then 'credential_limit_per_user' else 'credential_limit_per_provider' end;
+end $function$
+
+-- comments
+
+comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with time zone,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.text,pg_catalog.text): Digest of one record: SHA-256 of the UTF-8 text of a JSON array of its fields, time in milliseconds since 1970.
+comment on function public.count_master_key_use(): Keeps master_key_use. Runs as its owner, so that the application role cannot write the counts itself.
+comment on function public.refuse_change(): Trigger that refuses the change it fires on.
+comment on function public.refuse_credential_limit(boolean): Raises, so that nothing of a refused creation is counted; the constraint name says which limit.
+comment on table public.audit_event: Who did what with which credential. Append-only: nothing in it is ever changed.
+comment on table public.audit_head: The newest link of each organization's chain. Its row is locked until the link is committed, which gives the links their order.
+comment on table public.credential: Credentials of integrations: what is known about them, and the sealed secret.
+comment on table public.credential_counter: Active credentials, counted in the transaction that creates or deletes one, so that limits hold under concurrency.
+comment on table public.key_registry: Master keys that were ever loaded, by a value that reveals nothing of them, so that a wrong key is noticed at the start.
+comment on table public.master_key_use: How many organization keys each master key wraps. Kept by a trigger, because no role may read the keys of all organizations.
+comment on table public.organization_key: Keys of organizations, each wrapped under a master key. Committed before anything is sealed with them.
+comment on table public.service_account: Callers that are programs, such as executors of flows.
+comment on table public.service_account_key: API keys. Found by prefix before an organization is known, therefore without row-level security and without any secret.
+comment on table column public.audit_event."position": Place in the link, from 1.
+comment on table column public.audit_event.actor_id: User, service account, or an operator's subject.
+comment on table column public.audit_event.hash: Hash of the link: sha256(hash of the link before ‖ sha256(digests of the link's records, in order)); 32 zero bytes come before link 1.
+comment on table column public.audit_event.link: Link of the organization's chain: the records that one transaction committed together. Counts from 1 without gaps.
+comment on table column public.audit_event.reason: Why it was refused; null where it was allowed.
+comment on table column public.audit_event.request_id: ULID of the request.
+comment on table column public.audit_head.digest: sha256(digests of the link's records, in order).
+comment on table column public.audit_head.hash: Hash of the link, as in audit_event.
+comment on table column public.credential.account_email: Account at the provider, where it is known.
+comment on table column public.credential.created_at: Immutable. Milliseconds, as callers see it.
+comment on table column public.credential.credential_type: Shape of the secret; bound into the sealed value.
+comment on table column public.credential.deleted_at: Hidden from every read since then.
+comment on table column public.credential.id: Immutable; bound into the sealed value.
+comment on table column public.credential.modified_by: Who wrote last.
+comment on table column public.credential.name: Name for people.
+comment on table column public.credential.organization_id: Tenant. Immutable; bound into the sealed value.
+comment on table column public.credential.provider: System the credential connects to. Immutable; bound into the sealed value.
+comment on table column public.credential.purged_at: The sealed secret is gone since then.
+comment on table column public.credential.revision: Changes with every write by a caller.
+comment on table column public.credential.sealed: Sealed secret, first byte 0xC5; null only once purged. Stored uncompressed: ciphertext does not compress.
+comment on table column public.credential.secret_version: Changes with every change of the secret, by whomever; bound into the sealed value.
+comment on table column public.credential.status: Whether it can be used.
+comment on table column public.credential.status_reason: Why it cannot; a stable word.
+comment on table column public.credential.token_expires_at: When the access token expires, where there is one.
+comment on table column public.credential.updated_at: Strictly increasing with every write by a caller.
+comment on table column public.credential.user_id: User who created it and whose limit it counts against. Immutable.
+comment on table column public.credential_counter.counter: provider:<provider> for the organization, or user:<user id>.
+comment on table column public.credential_counter.n: Rows of credential that are not deleted.
+comment on table column public.organization_key.commitment: Must equal the commitment that is derived from the key after unwrapping, before the key is used.
+comment on table column public.organization_key.destroyed_at: Nothing sealed with the key can be opened since then.
+comment on table column public.organization_key.master_key_id: Master key that wraps it; always the id that the wrapped bytes themselves name.
+comment on table column public.organization_key.version: Named in every value that is sealed with the key.
+comment on table column public.organization_key.wrapped: The key, wrapped, first byte 0xC4; null once the organization was destroyed.
+comment on table column public.service_account_key.token_hash: SHA-256 of the key, which has 256 random bits; the key itself is not stored.
+comment on table column public.service_account_key.token_prefix: Public part of the key, by which it is found.
+comment on type public.ciphertext: Sealed bytes. Every column of this type must have a way to be sealed anew when keys rotate.
+
+-- grants
+
+grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text) to public
+grant execute on function refuse_change() to public
+grant execute on function refuse_credential_limit(boolean) to public
+grant insert, select on audit_event to credentials_app
+grant insert, select on audit_head to credentials_app
+grant insert, select on credential to credentials_app
+grant insert, select on credential_counter to credentials_app
+grant insert, select on key_registry to credentials_app
+grant insert, select on organization_key to credentials_app
+grant insert, select on service_account to credentials_app
+grant insert, select on service_account_key to credentials_app
+grant select on master_key_use to credentials_app
+grant select on schema_migration to credentials_app
+grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at) on credential to credentials_app
+grant update (link, digest, hash) on audit_head to credentials_app
+grant update (n) on credential_counter to credentials_app

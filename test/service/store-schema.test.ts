@@ -1,0 +1,130 @@
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { migrate } from "../../src/store/migrate.ts";
+import { MIGRATIONS } from "../../src/store/migrations/index.ts";
+import { TABLES_WITHOUT_TENANT } from "../../src/store/tables.ts";
+import { describeSchema, SCHEMA_FILE } from "../support/describe-schema.ts";
+import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
+import { openTestStore } from "../support/store.ts";
+
+let database: FreshDatabase;
+beforeAll(async () => {
+  database = await freshDatabase();
+});
+afterAll(() => database[Symbol.asyncDispose]());
+
+const asApplication = (url: string) => migrate({ url, applicationRole: "credentials_app" });
+
+describe("the schema", () => {
+  test("is the one that is committed in test/schema.sql", async () => {
+    await using client = await connect(database.superuserUrl);
+    expect(await describeSchema(client)).toBe(readFileSync(SCHEMA_FILE, "utf8"));
+  });
+
+  test("forces row-level security, with a policy for reading and writing, on every table that is not listed", async () => {
+    await using client = await connect(database.superuserUrl);
+    const { rows } = await client.query<{ name: string; safe: boolean; organization: boolean }>(`
+      select c.relname as name, c.relrowsecurity and c.relforcerowsecurity and exists (select from pg_policy p where p.polrelid = c.oid
+        and p.polcmd = '*' and p.polqual is not null and p.polwithcheck is not null) as safe
+      from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') order by c.relname`);
+    expect(rows.filter(({ safe }) => !safe).map(({ name }) => name)).toEqual(Object.keys(TABLES_WITHOUT_TENANT).toSorted());
+  });
+
+  test("leads the key of every tenant table with the organization", async () => {
+    await using client = await connect(database.superuserUrl);
+    const { rows } = await client.query<{ name: string; first: string }>(`
+      select c.relname as name, a.attname as first from pg_index i join pg_class c on c.oid = i.indrelid join pg_attribute a on a.attrelid = c.oid and a.attnum = i.indkey[0]
+      where i.indisprimary and c.relforcerowsecurity`);
+    expect(rows.length).toBeGreaterThan(5);
+    expect(rows.filter(({ first }) => first !== "organization_id")).toEqual([]);
+  });
+
+  test("names every constraint after its rule and comments every table of ours", async () => {
+    await using client = await connect(database.superuserUrl);
+    const { rows } = await client.query<{ name: string }>(`
+      select c.relname as name from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'
+        and c.relname not like 'schema_migration%' and obj_description(c.oid) is null
+      union all select conname from pg_constraint where connamespace = 'public'::regnamespace and contype in ('c', 'u') and conname ~ '_(check|key)$'`);
+    expect(rows).toEqual([]);
+  });
+
+  test("keeps sealed values only in columns of the type ciphertext", async () => {
+    await using client = await connect(database.superuserUrl);
+    const { rows } = await client.query(`
+      select table_name, column_name from information_schema.columns where table_schema = 'public' and domain_name = 'ciphertext' order by 1, 2`);
+    expect(rows).toEqual([{ table_name: "credential", column_name: "sealed" }, { table_name: "organization_key", column_name: "wrapped" }]);
+  });
+});
+
+describe("migrations", () => {
+  test("raced by twenty processes all succeed, and each is applied once", async () => {
+    await using empty = await freshDatabase("empty");
+    const applied = await Promise.all(Array.from({ length: 20 }, () => asApplication(empty.ownerUrl)));
+    expect(applied.flat()).toEqual(MIGRATIONS.map(({ name }) => name));
+    await using store = await openTestStore(empty.applicationUrl);
+    expect(await store.ping()).toBe(true);
+  });
+
+  test("go on where a migration was killed that held the runner's own lock", async () => {
+    await using fresh = await freshDatabase();
+    {
+      await using owner = await connect(fresh.ownerUrl);
+      await owner.query("update schema_migration_lock set is_locked = 1");
+    }
+    expect(await asApplication(fresh.ownerUrl)).toEqual([]);
+  });
+
+  test("refuse a database that is ahead of the code, and so does the store", async () => {
+    await using fresh = await freshDatabase();
+    {
+      await using owner = await connect(fresh.ownerUrl);
+      await owner.query("insert into schema_migration (name, batch, migration_time) values ('9999_from_the_future', 9, now())");
+    }
+    await expect(asApplication(fresh.ownerUrl)).rejects.toThrow(/ahead of this version.*9999_from_the_future/);
+    await expect(openTestStore(fresh.applicationUrl)).rejects.toThrow(/ahead of this version/);
+  });
+
+  test("leave a database alone whose application role is missing", async () => {
+    await using empty = await freshDatabase("empty");
+    await expect(migrate({ url: empty.ownerUrl, applicationRole: 'no"body' })).rejects.toThrow(/application role does not exist/);
+    await using owner = await connect(empty.ownerUrl);
+    expect((await owner.query("select to_regclass('public.credential') as credential")).rows).toEqual([{ credential: null }]);
+  });
+});
+
+describe("the store refuses to open", () => {
+  test("as a superuser", async () => {
+    await expect(openTestStore(database.superuserUrl)).rejects.toThrow(/is a superuser/);
+  });
+
+  test("as the owner of the tables, or a role that may become it", async () => {
+    await expect(openTestStore(database.ownerUrl)).rejects.toThrow(/owns tables/);
+  });
+
+  test("as a role that bypasses row-level security", async () => {
+    await using superuser = await connect(database.superuserUrl);
+    await superuser.query("create role test_bypass login bypassrls");
+    try {
+      await expect(openTestStore(database.superuserUrl.replace("postgres@", "test_bypass@"))).rejects.toThrow(/bypasses row-level security/);
+    } finally {
+      await superuser.query("drop role test_bypass");
+    }
+  });
+
+  test("on a database without a schema, and with part of it", async () => {
+    await using empty = await freshDatabase("empty");
+    await expect(openTestStore(empty.applicationUrl)).rejects.toThrow(/no schema yet/);
+    await using partial = await freshDatabase();
+    {
+      await using owner = await connect(partial.ownerUrl);
+      await owner.query("delete from schema_migration where id = (select max(id) from schema_migration)");
+    }
+    await expect(openTestStore(partial.applicationUrl)).rejects.toThrow(`lacks the migration ${MIGRATIONS.at(-1)?.name ?? ""}`);
+  });
+
+  test("where there is no database, without repeating the URL", async () => {
+    const opened = openTestStore("postgresql://app:p4ssw0rd-canary@127.0.0.1:1/db");
+    await expect(opened).rejects.toThrow(/ECONNREFUSED/);
+    await expect(opened).rejects.not.toThrow(/canary/);
+  });
+});

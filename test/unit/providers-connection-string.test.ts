@@ -1,0 +1,106 @@
+import { describe, expect, test } from "vitest";
+import { type Connection, parseConnectionString } from "../../src/providers/connection-string.ts";
+import { accept, expose } from "../../src/providers/index.ts";
+
+const NOW = new Date("2030-01-01T00:00:00Z");
+const plain: Connection = { host: "db.example.com", port: 5432, username: "u", password: "p", database: "d", sslmode: null };
+
+const readable: readonly (readonly [string, Partial<Connection>])[] = [
+  ["postgres://u:p@db.example.com/d", {}],
+  ["postgresql://u:p@db.example.com:5432/d?sslmode=verify-full&application_name=my%20app", { sslmode: "verify-full" }],
+  ["postgresql://u:p@db.example.com/d?ssl=true", { sslmode: "require" }],
+  ["postgresql://us%40er:p%3A%2F%3F%23%5B%5D%40%25ä@db.example.com/d%2Fb", { username: "us@er", password: "p:/?#[]@%ä", database: "d/b" }],
+  ["postgresql://u:a:b+c@db.example.com/d", { password: "a:b+c" }],
+  ["postgresql://u:p@[2001:db8::1]:6432/d", { host: "2001:db8::1", port: 6432 }],
+  ["host=db.example.com user=u password=p dbname=d", {}],
+  ["  host = db.example.com\n\tport=6432 user=u password='it\\'s a \\\\ b' dbname=d connect_timeout=5 sslmode=require ", { port: 6432, password: "it's a \\ b", sslmode: "require" }],
+  ["host=db.example.com user=u password=a\\ b dbname='d e'", { password: "a b", database: "d e" }],
+];
+
+const uri = (query: string) => `postgres://u:C4NARY@db.example.com/d?${query}`;
+const pairs = (more: string) => `host=db.example.com user=u password=C4NARY dbname=d ${more}`;
+const hostile: readonly string[] = [
+  "", " ", "C4NARY", "http://u:C4NARY@h/d", "POSTGRES://u:C4NARY@h/d", "jdbc:postgresql://h/d?password=C4NARY",
+  "postgres://u:C4NARY@h", "postgres://u:C4NARY@h/", "postgres://u:C4NARY@/d", "postgres://:C4NARY@h/d", "postgres://C4NARY@h/d", "postgres://C4NARY:@h/d", "postgres://h/C4NARY",
+  "postgres://u:C4NARY@h1,h2/d", "postgres://u:C4NARY@h1:1,h2:2/d", "postgres://u:C4NARY@%2Fvar%2Frun/d", "postgres://u:C4NARY@/d?host=/var/run", "postgres://u:C4NARY@h:/d",
+  "postgres://u:C4NARY@h:0/d", "postgres://u:C4NARY@h:65536/d", "postgres://u:C4NARY@h:99999999999/d", "postgres://u:C4NARY@[::1/d", "postgres://u:C4NARY@[fe80::1%25eth0]/d",
+  "postgres://u:C4NARY%@h/d", "postgres://u:C4NARY%zz@h/d", "postgres://u:C4NARY%ff@h/d", "postgres://u:C4NARY%00@h/d", "postgres://u:C4NARY@evil@h/d", "postgres://u:C4NARY@h/d/e",
+  "postgres://u:C4NARY@h/d#x", "postgres://u:C4NARY@h\\x/d", "postgres://u:C4 NARY@h/d", "postgres://u:C4NARY\n@h/d", "postgres://u:C4NARY@h/d?a?b", "postgres://u:%20@h/d",
+  ...["host=evil", "hostaddr=192.0.2.1", "port=1", "user=x", "password=x", "dbname=x", "sslrootcert=/etc/passwd", "sslcert=/x", "sslkey=/x", "sslpassword=x", "sslcrl=/x"].map(uri),
+  ...["service=x", "servicefile=/x", "passfile=/x", "options=-c%20x", "replication=database", "krbsrvname=x", "gsslib=x", "requirepeer=x", "sslmode=no-verify", "sslmode=", "ssl=false"].map(uri),
+  ...["sslmode=require&sslmode=disable", "ssl=true&sslmode=disable", "sslmode", "=x", "a=b=c", "&", "ssl%6Dode=no-verify", "%73ervice=x", "__proto__=x", "application_name=a%0ab", "application_name="].map(uri),
+  `${uri("application_name=")}${"x".repeat(257)}`,
+  ...["host=evil", "hostaddr=192.0.2.1", "sslrootcert=/etc/passwd", "service=x", "passfile='/x'", "options='-c x'", "replication=1", "sslmode=no-verify", "x", "=", "constructor=x"].map(pairs),
+  ...["password=again", "dbname='unended", "application_name='a\nb'", "port=0", "port=x", "\0", "ssl=true"].map(pairs),
+  "host=/var/run user=u password=C4NARY dbname=d", "host=a,b user=u password=C4NARY dbname=d", "host=@sock user=u password=C4NARY dbname=d", "host='' user=u password=C4NARY dbname=d",
+  "user=u password=C4NARY dbname=d", "host=h password=C4NARY dbname=d", "host=h user=u dbname=C4NARY", "host=h user=u password=C4NARY", "host=h user=u password='' dbname=C4NARY",
+  "host=h user=u password= dbname=C4NARY",
+];
+
+describe("reading a connection string", () => {
+  test.each(readable)("%s", (text, expected) => {
+    expect(parseConnectionString(text)).toEqual({ connection: { ...plain, ...expected } });
+  });
+
+  test.each(hostile)("%j is refused, and the rule quotes nothing of it", async (text) => {
+    const result = parseConnectionString(text);
+    expect(result).toHaveProperty("broken");
+    expect(JSON.stringify(result)).not.toMatch(/C4NARY|evil|passwd|192\.0/);
+    const refused = await accept("postgresql", "user_password", { connection_string: text }, NOW).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ reason: "INVALID_CREDENTIALS", violations: [{ path: ["credentials", "connection_string"] }] });
+    expect(JSON.stringify(refused)).not.toContain("C4NARY");
+  });
+
+  test("long adversarial texts are refused by their length before they are read", () => {
+    for (const unit of ["postgres://", "a=", "'", "\\", "%", "@", ":", "/", "?", "&", "=", " ", "host='"]) {
+      for (const start of ["", "postgres://", "host='"]) {
+        expect(parseConnectionString(start + unit.repeat(100_000))).toEqual({ broken: "Must not be longer than 8192 characters" });
+        expect(parseConnectionString((start + unit.repeat(8_192)).slice(0, 8_192))).toHaveProperty("broken");
+      }
+    }
+  });
+});
+
+describe("a PostgreSQL credential", () => {
+  const fields = { host: "other.example.com", port: "1", username: "x", password: "y", database: "z" };
+
+  test("by connection string needs no field, and the string wins over fields whatever they hold", async () => {
+    const connection_string = "postgres://u:p@db.example.com/d?sslmode=require";
+    for (const beside of [{}, fields, { host: "", port: "", username: 7, password: null, database: "" }]) {
+      const { document } = await accept("postgresql", "user_password", { ...beside, connection_string }, NOW);
+      expect(document["connection_string"]).toBe(connection_string);
+      expect(expose("postgresql", "user_password", document)).toEqual({
+        secret: {
+          $case: "postgresql",
+          value: { ...plain, sslmode: "require", caCertificate: "", connectionString: connection_string },
+        },
+        extra: {},
+        expiresAt: null,
+      });
+    }
+  });
+
+  test("an sslmode beside a string counts where the string has none, and is checked in any case", async () => {
+    const connection_string = "postgres://u:p@db.example.com/d";
+    const { document } = await accept("postgresql", "user_password", { connection_string, sslmode: "verify-full" }, NOW);
+    expect(expose("postgresql", "user_password", document).secret).toMatchObject({ value: { sslmode: "verify-full" } });
+    await expect(accept("postgresql", "user_password", { connection_string, sslmode: "no-verify" }, NOW)).rejects.toThrow("Invalid request data");
+  });
+
+  test("by fields is exposed with libpq's defaults, for both providers", async () => {
+    const { port: _, ...withoutPort } = fields;
+    for (const provider of ["postgresql", "internal_postgresql"] as const) {
+      const { document } = await accept(provider, "user_password", { ...withoutPort, connection_string: null }, NOW);
+      const value = { ...withoutPort, port: 5432, sslmode: "prefer", caCertificate: "", connectionString: "" };
+      expect(expose(provider, "user_password", document).secret).toEqual({ $case: "postgresql", value });
+    }
+  });
+
+  test("an empty or wrongly typed connection string is refused even beside good fields", async () => {
+    for (const connection_string of ["", " ", 7, {}]) {
+      await expect(accept("postgresql", "user_password", { ...fields, connection_string }, NOW)).rejects.toMatchObject({
+        violations: [{ path: ["credentials", "connection_string"] }],
+      });
+    }
+  });
+});

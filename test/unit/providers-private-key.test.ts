@@ -1,0 +1,157 @@
+import { generateKeyPairSync, type KeyObject } from "node:crypto";
+import selfsigned from "selfsigned";
+import ssh2 from "ssh2";
+import { beforeAll, describe, expect, test } from "vitest";
+import type { SecretDocument } from "../../src/domain/credential.ts";
+import { accept, expose } from "../../src/providers/index.ts";
+import { createKeyPool } from "../../src/providers/key-pool.ts";
+import { checkPrivateKey } from "../../src/providers/private-key.ts";
+
+const PASSPHRASE = "correct horse";
+const { utils } = ssh2;
+const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
+const p256 = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
+const ed25519 = generateKeyPairSync("ed25519");
+
+const pem = (key: KeyObject, type: "pkcs1" | "pkcs8" | "sec1", cipher?: string): string =>
+  (cipher === undefined ? key.export({ format: "pem", type }) : key.export({ format: "pem", type, cipher, passphrase: PASSPHRASE })).toString();
+const openssh = (cipher?: string): string =>
+  utils.generateKeyPairSync("ed25519", cipher === undefined ? {} : { cipher, passphrase: PASSPHRASE, rounds: 1 }).private;
+
+const OPENSSH_CIPHERS = ["aes128-ctr", "aes192-ctr", "aes256-ctr", "aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com"];
+const plain: readonly (readonly [string, string])[] = [
+  ["an RSA key in PKCS#1", pem(rsa.privateKey, "pkcs1")],
+  ["an RSA key in PKCS#8", pem(rsa.privateKey, "pkcs8")],
+  ["an EC key in SEC1", pem(p256.privateKey, "sec1")],
+  ["an EC key in PKCS#8", pem(p256.privateKey, "pkcs8")],
+  ["an EC key on P-384", pem(generateKeyPairSync("ec", { namedCurve: "secp384r1" }).privateKey, "sec1")],
+  ["an EC key on P-521", pem(generateKeyPairSync("ec", { namedCurve: "secp521r1" }).privateKey, "pkcs8")],
+  ["an Ed25519 key in PKCS#8", pem(ed25519.privateKey, "pkcs8")],
+  ["an Ed25519 key in OpenSSH armour", openssh()],
+  ["an RSA key in OpenSSH armour", utils.generateKeyPairSync("rsa", { bits: 2048 }).private],
+  ["an EC key in OpenSSH armour", utils.generateKeyPairSync("ecdsa", { bits: 384 }).private],
+];
+const encrypted: readonly (readonly [string, string])[] = [
+  ["PKCS#8", pem(rsa.privateKey, "pkcs8", "aes-256-cbc")],
+  ["PKCS#8 with Ed25519", pem(ed25519.privateKey, "pkcs8", "aes-128-cbc")],
+  ["old PEM with AES", pem(rsa.privateKey, "pkcs1", "aes-128-cbc")],
+  ["old PEM with triple DES", pem(p256.privateKey, "sec1", "des-ede3-cbc")],
+  ...OPENSSH_CIPHERS.map((cipher) => [`OpenSSH with ${cipher}`, openssh(cipher)] as const),
+];
+
+describe("keys that are not encrypted", () => {
+  test.each(plain)("%s is taken, with line ends of either kind, space around it, and a needless passphrase", async (_, key) => {
+    for (const text of [key, key.trim(), `\n  ${key}\n\n`, key.replaceAll("\n", "\r\n")]) expect(await checkPrivateKey(text, "")).toBeNull();
+    expect(await checkPrivateKey(key, "needless")).toBeNull();
+  });
+
+  test("the key is stored and handed out as given", async () => {
+    const given: SecretDocument = { host: "h", username: "u", port: "2222", private_key_data: ` ${plain[1]?.[1]}`, private_key_passphrase: "" };
+    const { document } = await accept("sftp", "key_file", given, new Date(0));
+    expect(document).toEqual({ ...given, port: 2222 });
+    expect(expose("sftp", "key_file", document)).toEqual({
+      secret: {
+        $case: "sftpKey",
+        value: { host: "h", port: 2222, username: "u", privateKeyData: given["private_key_data"], privateKeyPassphrase: "", hostKeyFingerprint: "" },
+      },
+      extra: {},
+      expiresAt: null,
+    });
+  });
+});
+
+describe("encrypted keys", () => {
+  test.each(encrypted)("%s opens with its passphrase only", async (_, key) => {
+    const [right, wrong, missing] = await Promise.all([PASSPHRASE, "wrong", ""].map((passphrase) => checkPrivateKey(key, passphrase)));
+    expect(right).toBeNull();
+    expect(wrong).toEqual({ key: "private_key_passphrase", type: "value_error", message: "The passphrase does not open the private key" });
+    expect(missing).toEqual({ key: "private_key_passphrase", type: "missing", message: "The private key is encrypted; give its passphrase" });
+  });
+
+  test("a wrong passphrase is a fault of private_key_passphrase that quotes neither", async () => {
+    const document = { host: "h", username: "u", private_key_data: encrypted[0]?.[1], private_key_passphrase: "C4NARY" };
+    const refused = await accept("sftp", "key_file", document, new Date(0)).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ violations: [{ path: ["credentials", "private_key_passphrase"] }], cause: undefined });
+    expect(JSON.stringify(refused)).not.toContain("C4NARY");
+  });
+
+  test("a key whose inside is damaged does not open", async () => {
+    const key = encrypted[0]?.[1] ?? "";
+    const at = key.length - 200;
+    const damaged = key.slice(0, at) + (key[at] === "A" ? "B" : "A") + key.slice(at + 1);
+    expect(await checkPrivateKey(damaged, PASSPHRASE)).not.toBeNull();
+  });
+});
+
+describe("what is no private key", () => {
+  const key = plain[0]?.[1] ?? "";
+  const publicPem = rsa.publicKey.export({ format: "pem", type: "spki" }).toString();
+  let certificate = "";
+  beforeAll(async () => {
+    certificate = (await selfsigned.generate([{ name: "commonName", value: "x" }])).cert;
+  });
+  const advice = async (text: string): Promise<string> => {
+    const fault = await checkPrivateKey(text, "");
+    expect(fault).toMatchObject({ key: "private_key_data", type: "value_error" });
+    return fault?.message ?? "";
+  };
+
+  test("public keys, certificates and PuTTY keys are refused with what to do instead", async () => {
+    expect(await advice(publicPem)).toMatch(/public key; give the private key/);
+    expect(await advice(utils.generateKeyPairSync("ed25519").public)).toMatch(/public key; give the private key/);
+    expect(await advice(certificate)).toMatch(/certificate/);
+    expect(await advice("PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n")).toMatch(/PuTTYgen/);
+    expect(await advice("-----BEGIN PGP PRIVATE KEY BLOCK-----\n")).toMatch(/OpenPGP/);
+  });
+
+  test("text without armour, with two keys, without line breaks or end, or with broken base64 is refused", async () => {
+    for (const text of ["hello", "MIIEvQ", `${key}${key}`, key.replaceAll("\n", ""), key.replaceAll("\n", "\\n"), key.slice(0, -40), `x${key}`, `${key}x`]) await advice(text);
+    for (const text of [key.replace("A", "*"), key.replace(/\n.*\n-----END/, "\n-----END"), key.replace("RSA PRIVATE", "EC PRIVATE"), key.replaceAll("RSA PRIVATE", "EC PRIVATE")]) {
+      await advice(text);
+    }
+    for (const text of [key.replaceAll("RSA PRIVATE", "PRIVATE"), key.replaceAll("RSA PRIVATE", "OPENSSH PRIVATE"), key.replaceAll("RSA PRIVATE", "ENCRYPTED PRIVATE")]) await advice(text);
+  });
+
+  test("keys that SSH cannot use are refused", async () => {
+    for (const other of [generateKeyPairSync("ec", { namedCurve: "secp256k1" }), generateKeyPairSync("x25519"), generateKeyPairSync("ed448"), generateKeyPairSync("rsa-pss", { modulusLength: 1024 })]) {
+      expect(await advice(pem(other.privateKey, "pkcs8"))).toMatch(/SSH can use/);
+    }
+    const hidden = pem(generateKeyPairSync("x25519").privateKey, "pkcs8", "aes-256-cbc");
+    expect(await checkPrivateKey(hidden, PASSPHRASE)).toMatchObject({ key: "private_key_data" });
+    const security = Buffer.concat([Buffer.from("openssh-key-v1\0"), ...["none", "none", ""].map(sshString), Buffer.from([0, 0, 0, 1]), sshString(sshString("sk-ssh-ed25519@openssh.com")), sshString("")]);
+    expect(await advice(`-----BEGIN OPENSSH PRIVATE KEY-----\n${security.toString("base64")}\n-----END OPENSSH PRIVATE KEY-----\n`)).toMatch(/security key/);
+  });
+
+  test("ca_certificate is certificates and nothing else", async () => {
+    const fields = { host: "h", username: "u", password: "p", database: "d" };
+    const taken = async (ca_certificate: string) => (await accept("postgresql", "user_password", { ...fields, ca_certificate }, new Date(0))).document["ca_certificate"];
+    for (const text of [certificate, `${certificate}\n# another\n${certificate}`]) expect(await taken(text)).toBe(text);
+    for (const text of ["x", "/etc/ssl/ca.pem", key, `${certificate}${key}`, certificate.replace("M", "*"), certificate.slice(0, -30), certificate.repeat(17), `${certificate}${" ".repeat(40_000)}`]) {
+      await expect(taken(text)).rejects.toMatchObject({ violations: [{ path: ["credentials", "ca_certificate"] }] });
+    }
+  });
+});
+
+describe("the pool that opens encrypted keys", () => {
+  const job = { text: encrypted[0]?.[1] ?? "", passphrase: PASSPHRASE, form: { kind: "pkcs8", encrypted: true } } as const;
+
+  test("opens a few at once, lets a few wait, and refuses the rest at once", async () => {
+    const open = createKeyPool({ concurrency: 1, queue: 1, deadlineMs: 20_000 });
+    const settled = await Promise.allSettled([open(job), open(job), open(job)]);
+    expect(settled.map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "rejected"]);
+    expect(settled[2]).toMatchObject({ reason: { reason: "OVERLOADED" } });
+    expect(await open(job)).toBe("opened");
+  });
+
+  test("gives up at its deadline and is free again", async () => {
+    const open = createKeyPool({ concurrency: 1, queue: 0, deadlineMs: 0 });
+    for (let attempt = 0; attempt < 2; attempt++) await expect(open(job)).rejects.toMatchObject({ reason: "OVERLOADED" });
+  });
+});
+
+function sshString(content: string | Buffer): Buffer {
+  const bytes = Buffer.from(content);
+  const length = Buffer.alloc(4);
+  length.writeUInt32BE(bytes.length);
+  return Buffer.concat([length, bytes]);
+}
