@@ -93,6 +93,7 @@ function withProfile({ settings, secrets }: { settings: Written; secrets: Secret
   if (!settings.roles.includes("grpc") && settings.grpcTarget === undefined) throw new ConfigError("CREDENTIALS_GRPC_TARGET is required where rest runs alone");
   if (settings.roles.includes("grpc") && settings.grpcTarget !== undefined) throw new ConfigError("CREDENTIALS_GRPC_TARGET is only for a process that serves rest alone");
   if (secrets.databaseMigrationUrl && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_MIGRATION_URL is given without CREDENTIALS_DATABASE_URL");
+  if (settings.restMaxBodyBytes > settings.grpcMaxMessageBytes) throw new ConfigError("CREDENTIALS_REST_MAX_BODY_BYTES must not be above CREDENTIALS_GRPC_MAX_MESSAGE_BYTES");
   if (production) refuseDevelopment({ settings, secrets });
   return Object.freeze({
     ...settings,

@@ -84,7 +84,7 @@ export const SETTINGS = {
   REST_RESOLVE: defaulted("off", onOff, "mounts `GET …/credentials/{id}/credentials` for service accounts"),
   REST_MAX_BODY_BYTES: defaulted("131072", whole(1_024, 1_048_576), "largest request body, bytes"),
   REST_MAX_JSON_DEPTH: defaulted("16", whole(2, 100), "deepest nesting of a JSON body"),
-  REST_MAX_JSON_KEYS: defaulted("1000", whole(10, 100_000), "most keys in a JSON body, over all its objects"),
+  REST_MAX_JSON_KEYS: defaulted("1000", whole(10, 100_000), "most keys and array elements in a JSON body"),
   RESOLVE_QUEUE: defaulted("4096", whole(1, 1_000_000), "resolve calls that may wait for the database; more are refused at once"),
   RESOLVE_BATCH: defaulted("256", whole(1, 10_000), "resolve calls that share one round trip at most"),
   SHUTDOWN_GRACE_MS: defaulted("25000", whole(0, 600_000), "how long calls in flight may take after a stop signal, ms"),

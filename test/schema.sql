@@ -55,7 +55,7 @@ column credential.secret_version bigint not null default 1 storage p
 column credential.revision integer not null default 1 storage p
 column credential.created_at timestamp(3) with time zone not null storage p
 column credential.updated_at timestamp(3) with time zone not null storage p
-column credential.modified_by uuid not null storage p
+column credential.modified_by text not null storage x
 column credential.deleted_at timestamp(3) with time zone storage p
 column credential.purged_at timestamp(3) with time zone storage p
 column credential_counter.organization_id uuid not null storage p
@@ -120,6 +120,7 @@ constraint audit_head_pkey on audit_head: PRIMARY KEY (organization_id)
 constraint credential_created_at_not_null on credential: NOT NULL created_at
 constraint credential_credential_type_not_null on credential: NOT NULL credential_type
 constraint credential_id_not_null on credential: NOT NULL id
+constraint credential_modified_by_must_be_an_id_or_a_word on credential: CHECK ((modified_by ~ '^([0-9a-f-]{36}|service-account|system)$'::text))
 constraint credential_modified_by_not_null on credential: NOT NULL modified_by
 constraint credential_must_be_deleted_before_purged on credential: CHECK (((purged_at IS NULL) OR (deleted_at IS NOT NULL)))
 constraint credential_must_be_sealed_until_purged on credential: CHECK (((sealed IS NULL) = (purged_at IS NOT NULL)))
@@ -288,7 +289,7 @@ comment on table column public.credential.created_at: Immutable. Milliseconds, a
 comment on table column public.credential.credential_type: Shape of the secret; bound into the sealed value.
 comment on table column public.credential.deleted_at: Hidden from every read since then.
 comment on table column public.credential.id: Immutable; bound into the sealed value.
-comment on table column public.credential.modified_by: Who wrote last.
+comment on table column public.credential.modified_by: Who wrote last: a user's id, or the word for every service account or for the service itself.
 comment on table column public.credential.name: Name for people.
 comment on table column public.credential.organization_id: Tenant. Immutable; bound into the sealed value.
 comment on table column public.credential.provider: System the credential connects to. Immutable; bound into the sealed value.

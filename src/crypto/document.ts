@@ -38,7 +38,8 @@ export function decodeDocument(plaintext: Buffer): SecretDocument {
   if (plaintext.length < HEADER_BYTES || plaintext.readUInt8(0) !== SCHEMA) throw new UnreadableError("malformed_document");
   const jsonBytes = plaintext.readUInt32BE(1);
   const end = HEADER_BYTES + jsonBytes;
-  const padded = jsonBytes <= MAX_SECRET_BYTES && plaintext.length === paddedBytes(jsonBytes) && plaintext.subarray(end).every((byte) => byte === 0);
+  const sized = jsonBytes <= MAX_SECRET_BYTES && plaintext.length === paddedBytes(jsonBytes);
+  const padded = sized && plaintext.subarray(end).equals(Buffer.alloc(plaintext.length - end));
   const document = padded ? parseJson(plaintext.subarray(HEADER_BYTES, end)) : undefined;
   if (!isObject(document)) throw new UnreadableError("malformed_document");
   return document;

@@ -1,5 +1,5 @@
 import { type ServerWritableStream, status } from "@grpc/grpc-js";
-import { type HealthCheckRequest, HealthCheckResponse, HealthCheckResponse_ServingStatus as State, type HealthServer } from "../../gen/health/v1/health.ts";
+import { type HealthCheckRequest, type HealthCheckResponse, HealthCheckResponse_ServingStatus as State, type HealthServer } from "../../gen/health/v1/health.ts";
 
 type Watcher = ServerWritableStream<HealthCheckRequest, HealthCheckResponse>;
 

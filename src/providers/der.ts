@@ -4,10 +4,13 @@ export interface Element {
   readonly content: Buffer;
 }
 
-/** Tags (X.690 section 8.1.2 with X.680 section 8.6). */
+/** The tag of SEQUENCE, constructed (X.680 section 8.4). */
 export const SEQUENCE = 0x30;
+/** The tag of INTEGER. */
 export const INTEGER = 0x02;
+/** The tag of OCTET STRING. */
 export const OCTET_STRING = 0x04;
+/** The tag of OBJECT IDENTIFIER. */
 export const OBJECT_ID = 0x06;
 /** The first context-specific constructed tag. */
 export const CONTEXT_0 = 0xa0;

@@ -12,7 +12,10 @@ export function jsonAnswer(status: number, value: unknown, headers: Readonly<Rec
   return { status, headers: { "content-type": "application/json; charset=utf-8", ...headers }, body: JSON.stringify(value) };
 }
 
-/** All headers of an answer: its own, and those that every response carries. Responses may describe credentials, so none is stored (RFC 9111 section 5.2.2.5). */
+/**
+ * All headers of an answer: its own, and those that every response carries. Responses may describe credentials, so
+ * none is stored (RFC 9111 section 5.2.2.5).
+ */
 export function wireHeaders(answer: Answer, requestId: string): Record<string, string> {
   return { ...answer.headers, "cache-control": "no-store", "x-content-type-options": "nosniff", "x-request-id": requestId };
 }

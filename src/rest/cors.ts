@@ -8,7 +8,10 @@ const EXPOSED = "location, retry-after, www-authenticate, x-request-id";
 /** How long a browser may keep the answer to a preflight, seconds. */
 const MAX_AGE = "600";
 
-/** Cross-origin rules (https://fetch.spec.whatwg.org/#http-cors-protocol). Credentials mode is never allowed: callers send a header, no cookie. */
+/**
+ * Cross-origin rules (https://fetch.spec.whatwg.org/#http-cors-protocol). Credentials mode is never allowed: callers
+ * send a header, no cookie.
+ */
 export interface Cors {
   /** Headers for a response to a request with these raw headers. */
   headers(raw: readonly string[]): Record<string, string>;

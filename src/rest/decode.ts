@@ -65,7 +65,10 @@ function decodePath(field: DescField, encoded: string): Value {
   return decodeField(field, field.fieldKind === "enum" ? text.replace(/[A-Z]/g, (letter) => letter.toLowerCase()) : text);
 }
 
-function decodeBody(route: Route, body: JsonText | undefined, bound: ReadonlyMap<string, string>, set: (field: DescField, value: Value) => void): Refusal | undefined {
+type Setter = (field: DescField, value: Value) => void;
+
+/** Sets every field that the body gives; a fault of the body as a whole is returned. */
+function decodeBody(route: Route, body: JsonText | undefined, bound: ReadonlyMap<string, string>, set: Setter): Refusal | undefined {
   if (body === undefined) return { type: "missing", message: "Field required" };
   if ("refused" in body) return { type: "json_invalid", message: body.refused };
   if (!isObject(body.value)) return { type: "model_attributes_type", message: "Input should be a valid dictionary or object to extract fields from" };
@@ -87,7 +90,7 @@ function decodeBody(route: Route, body: JsonText | undefined, bound: ReadonlyMap
 export function decodeRequest(route: Route, params: ReadonlyMap<string, string>, body: JsonText | undefined): Decoded {
   const message = reflect(route.method.input, create(route.method.input));
   const faults: Fault[] = [];
-  const into = (where: Fault["in"]) => (field: DescField, decoded: Value) => {
+  const into = (where: Fault["in"]): Setter => (field, decoded) => {
     if ("value" in decoded) message.set(field, decoded.value);
     else faults.push({ in: where, path: [field.name], ...decoded.refused });
   };

@@ -52,8 +52,9 @@ const DOMAIN = "credentials.flow";
 
 function renderEnvelope(sentence: Sentence, requestId: string, details: unknown = null, headers: Readonly<Record<string, string>> = {}): Answer {
   const { http, code, message } = sentence;
-  const retry = RETRY_AFTER[http];
-  return jsonAnswer(http, { error: { message, code, details }, request_id: requestId }, { ...headers, ...(retry === undefined ? {} : { "retry-after": retry }) });
+  const retryAfter = RETRY_AFTER[http];
+  const retry = retryAfter === undefined ? {} : { "retry-after": retryAfter };
+  return jsonAnswer(http, { error: { message, code, details }, request_id: requestId }, { ...headers, ...retry });
 }
 
 /** The answer to a request that never becomes a call. */
@@ -86,7 +87,10 @@ function challenge(http: number, info: ErrorInfo | undefined): Record<string, st
 }
 
 /** `["body", "credentials", 0]` for `credentials.0`. */
-const location = (field: string): (string | number)[] => ["body", ...field.split(".").filter((part) => part !== "").map((part) => (/^\d{1,9}$/.test(part) ? Number(part) : part))];
+function location(field: string): (string | number)[] {
+  const parts = field.split(".").filter((part) => part !== "");
+  return ["body", ...parts.map((part) => (/^\d{1,9}$/.test(part) ? Number(part) : part))];
+}
 
 /**
  * The answer to a call that failed: the documented envelope, or for 422 the documented list of faults. Text is taken

@@ -30,8 +30,13 @@ export interface GatewayCall {
 export interface Gateway {
   /** Makes the call and renders its outcome, good or bad. */
   call(call: GatewayCall): Promise<Answer>;
+  /** Whether the service can be connected to, within a second. */
+  reachable(): Promise<boolean>;
   close(): void;
 }
+
+/** How long a connection may take before the service counts as out of reach, ms. */
+const REACH_MS = 1_000;
 
 const CHANNEL: ChannelOptions = {
   // Callers' tokens go to the configured service only: not through a proxy that the environment names, and not by a
@@ -107,6 +112,7 @@ export function createGateway(options: { target: string; targetCa?: Buffer | und
         return refusal("internal", call.requestId);
       }
     },
+    reachable: () => new Promise((resolve) => client.waitForReady(Date.now() + REACH_MS, (error) => resolve(error === undefined))),
     close: () => client.close(),
   };
 }

@@ -13,6 +13,13 @@ export interface RequestTimeouts {
   readonly requestMs: number;
 }
 
+/** What the HTTP server needs. */
+export interface ListenerOptions {
+  readonly timeouts: RequestTimeouts;
+  /** Certificate chain and private key, PEM. */
+  readonly tls: { readonly certificate: Buffer; readonly key: Buffer } | undefined;
+}
+
 /** The parser's verdicts that have an answer of their own; every other one is a malformed request. */
 const PARSER_REFUSALS: Readonly<Record<string, Refused>> = {
   HPE_HEADER_OVERFLOW: "header_size",
@@ -21,8 +28,8 @@ const PARSER_REFUSALS: Readonly<Record<string, Refused>> = {
 };
 
 /** Makes the HTTP server, with TLS where a certificate is given. It has its time limits, but does not listen yet. */
-export function createListener(options: { timeouts: RequestTimeouts; tls: { certificate: Buffer; key: Buffer } | undefined }, listener: RequestListener): Server {
-  const { headersMs, requestMs } = options.timeouts;
+export function createListener({ timeouts, tls }: ListenerOptions, listener: RequestListener): Server {
+  const { headersMs, requestMs } = timeouts;
   const bounds = {
     headersTimeout: headersMs,
     requestTimeout: requestMs,
@@ -32,8 +39,7 @@ export function createListener(options: { timeouts: RequestTimeouts; tls: { cert
     // A missing Host is refused with the same envelope as every other fault.
     requireHostHeader: false,
   };
-  const tls = options.tls && { cert: options.tls.certificate, key: options.tls.key };
-  const server = tls ? createTlsServer({ ...bounds, ...tls }, listener) : createServer(bounds, listener);
+  const server = tls ? createTlsServer({ ...bounds, cert: tls.certificate, key: tls.key }, listener) : createServer(bounds, listener);
   // RFC 9110 section 10.1.1 lets a server ignore an expectation it does not know.
   return server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) => server.emit("request", request, response));
 }

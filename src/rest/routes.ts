@@ -45,7 +45,9 @@ const PREFIX = "/api";
 const isText = (field: DescField | undefined): boolean => field?.fieldKind === "scalar" && field.scalar === ScalarType.STRING;
 
 /** Whether REST can read a field of a request from JSON: an enum, a text, a free-form object. */
-const isReadable = (field: DescField): boolean => field.fieldKind === "enum" || isText(field) || (field.fieldKind === "message" && field.message.typeName === "google.protobuf.Struct");
+function isReadable(field: DescField): boolean {
+  return field.fieldKind === "enum" || isText(field) || (field.fieldKind === "message" && field.message.typeName === "google.protobuf.Struct");
+}
 
 function compileSegment(text: string, method: DescMethod): Segment {
   const variable = /^\{([a-z][a-z0-9_]*)\}$/.exec(text)?.[1];

@@ -26,8 +26,16 @@ function auditHeadersFit(raw: readonly string[]): boolean {
   return AUDIT_HEADERS.map((name) => headerValues(raw, name)).every((values) => values.length <= 1 && values.every(isPrintable));
 }
 
+/** What the listener knows besides a request. */
+export interface Site {
+  readonly resources: readonly Resource[];
+  readonly cors: Cors;
+  /** Whether a stop was asked for; no call is begun from then on. */
+  readonly stopping: boolean;
+}
+
 /** Decides by method, path and headers alone whether a request is answered here or becomes a call. */
-export function screen(site: { resources: readonly Resource[]; cors: Cors; stopping: boolean }, raw: IncomingMessage, target: string, requestId: string): Screened {
+export function screen(site: Site, raw: IncomingMessage, target: string, requestId: string): Screened {
   const verb = raw.method ?? "";
   const path = target.split("?", 1)[0] ?? "";
   const refuse = (refused: Refused, template = "-", headers = {}): Screened => ({ kind: "answer", answer: refusal(refused, requestId, headers), template });

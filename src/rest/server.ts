@@ -35,7 +35,7 @@ export interface RestOptions {
   /** Whether the secret of a credential can be read over REST. */
   readonly resolve: boolean;
   readonly log: Log;
-  /** Whether this process can serve; a rejection counts as no. */
+  /** Whether this process can serve, apart from reaching the gRPC service; a rejection counts as no. */
   readonly ready: () => Promise<boolean>;
   /** The metrics in Prometheus' text format. */
   readonly metrics: () => Promise<{ readonly contentType: string; readonly body: string }>;
@@ -98,7 +98,10 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
 
   const probes: Record<Probe, () => Promise<Answer>> = {
     "/healthz": async () => jsonAnswer(200, { status: "ok" }),
-    "/readyz": async () => ((await options.ready().catch(() => false)) && !site.stopping ? jsonAnswer(200, { status: "ready" }) : jsonAnswer(503, { status: "unavailable" })),
+    "/readyz": async () => {
+      const ready = !site.stopping && (await options.ready().catch(() => false)) && (await gateway.reachable());
+      return ready ? jsonAnswer(200, { status: "ready" }) : jsonAnswer(503, { status: "unavailable" });
+    },
     "/metrics": async () => {
       const { contentType, body } = await options.metrics();
       return { status: 200, headers: { "content-type": contentType }, body };
@@ -110,7 +113,8 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     const body = route.body && Buffer.isBuffer(request.body) && request.body.length > 0 ? parseJson(request.body, limits) : undefined;
     const gone = new AbortController();
     reply.raw.once("close", () => gone.abort());
-    return send(request, reply, await gateway.call({ route, params, path, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal }));
+    const call = { route, params, path, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal };
+    return send(request, reply, await gateway.call(call));
   };
 
   // Node counts a connection that has not sent a request yet as busy, so that it would hold up a stop.

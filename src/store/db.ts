@@ -67,6 +67,10 @@ export class Database {
       const client = (await this.#knex.client.acquireConnection()) as Client;
       try {
         return await runTransaction(client, this.#session, visible, statement, values);
+      } catch (error) {
+        // The mark by which Knex knows a connection that it must not hand out again.
+        if (isConnectionLoss(error)) Object.assign(client, { __knex__disposed: error });
+        throw error;
       } finally {
         await this.#knex.client.releaseConnection(client);
       }

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import pg, { type Client } from "pg";
 import type { Log } from "../log.ts";
 import type { ConnectionFields } from "./connection.ts";
+import { isConnectionLoss } from "./errors.ts";
 import { type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
 /** What a lane needs. */
@@ -54,9 +55,16 @@ export class Lane {
   }
 
   /** Commits one statement for the given organizations. Rejects with the driver's error. */
-  run(organizations: readonly string[], statement: Statement, values: readonly unknown[]): Promise<Row[]> {
-    if (this.#active === undefined) return Promise.reject(new Error("Connection terminated"));
-    return runTransaction(this.#active, this.#options.session, organizations, statement, values);
+  async run(organizations: readonly string[], statement: Statement, values: readonly unknown[]): Promise<Row[]> {
+    const client = this.#active;
+    if (client === undefined) throw new Error("Connection terminated");
+    try {
+      return await runTransaction(client, this.#options.session, organizations, statement, values);
+    } catch (error) {
+      // The driver tells of a silent connection here first, and only later that it closed.
+      if (isConnectionLoss(error)) this.#lost(client);
+      throw error;
+    }
   }
 
   /** Closes both connections after what is in flight on them. */
@@ -82,6 +90,7 @@ export class Lane {
     if (this.#state === "closed" || (client !== this.#active && client !== this.#reserve)) return;
     if (client === this.#active) this.#active = this.#reserve;
     this.#reserve = undefined;
+    client.end().catch(() => {});
     this.#become(this.#active === undefined ? "lost" : "up");
     this.#options.log.warn({ state: this.#state }, "a database connection of the resolve path was lost");
     this.#refill();

@@ -11,7 +11,12 @@ const text = fc.oneof(
   { weight: 200, arbitrary: fc.string({ unit: fc.constantFrom("a", "b", "\0", "\u0001", "é", "🔑"), maxLength: 4 }) },
   { weight: 1, arbitrary: fc.constantFrom("a", "\0").map((unit) => unit.repeat(64 * 1024)) },
 );
-const uuid = fc.constantFrom("00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000001", "61616161-6161-6161-6161-616161616161", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF");
+const uuid = fc.constantFrom(
+  "00000000-0000-0000-0000-000000000000",
+  "00000000-0000-0000-0000-000000000001",
+  "61616161-6161-6161-6161-616161616161",
+  "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+);
 const binding: fc.Arbitrary<Binding> = fc.record({
   purpose: fc.constantFrom("secret", "organization-key"),
   organizationId: uuid,

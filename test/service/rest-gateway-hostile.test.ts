@@ -67,7 +67,8 @@ describe("a body", () => {
 
   it("of hostile JSON is one fault each, and changes no prototype", async () => {
     const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
-    const bodies = ['{"__proto__":{"x":1}}', '{"credentials":{"constructor":{"prototype":{"x":1}}}}', `{"credentials":${nested(3_000)}}`, `{"a":[${"1,".repeat(200)}1]}`, '{"a":1,"a":2}', '"\\ud800"', "\ufeff{}"];
+    const polluting = ['{"__proto__":{"x":1}}', '{"credentials":{"constructor":{"prototype":{"x":1}}}}'];
+    const bodies = [...polluting, `{"credentials":${nested(3_000)}}`, `{"a":[${"1,".repeat(200)}1]}`, '{"a":1,"a":2}', '"\\ud800"', "\ufeff{}"];
     for (const body of bodies) {
       expect((await post(body, { "content-type": "application/json" })).status).toBe(422);
       expect(reportedFaults(rest.seen.at(-1))).toMatchObject([{ in: "body", path: [], type: "json_invalid" }]);
@@ -77,7 +78,8 @@ describe("a body", () => {
 });
 
 describe("a path", () => {
-  it.each(["/integrations/credentials/../catalog", "/integrations/credentials/%2e%2e/catalog", "/integrations/credentials/a%2fb", "/integrations/credentials/a%5Cb", "/integrations/credentials/%00", "/integrations/./catalog", "http://a/integrations/catalog"])(
+  const strange = ["../catalog", "%2e%2e/catalog", "a%2fb", "a%5Cb", "%00", "./a"].map((tail) => `${CREATE}/${tail}`);
+  it.each([...strange, "http://a/integrations/catalog"])(
     "that readers may read differently is 400: %s",
     async (path) => {
       expect(envelope(await rest.raw(`GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`))).toEqual({ status: 400, message: "Invalid request path", mirrored: true });
@@ -85,7 +87,8 @@ describe("a path", () => {
     },
   );
 
-  it.each(["/", "/api", "/integrations//catalog", "//integrations/catalog", "/integrations/catalog/", "/integrations/Catalog", "/integrations/credentials/provider/sftp/x", "/integrations/%63atalog", "/docs"])(
+  const collapsing = ["/integrations//catalog", "//integrations/catalog", "/integrations/catalog/", "/integrations/Catalog", "/integrations/%63atalog"];
+  it.each([...collapsing, "/", "/api", "/integrations/credentials/provider/sftp/x", "/docs"])(
     "that is no route is 404: %s",
     async (path) => {
       expect(envelope(await rest.raw(`GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`))).toEqual({ status: 404, message: "Resource not found", mirrored: true });
@@ -131,9 +134,11 @@ describe("a value from outside", () => {
     const answers: Buffer[] = [];
     const keep = async (response: Promise<Response>) => answers.push(Buffer.from(`${JSON.stringify([...(await response).headers])}${await (await response).text()}`));
     for (const body of [secret, `${secret}}`, `${secret},"${planted}":2}`, `{"__proto__":"${planted}"}`, planted]) {
-      for (const type of ["application/json", `text/${planted}`]) await keep(post(body, { "content-type": type, authorization: `Bearer ${planted}`, "x-api-key": planted, "x-request-id": planted }));
+      for (const type of ["application/json", `text/${planted}`]) {
+        await keep(post(body, { "content-type": type, authorization: `Bearer ${planted}`, "x-api-key": planted, "x-request-id": planted }));
+      }
     }
-    for (const path of [`/${planted}`, `/integrations/credentials/${planted}/x`, `/integrations/credentials/provider/${planted}`, `/integrations/%00${planted}`, `/integrations/catalog?${planted}`]) {
+    for (const path of [`/${planted}`, `${CREATE}/${planted}/x`, `${CREATE}/provider/${planted}`, `/integrations/%00${planted}`, `/integrations/catalog?${planted}`]) {
       await keep(fetch(rest.url + path, { headers: { origin: `https://${planted}` } }));
       await keep(fetch(rest.url + path, { method: "PUT" }));
     }
@@ -148,18 +153,20 @@ describe("a value from outside", () => {
 describe("any request", () => {
   it("gets a complete answer with a documented status, never a failure of REST's own", async () => {
     const word = fc.constantFrom("integrations", "credentials", "provider", "api", "catalog", "sftp", "..", "", "%2e", "%zz", "a b", "\u00e9", "healthz", "*");
-    const header = fc.constantFrom("Content-Type: application/json", "Content-Type: x", "Content-Encoding: gzip", "Authorization: Bearer x", "Authorization:", "X-Flow-Id: \u00e9", "Expect: x", "Origin: null", "Upgrade: h2c");
+    const types = ["Content-Type: application/json", "Content-Type: x", "Content-Encoding: gzip"];
+    const header = fc.constantFrom(...types, "Authorization: Bearer x", "Authorization:", "X-Flow-Id: \u00e9", "Expect: x", "Origin: null", "Upgrade: h2c");
     const body = fc.oneof(fc.json({ maxDepth: 3 }), fc.constantFrom("", "{", good, "\u00ff"));
-    const request = fc.record({ method: fc.constantFrom("GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE"), path: fc.array(word, { maxLength: 5 }), headers: fc.array(header, { maxLength: 4 }), body });
+    const method = fc.constantFrom("GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE");
+    const request = fc.record({ method, path: fc.array(word, { maxLength: 5 }), headers: fc.array(header, { maxLength: 4 }), body });
     for (const rpc of ["listCredentials", "getCredential", "updateCredential", "deleteCredential", "listIntegrations"] as const) {
       rest.script(rpc, () => {
         throw fail("CREDENTIAL_NOT_FOUND");
       });
     }
     await fc.assert(
-      fc.asyncProperty(request, async ({ method, path, headers, body: text }) => {
+      fc.asyncProperty(request, async ({ method: verb, path, headers, body: text }) => {
         const bytes = Buffer.from(text, "latin1");
-        const head = [`${method} /${path.join("/")} HTTP/1.1`, "Host: a", "Connection: close", `Content-Length: ${bytes.length}`, ...headers].join("\r\n");
+        const head = [`${verb} /${path.join("/")} HTTP/1.1`, "Host: a", "Connection: close", `Content-Length: ${bytes.length}`, ...headers].join("\r\n");
         const answer = await rest.raw(Buffer.concat([Buffer.from(`${head}\r\n\r\n`, "latin1"), bytes]));
         expect(answer).toMatch(/^(?:HTTP\/1\.1 100 Continue\r\n\r\n)?HTTP\/1\.1 (?:200|400|404|405|415|422) /);
         expect(answer).toMatch(/\r\nx-request-id: [0-9A-Z]{26}\r\n/);

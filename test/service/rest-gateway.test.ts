@@ -76,8 +76,9 @@ describe.each(OPERATIONS)("%s %s", (method, path, rpc, success) => {
 describe("a request", () => {
   it("reaches the service with its identity, its flow and its run", async () => {
     rest.script("listCredentials", () => ({ credentials: [] }));
-    const { seen } = await ask("GET", "/integrations/credentials", { headers: { authorization: "bEaReR a.b.c", "x-api-key": "saf_1", "x-flow-id": "flow", "x-run-id": "run", cookie: "c=1", "x-rest-faults-bin": "W10" } });
-    expect(seen?.metadata.getMap()).toEqual({ authorization: "bEaReR a.b.c", "x-api-key": "saf_1", "x-flow-id": "flow", "x-run-id": "run", "x-request-id": expect.any(String), "user-agent": expect.any(String) });
+    const forwarded = { authorization: "bEaReR a.b.c", "x-api-key": "saf_1", "x-flow-id": "flow", "x-run-id": "run" };
+    const { seen } = await ask("GET", "/integrations/credentials", { headers: { ...forwarded, cookie: "c=1", "x-rest-faults-bin": "W10" } });
+    expect(seen?.metadata.getMap()).toEqual({ ...forwarded, "x-request-id": expect.any(String), "user-agent": expect.any(String) });
   });
 
   it("with an identity header given twice reaches the service with both values", async () => {
@@ -146,7 +147,8 @@ describe("the secret of a credential", () => {
   it("cannot be reached over REST unless the operator says so", async () => {
     const path = "/flow.credentials.v1.CredentialService/ResolveCredential";
     const override = { "x-http-method-override": "GET", "x-method-override": "GET", "content-type": "application/grpc-web+proto" };
-    for (const [method, target] of [["GET", `/integrations/credentials/${ID}/credentials`], ["GET", `/api/integrations/credentials/${ID}/credentials`], ["POST", path], ["POST", `/api${path}`]] as const) {
+    const route = `/integrations/credentials/${ID}/credentials`;
+    for (const [method, target] of [["GET", route], ["GET", `/api${route}`], ["POST", path], ["POST", `/api${path}`]] as const) {
       const answer = await ask(method, target, { headers: override });
       expect([answer.status, answer.body.error.code]).toEqual([404, "not_found"]);
     }

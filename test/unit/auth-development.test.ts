@@ -1,8 +1,9 @@
-import { execFile } from "node:child_process";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { text } from "node:stream/consumers";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DEFAULT_CLAIMS } from "../../src/auth/claims.ts";
 import { developmentJwtSecret, developmentSecrets, signDevelopmentToken } from "../../src/auth/development.ts";
@@ -36,17 +37,27 @@ describe("development secrets", () => {
     expect(one.masterKeys).not.toBe(other.masterKeys);
   });
 
-  it("are the same for ten processes that start at once, and no draft is left behind", async () => {
+  it("are the same for ten processes that make them at once, and no draft is left behind", async () => {
     const module = new URL("../../src/auth/development.ts", import.meta.url).href;
+    // Ten processes go through the same directories side by side, so that many of these races are close ones.
     const script = `
+      import { existsSync } from "node:fs";
       const { developmentSecrets } = await import(${JSON.stringify(module)});
-      const made = developmentSecrets(process.argv[1]);
-      console.log(JSON.stringify([made.jwtSecret.reveal(), made.masterKeys.reveal()]));`;
-    const run = () => promisify(execFile)(process.execPath, ["--input-type=module", "-e", script, folder]);
-    const printed = await Promise.all(Array.from({ length: 10 }, run));
-    expect(new Set(printed.map(({ stdout }) => stdout)).size).toBe(1);
-    expect(readdirSync(folder).sort()).toEqual(["jwt-secret", "master-keys"]);
-    expect(readFileSync(join(folder, "jwt-secret"), "utf8").trim()).toBe(JSON.parse(printed[0]?.stdout ?? "")[0]);
+      process.stdout.write("waiting\\n");
+      while (!existsSync(process.argv[1] + "/go"));
+      for (let n = 0; n < 40; n++) {
+        const made = developmentSecrets(process.argv[1] + "/" + n);
+        console.log(n, made.jwtSecret.reveal(), made.masterKeys.reveal());
+      }`;
+    const children = Array.from({ length: 10 }, () => spawn(process.execPath, ["--input-type=module", "-e", script, folder], { stdio: ["ignore", "pipe", "inherit"] }));
+    const outputs = children.map(({ stdout }) => text(stdout));
+    await Promise.all(children.map(({ stdout }) => once(stdout, "data")));
+    writeFileSync(join(folder, "go"), "");
+    const printed = await Promise.all(outputs);
+    expect(new Set(printed).size).toBe(1);
+    expect(printed[0]?.trim().split("\n")).toHaveLength(41);
+    for (let n = 0; n < 40; n++) expect(readdirSync(join(folder, String(n))).sort()).toEqual(["jwt-secret", "master-keys"]);
+    expect(printed[0]).toContain(`\n7 ${readFileSync(join(folder, "7", "jwt-secret"), "utf8").trim()} `);
   });
 
   it.each([0o640, 0o604, 0o660, 0o622, 0o644])("are refused where others may read or write them: mode %o", (mode) => {

@@ -2,7 +2,7 @@ import { createHmac, createPublicKey, generateKeyPairSync, type KeyObject, sign 
 import { inspect } from "node:util";
 import { CompactSign, SignJWT } from "jose";
 import { describe, expect, it } from "vitest";
-import { DEFAULT_CLAIMS } from "../../src/auth/claims.ts";
+import { callerOf, DEFAULT_CLAIMS } from "../../src/auth/claims.ts";
 import { createJwtVerifier, type JwtOptions } from "../../src/auth/jwt.ts";
 import { secret } from "../../src/domain/secret.ts";
 
@@ -212,6 +212,10 @@ describe("a public key", () => {
     }
     expect(() => createJwtVerifier({ ...base, secret: secret(pem(rsa.publicKey)) })).toThrow(/^CREDENTIALS_JWT_SECRET is a PEM/);
   });
+});
+
+it("claims that name neither audience stand for nobody, whoever checked them before", () => {
+  for (const aud of ["else", [], undefined, null]) expect(() => callerOf({ ...GOOD, aud }, { tenant: "tenants", operator: undefined }, DEFAULT_CLAIMS)).toThrow("Invalid authentication token");
 });
 
 it("a verifier cannot be made of a short secret, of two keys, of none, or with one audience for both", () => {

@@ -111,7 +111,8 @@ describe("the ways to fail", () => {
     expect(envelope.counters.failed).toEqual({ ...envelopeWith().counters.failed, [kind]: 1 });
     expect(envelope.counters.opened).toBe(0);
     const { reason, message, violations, incident } = failure;
-    expect({ reason, message, violations, incident }).toEqual({ reason: "SECRET_UNREADABLE", message: "The stored secret cannot be opened", violations: [], incident: undefined });
+    const outside = { reason: "SECRET_UNREADABLE", message: "The stored secret cannot be opened", violations: [], incident: undefined };
+    expect({ reason, message, violations, incident }).toEqual(outside);
     expect(inspect(failure, { depth: 9, showHidden: true })).not.toContain("canary");
   });
 
@@ -144,6 +145,13 @@ test("another organization's key row does not serve this one", async () => {
   const sealed = await envelope.seal(place, document);
   source.rows.push({ ...onlyRow(), organizationId: other.organizationId });
   expect((await failureOf(envelope.open(other, sealed))).cause).toMatchObject({ code: "wrapped_key_not_authentic" });
+});
+
+test("a source that answers with another organization's row is not believed", async () => {
+  await envelopeWith().seal(place, document);
+  source.current = async () => onlyRow();
+  const failure = await failureOf(envelopeWith().seal({ ...place, organizationId: randomUUID() }, document));
+  expect(failure.cause).toMatchObject({ code: "wrapped_key_not_authentic" });
 });
 
 test.each<[string, Partial<SecretPlace>]>([

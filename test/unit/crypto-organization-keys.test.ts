@@ -117,6 +117,16 @@ describe("a cached key", () => {
     expect((await keys.version(organization, 1)).version).toBe(1);
   });
 
+  test("does not become the one that seals because an older one opened something", async () => {
+    await cache().current(organization);
+    rotate(2);
+    const keys = cache();
+    expect((await keys.version(organization, 1)).version).toBe(1);
+    expect((await keys.current(organization)).version).toBe(2);
+    expect((await keys.version(organization, 1)).version).toBe(1);
+    expect((await keys.current(organization)).version).toBe(2);
+  });
+
   test("ages from before it was read, not from when the answer came", async () => {
     const slow = new SlowSource();
     await cache(source).current(organization);
@@ -195,19 +205,23 @@ test("a read that an eviction overtook is not cached, and callers after it do no
   await cache().current(organization);
   const slow = new SlowSource(source.rows);
   const keys = cache(slow);
-  const before = keys.current(organization);
-  await new Promise(setImmediate);
+  const ask = async () => {
+    const asked = keys.current(organization);
+    await new Promise(setImmediate);
+    return { asked };
+  };
+  const overtaken = await ask();
   keys.evict(organization);
-  const after = keys.current(organization);
-  await new Promise(setImmediate);
+  slow.letGo();
+  await overtaken.asked;
+  const first = await ask();
   expect(slow.calls.current).toBe(2);
-  slow.letGo();
-  await Promise.all([before, after]);
   keys.evict(organization);
-  const late = keys.current(organization);
-  await new Promise(setImmediate);
+  const second = await ask();
+  expect(slow.calls.current).toBe(3);
   slow.letGo();
-  await late;
+  await Promise.all([first.asked, second.asked]);
+  await keys.current(organization);
   expect(slow.calls.current).toBe(3);
 });
 

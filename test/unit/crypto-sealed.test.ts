@@ -121,6 +121,10 @@ test("a master key id that cannot be one is malformed, whatever else fits", () =
   }
 });
 
+test("a wrapped key has one length, and no key is tried on another", () => {
+  for (const bytes of [wrapped.subarray(0, -1), Buffer.concat([wrapped, Buffer.from([0])])]) expect(kindOf(() => parseWrapped(bytes))).toBe("wrapped_key_malformed");
+});
+
 test("only whole organization keys are wrapped", () => {
   for (const length of [0, 16, 31, 33]) expect(() => wrapKey(key, "k-1", keyPlace, randomBytes(length))).toThrow(TypeError);
 });

@@ -14,7 +14,8 @@ const unreachable: KeyOpeners = {
 const opened: KeyOpeners = { inline: () => "opened", elsewhere: () => Promise.resolve("opened") };
 const refusal = async (key: string): Promise<string> => (await checkPrivateKey(key, "passphrase", unreachable))?.message ?? "accepted";
 
-const armour = (label: string, bytes: Buffer): string => `-----BEGIN ${label}-----\n${bytes.toString("base64").replace(/.{64}/g, "$&\n").trim()}\n-----END ${label}-----\n`;
+const armour = (label: string, bytes: Buffer): string =>
+  [`-----BEGIN ${label}-----`, ...(bytes.toString("base64").match(/.{1,64}/g) ?? []), `-----END ${label}-----`, ""].join("\n");
 const bytesOf = (key: string): Buffer => Buffer.from(key.split("\n").filter((line) => !line.startsWith("-----")).join(""), "base64");
 const u32 = (value: number): Buffer => Buffer.from([value >>> 24, (value >>> 16) & 255, (value >>> 8) & 255, value & 255]);
 
@@ -52,8 +53,11 @@ describe("OpenSSH keys", () => {
     expect(plain.subarray(0, head.length)).toEqual(head);
     const huge = string(Buffer.alloc(8_192, 0xff));
     const small = string(Buffer.alloc(128, 0xff));
-    const build = (published: Buffer, own: Buffer): string =>
-      armour("OPENSSH PRIVATE KEY", Buffer.concat([head, string(Buffer.concat([string("ssh-rsa"), string("\x01\0\x01"), published])), string(Buffer.concat([u32(7), u32(7), string("ssh-rsa"), own]))]));
+    const build = (published: Buffer, own: Buffer): string => {
+      const outer = Buffer.concat([string("ssh-rsa"), string("\x01\0\x01"), published]);
+      const inner = Buffer.concat([u32(7), u32(7), string("ssh-rsa"), own]);
+      return armour("OPENSSH PRIVATE KEY", Buffer.concat([head, string(outer), string(inner)]));
+    };
     expect(await refusal(build(huge, small))).toMatch(/16384 bits/);
     expect(await refusal(build(small, huge))).toMatch(/16384 bits/);
     expect(await checkPrivateKey(build(small, small), "", opened)).toBeNull();
@@ -75,7 +79,8 @@ describe("encrypted PKCS#8 keys", () => {
   const salt = tlv(4, Buffer.alloc(8));
   const cipher = seq(oid("60864801650304012a"), tlv(4, Buffer.alloc(16)));
   const PBES2 = "2a864886f70d01050d";
-  const key = (derivation: Buffer, scheme = PBES2): string => armour("ENCRYPTED PRIVATE KEY", seq(seq(oid(scheme), seq(derivation, cipher)), tlv(4, Buffer.alloc(64))));
+  const key = (derivation: Buffer, scheme = PBES2): string =>
+    armour("ENCRYPTED PRIVATE KEY", seq(seq(oid(scheme), seq(derivation, cipher)), tlv(4, Buffer.alloc(64))));
   const pbkdf2 = (...limits: readonly Buffer[]): Buffer => seq(oid("2a864886f70d01050c"), seq(salt, ...limits));
   const scrypt = (n: number, r: number, p: number): Buffer => seq(oid("2b06010401da47040b"), seq(salt, integer(n), integer(r), integer(p)));
 
@@ -88,26 +93,42 @@ describe("encrypted PKCS#8 keys", () => {
   test("too many iterations of PBKDF2 are refused before any parser runs", async () => {
     for (const iterations of [MAX_PBKDF2_ITERATIONS + 1, 1_000_000_000]) expect(await refusal(key(pbkdf2(integer(iterations))))).toMatch(/too much work/);
     expect(await refusal(key(pbkdf2(tlv(2, Buffer.alloc(32, 0x7f)))))).toMatch(/too much work/);
-    for (const odd of [integer(0), tlv(2, Buffer.from([0xff])), tlv(2, Buffer.alloc(0)), tlv(4, Buffer.from([1]))]) expect(await refusal(key(pbkdf2(odd)))).toMatch(/damaged/);
+    for (const odd of [
+      integer(0), tlv(2, Buffer.from([0xff])), tlv(2, Buffer.alloc(0)), tlv(4, Buffer.from([1])),
+    ]) {
+      expect(await refusal(key(pbkdf2(odd)))).toMatch(/damaged/);
+    }
   });
 
   test("scrypt that takes much memory or time is refused", async () => {
-    for (const [n, r, p] of [[2 ** 20, 8, 1], [2, 2 ** 30, 1], [16_384, 8, 17], [2 ** 31, 2 ** 31, 1]] as const) expect(await refusal(key(scrypt(n, r, p)))).toMatch(/too much work/);
+    for (const [n, r, p] of [
+      [2 ** 20, 8, 1], [2, 2 ** 30, 1], [16_384, 8, 17], [2 ** 31, 2 ** 31, 1],
+    ] as const) {
+      expect(await refusal(key(scrypt(n, r, p)))).toMatch(/too much work/);
+    }
   });
 
   test("old schemes, unknown derivations, nested PKCS#12 and indefinite lengths are refused", async () => {
     expect(await refusal(key(pbkdf2(integer(1)), "2a864886f70d010503"))).toMatch(/not supported/);
     expect(await refusal(key(seq(oid("2a03"), seq(salt, integer(1)))))).toMatch(/not supported/);
     const pkcs12 = seq(integer(3), seq(oid("2a864886f70d010701"), tlv(0xa0, tlv(4, Buffer.alloc(32)))));
-    for (const label of ["ENCRYPTED PRIVATE KEY", "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"]) expect(await refusal(armour(label, pkcs12))).not.toBe("accepted");
-    expect(await refusal(armour("ENCRYPTED PRIVATE KEY", Buffer.concat([Buffer.from([0x30, 0x80]), encryptedDer.subarray(4), Buffer.alloc(2)])))).toMatch(/damaged/);
-    for (let length = 0; length < encryptedDer.length; length += 7) expect(await refusal(armour("ENCRYPTED PRIVATE KEY", encryptedDer.subarray(0, length)))).not.toBe("accepted");
+    for (const label of [
+      "ENCRYPTED PRIVATE KEY", "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY",
+    ]) {
+      expect(await refusal(armour(label, pkcs12))).not.toBe("accepted");
+    }
+    const indefinite = Buffer.concat([Buffer.from([0x30, 0x80]), encryptedDer.subarray(4), Buffer.alloc(2)]);
+    expect(await refusal(armour("ENCRYPTED PRIVATE KEY", indefinite))).toMatch(/damaged/);
+    for (let length = 0; length < encryptedDer.length; length += 7) {
+      expect(await refusal(armour("ENCRYPTED PRIVATE KEY", encryptedDer.subarray(0, length)))).not.toBe("accepted");
+    }
   });
 
   test("an RSA modulus of 65,536 bits is refused in PKCS#1 and in PKCS#8", async () => {
     const bomb = seq(tlv(2, Buffer.from([0])), tlv(2, Buffer.concat([Buffer.from([0]), Buffer.alloc(8_192, 0xff)])), integer(65_537));
     expect(await refusal(armour("RSA PRIVATE KEY", bomb))).toMatch(/16384 bits/);
-    expect(await refusal(armour("PRIVATE KEY", seq(tlv(2, Buffer.from([0])), seq(oid("2a864886f70d010101"), Buffer.from([5, 0])), tlv(4, bomb))))).toMatch(/16384 bits/);
+    const wrapped = seq(tlv(2, Buffer.from([0])), seq(oid("2a864886f70d010101"), Buffer.from([5, 0])), tlv(4, bomb));
+    expect(await refusal(armour("PRIVATE KEY", wrapped))).toMatch(/16384 bits/);
   });
 
   test("a curve that is written out instead of named is refused", async () => {
@@ -118,14 +139,18 @@ describe("encrypted PKCS#8 keys", () => {
 
 describe("size and nonsense", () => {
   test("a megabyte of PEM is refused by its length", async () => {
-    for (const text of [armour("RSA PRIVATE KEY", Buffer.alloc(1_000_000, 1)), `-----BEGIN RSA PRIVATE KEY-----\n${"a: b\n".repeat(200_000)}`, "-----BEGIN ".repeat(100_000)]) {
+    for (const text of [
+      armour("RSA PRIVATE KEY", Buffer.alloc(1_000_000, 1)), `-----BEGIN RSA PRIVATE KEY-----\n${"a: b\n".repeat(200_000)}`,
+      "-----BEGIN ".repeat(100_000),
+    ]) {
       expect(await refusal(text)).toMatch(/longer than 16384/);
     }
   });
 
   test("headers that would make a parser backtrack are refused as text", async () => {
     expect(await refusal(`-----BEGIN RSA PRIVATE KEY-----\n${"a: b\n".repeat(3_000)}x\n-----END RSA PRIVATE KEY-----`)).toMatch(/base64/);
-    expect(await refusal(`-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: IDEA-CBC,${"0".repeat(16)}\n\nAAAA\n-----END RSA PRIVATE KEY-----`)).toMatch(/not supported/);
+    const idea = `Proc-Type: 4,ENCRYPTED\nDEK-Info: IDEA-CBC,${"0".repeat(16)}\n\nAAAA`;
+    expect(await refusal(`-----BEGIN RSA PRIVATE KEY-----\n${idea}\n-----END RSA PRIVATE KEY-----`)).toMatch(/not supported/);
     expect(await refusal("-----BEGIN PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: x\n\nAAAA\n-----END PRIVATE KEY-----")).toMatch(/headers/);
   });
 

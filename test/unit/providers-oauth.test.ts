@@ -59,7 +59,10 @@ describe("tokens", () => {
     const { document } = await accept("microsoft", "oauth2", given, NOW);
     const expiresAt = new Date("2031-02-03T03:05:06Z");
     expect(expose("microsoft", "oauth2", document)).toEqual({
-      secret: { $case: "oauthToken", value: { accessToken: "t", tokenType: "Bearer", expiresAt, scopes: ["a", "b", "c"], tenantId: "contoso.com", siteUrl: "" } },
+      secret: {
+        $case: "oauthToken",
+        value: { accessToken: "t", tokenType: "Bearer", expiresAt, scopes: ["a", "b", "c"], tenantId: "contoso.com", siteUrl: "" },
+      },
       extra: {},
       expiresAt,
     });
@@ -92,7 +95,10 @@ describe("when a token ends", () => {
     expect(tokenExpiresAt).toEqual(new Date("2030-01-02T00:00:00.500Z"));
   });
 
-  test.each(["2030-02-30T00:00:00Z", "2030-13-01T00:00:00Z", "2030-01-01", "2030-01-01T00:00:00", "2030-01-01T25:00:00Z", "1893456000", "1969-12-31T23:59:59Z", "", 1893456000])(
+  test.each([
+    "2030-02-30T00:00:00Z", "2030-13-01T00:00:00Z", "2030-01-01", "2030-01-01T00:00:00", "2030-01-01T25:00:00Z", "1893456000",
+    "1969-12-31T23:59:59Z", "", 1893456000,
+  ])(
     "expires_at %j is refused",
     async (expires_at) => expect(await keys("google", { access_token: "t", expires_at })).toEqual(["expires_at"]),
   );
@@ -139,14 +145,20 @@ describe("Microsoft and SharePoint", () => {
     expect(await keys("microsoft", { access_token: "t", tenant_id })).toEqual([]);
   });
 
-  test.each(["../x", "a@b", "common#", "common?", "https://evil.example/common", "evil.example/common", "{2f6b1a52-7a2b-4a0a-9d0c-0f4f1c6c3e1d}", "a..b", ".", "", "a b", "192.0.2.1", "-a.com", "a%2fb", "ä.com", "common\n"])(
+  test.each([
+    "../x", "a@b", "common#", "common?", "https://evil.example/common", "evil.example/common", "{2f6b1a52-7a2b-4a0a-9d0c-0f4f1c6c3e1d}",
+    "a..b", ".", "", "a b", "192.0.2.1", "-a.com", "a%2fb", "ä.com", "common\n",
+  ])(
     "tenant %j is refused",
     async (tenant_id) => {
       for (const provider of ["microsoft", "sharepoint"] as const) expect(await keys(provider, { access_token: "t", tenant_id })).toEqual(["tenant_id"]);
     },
   );
 
-  test.each(["https://contoso.sharepoint.com", "https://Contoso-my.SharePoint.com/sites/Büro", "https://a.sharepoint.us/", "https://a.sharepoint-mil.us", "https://a.sharepoint.cn", "https://a.sharepoint.de"])(
+  test.each([
+    "https://contoso.sharepoint.com", "https://Contoso-my.SharePoint.com/sites/Büro", "https://a.sharepoint.us/",
+    "https://a.sharepoint-mil.us", "https://a.sharepoint.cn", "https://a.sharepoint.de",
+  ])(
     "site %s is taken and handed out",
     async (site_url) => {
       const { document } = await accept("sharepoint", "sharepoint_oauth", { access_token: "t", site_url }, NOW);

@@ -1,7 +1,14 @@
 import { type ServiceError, status } from "@grpc/grpc-js";
 import { fromBinary } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
-import { CreateCredentialResponse, DeleteCredentialResponse, GetCredentialResponse, ListCredentialsResponse, ListIntegrationsResponse, ResolveCredentialResponse } from "../../gen/flow/credentials/v1/credential_service.ts";
+import {
+  CreateCredentialResponse,
+  DeleteCredentialResponse,
+  GetCredentialResponse,
+  ListCredentialsResponse,
+  ListIntegrationsResponse,
+  ResolveCredentialResponse,
+} from "../../gen/flow/credentials/v1/credential_service.ts";
 import { CredentialStatus, CredentialType, Provider } from "../../gen/flow/credentials/v1/resources.ts";
 import { fail, type Reason, REASONS } from "../../src/domain/errors.ts";
 import { toStatus } from "../../src/grpc/status.ts";
@@ -30,7 +37,15 @@ const credential = {
   userId: undefined,
   googleEmail: undefined,
 };
-const shown = { id: credential.id, created_at: "2025-01-23T15:30:00.123Z", updated_at: "2025-01-23T15:30:00.000Z", modified_by: "system", provider: "aws_ses", user_id: null, google_email: null };
+const shown = {
+  id: credential.id,
+  created_at: "2025-01-23T15:30:00.123Z",
+  updated_at: "2025-01-23T15:30:00.000Z",
+  modified_by: "system",
+  provider: "aws_ses",
+  user_id: null,
+  google_email: null,
+};
 
 describe("a response", () => {
   it("to a create is 201 with the documented keys, nulls among them, and a Location below the path that was asked for", () => {
@@ -46,8 +61,10 @@ describe("a response", () => {
   });
 
   it("to a get adds what only that shows", () => {
-    const detail = { ...credential, userId: "u", credentialType: CredentialType.CREDENTIAL_TYPE_OAUTH2, status: CredentialStatus.CREDENTIAL_STATUS_REAUTH_REQUIRED, etag: "7", tokenExpiresAt: new Date(0) };
-    const extra = { user_id: "u", credential_type: "oauth2", status: "reauth_required", status_reason: null, token_expires_at: "1970-01-01T00:00:00.000Z", name: null, etag: "7" };
+    const [credentialType, status] = [CredentialType.CREDENTIAL_TYPE_OAUTH2, CredentialStatus.CREDENTIAL_STATUS_REAUTH_REQUIRED];
+    const detail = { ...credential, userId: "u", credentialType, status, etag: "7", tokenExpiresAt: new Date(0) };
+    const times = { token_expires_at: "1970-01-01T00:00:00.000Z" };
+    const extra = { user_id: "u", credential_type: "oauth2", status: "reauth_required", status_reason: null, name: null, etag: "7", ...times };
     expect(present("GET", ONE, GetCredentialResponse, GetCredentialResponse.create({ credential: detail })).body).toEqual({ ...shown, ...extra });
   });
 
@@ -73,11 +90,14 @@ describe("a response", () => {
   it("with a secret is the flat shape, empty fields left out, beside the extra keys, which never replace a field", () => {
     const value = { host: "h", port: 22, username: "u", password: "p", hostKeyFingerprint: "" };
     const extra = { note: { a: [1] }, password: "other" };
-    const message = ResolveCredentialResponse.create({ credentialId: "c", provider: Provider.PROVIDER_SFTP, secretVersion: 3n, credentials: { $case: "sftpPassword", value }, extra });
-    expect(present("GET", `${ONE}/credentials`, ResolveCredentialResponse, message).body).toEqual({ host: "h", port: 22, username: "u", password: "p", note: { a: [1] } });
+    const facts = { credentialId: "c", provider: Provider.PROVIDER_SFTP, secretVersion: 3n };
+    const message = ResolveCredentialResponse.create({ ...facts, credentials: { $case: "sftpPassword", value }, extra });
+    const flat = { host: "h", port: 22, username: "u", password: "p", note: { a: [1] } };
+    expect(present("GET", `${ONE}/credentials`, ResolveCredentialResponse, message).body).toEqual(flat);
     const token = { accessToken: "t", tokenType: "Bearer", expiresAt: new Date(1), scopes: ["a", "b"], tenantId: "", siteUrl: "" };
     const oauth = ResolveCredentialResponse.create({ credentials: { $case: "oauthToken", value: token } });
-    expect(present("GET", `${ONE}/credentials`, ResolveCredentialResponse, oauth).body).toEqual({ access_token: "t", token_type: "Bearer", expires_at: "1970-01-01T00:00:00.001Z", scopes: ["a", "b"] });
+    const shape = { access_token: "t", token_type: "Bearer", expires_at: "1970-01-01T00:00:00.001Z", scopes: ["a", "b"] };
+    expect(present("GET", `${ONE}/credentials`, ResolveCredentialResponse, oauth).body).toEqual(shape);
   });
 });
 

@@ -32,13 +32,15 @@ const sized = (bytes: number): SecretDocument => ({ password: "x".repeat(bytes -
 
 type Case = Omit<SecretPlace, "credentialId"> & { readonly name: string; readonly keyVersion: number; readonly document: SecretDocument };
 
+const PASSWORD = { host: "sftp.example.com", username: "ada", password: "correct horse", port: 22 };
+const KEY_FILE = { host: "h", username: "u", private_key_data: "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n" };
 const sftp = { organizationId: ORGANIZATION_A, provider: "sftp", credentialType: "user_password", secretVersion: 1n } as const;
 
 const CASES: readonly Case[] = [
-  { ...sftp, name: "sftp password", keyVersion: 1, document: { host: "sftp.example.com", username: "ada", password: "correct horse", port: 22 } },
-  { ...sftp, name: "the same place and document, sealed again", keyVersion: 1, document: { host: "sftp.example.com", username: "ada", password: "correct horse", port: 22 } },
+  { ...sftp, name: "sftp password", keyVersion: 1, document: PASSWORD },
+  { ...sftp, name: "the same place and document, sealed again", keyVersion: 1, document: PASSWORD },
   { ...sftp, name: "members in another order, second organization key", keyVersion: 2, secretVersion: 2n, document: { port: 22, password: "p", username: "u", host: "h" } },
-  { ...sftp, name: "key file", keyVersion: 2, credentialType: "key_file", document: { host: "h", username: "u", private_key_data: "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n" } },
+  { ...sftp, name: "key file", keyVersion: 2, credentialType: "key_file", document: KEY_FILE },
   { ...sftp, name: "empty document", keyVersion: 1, provider: "google", credentialType: "api_key", document: {} },
   { ...sftp, name: "empty values", keyVersion: 1, provider: "aws_ses", credentialType: "api_key", document: { "": "", a: [], b: {}, c: null, d: false, e: 0 } },
   {
