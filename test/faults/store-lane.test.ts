@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { startEmbedded } from "../../src/store/embedded.ts";
+import { type EmbeddedPostgres, startEmbedded } from "../../src/store/embedded.ts";
 import { migrate } from "../../src/store/migrate.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
 import { create, openTestStore, reasonOf, resolve } from "../support/store.ts";
@@ -84,22 +84,25 @@ describe("when another session holds a lock that the resolve path needs", () => 
 
 test("a store survives that its server is killed and started again", async () => {
   const folder = mkdtempSync("/tmp/flow-restart-");
-  let server = await startEmbedded(folder);
-  await migrate({ url: server.ownerUrl, applicationRole: "credentials_app" });
-  {
-    const folderOf = (url: string) => decodeURIComponent(/host=([^&]+)/.exec(url)?.[1] ?? "");
-    const socketFolder = folderOf(server.applicationUrl);
-    await using store = await openTestStore(server.applicationUrl);
-    const organizationId = randomUUID();
-    const { id } = await create(store, organizationId);
-    process.kill(Number(readFileSync(path.join(server.dataDir, "postmaster.pid"), "utf8").split("\n")[0]), "SIGKILL");
-    await vi.waitFor(async () => expect(await reasonOf(resolve(store, organizationId, id))).toBe("AUDIT_UNAVAILABLE"));
-    await vi.waitFor(async () => expect(await store.ping()).toBe(false));
-    expect(await reasonOf(store.credentials.get(organizationId, id))).toBe("DATABASE_UNAVAILABLE");
-    expect(await reasonOf(create(store, organizationId))).toBe("DATABASE_UNAVAILABLE");
-    server = await startEmbedded(folder, { settings: { unix_socket_directories: `${socketFolder}` } }).catch(() => startEmbedded(folder));
-    expect(folderOf(server.applicationUrl)).not.toBe("");
-  }
+  const socketFolder = ({ applicationUrl }: EmbeddedPostgres) => decodeURIComponent(/host=([^&]+)/.exec(applicationUrl)?.[1] ?? "");
+  const killed = await startEmbedded(folder);
+  await migrate({ url: killed.ownerUrl, applicationRole: "credentials_app" });
+  const store = await openTestStore(killed.applicationUrl);
+  const organizationId = randomUUID();
+  const { id } = await create(store, organizationId);
+
+  process.kill(Number(readFileSync(path.join(killed.dataDir, "postmaster.pid"), "utf8").split("\n")[0]), "SIGKILL");
+  await vi.waitFor(async () => expect(await store.ping()).toBe(false));
+  await vi.waitFor(async () => expect(await reasonOf(resolve(store, organizationId, id))).toBe("AUDIT_UNAVAILABLE"));
+  expect(await reasonOf(store.credentials.get(organizationId, id))).toBe("DATABASE_UNAVAILABLE");
+  expect(await reasonOf(create(store, organizationId))).toBe("DATABASE_UNAVAILABLE");
+
+  const server = await startEmbedded(folder);
+  // The store keeps the address it was given; the server has a new one.
+  symlinkSync(socketFolder(server), socketFolder(killed));
+  await vi.waitFor(async () => expect(await resolve(store, organizationId, id)).toMatchObject({ id }), { timeout: 15_000, interval: 20 });
+  expect(await store.credentials.get(organizationId, id)).toMatchObject({ id });
+  await store.close();
   await server.stop();
-  rmSync(folder, { recursive: true, force: true });
+  for (const at of [folder, socketFolder(killed)]) rmSync(at, { recursive: true, force: true });
 });

@@ -27,7 +27,7 @@ interface AuditRow {
 
 async function trail(organizationId: string): Promise<AuditRow[]> {
   await using superuser = await connect(database.superuserUrl);
-  return rowsOf(superuser, organizationId);
+  return await rowsOf(superuser, organizationId);
 }
 
 async function rowsOf(superuser: Awaited<ReturnType<typeof connect>>, organizationId: string): Promise<AuditRow[]> {

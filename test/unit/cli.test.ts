@@ -149,6 +149,14 @@ describe("flow-credentials", () => {
     expect(stderr).not.toContain(SECRET);
   });
 
+  it("says in one line why the database cannot be migrated, and repeats no password", async () => {
+    const url = "postgresql://someone:s3cret-value@127.0.0.1:1/nothing";
+    const { code, stdout, stderr } = await cli(["migrate"], { CREDENTIALS_DATABASE_URL: url, CREDENTIALS_DATABASE_MIGRATION_URL: url });
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    expect(stderr).toMatch(/^flow-credentials: [^\n]*ECONNREFUSED[^\n]*\n$/);
+    expect(stderr).not.toContain("s3cret-value");
+  });
+
   it("without a command shows the help on standard error and fails", async () => {
     const { code, stdout, stderr } = await cli([]);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });

@@ -18,10 +18,8 @@ const pem = (key: KeyObject, type: "pkcs1" | "pkcs8" | "sec1", cipher?: string):
 const openssh = (cipher?: string): string =>
   utils.generateKeyPairSync("ed25519", cipher === undefined ? {} : { cipher, passphrase: PASSPHRASE, rounds: 1 }).private;
 
-const OPENSSH_CIPHERS = [
-  ...["aes128-ctr", "aes192-ctr", "aes256-ctr", "aes128-cbc", "aes192-cbc", "aes256-cbc"],
-  ...["3des-cbc", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com"],
-];
+const AES = [128, 192, 256].flatMap((bits) => [`aes${bits}-ctr`, `aes${bits}-cbc`]);
+const OPENSSH_CIPHERS = [...AES, "3des-cbc", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com"];
 const plain: readonly (readonly [string, string])[] = [
   ["an RSA key in PKCS#1", pem(rsa.privateKey, "pkcs1")],
   ["an RSA key in PKCS#8", pem(rsa.privateKey, "pkcs8")],
