@@ -1,4 +1,4 @@
-import { developmentSecrets, signDevelopmentToken } from "./auth/development.ts";
+import { developmentJwtSecret, signDevelopmentToken } from "./auth/development.ts";
 import type { Address, Config } from "./config.ts";
 
 /** An address as a URL or a command line takes it. */
@@ -14,7 +14,7 @@ const TOKEN_SECONDS = 86_400;
 /** What to paste first: a `curl` that creates a credential, and a `buf curl` that lists the services. Development only. */
 export async function firstSteps({ settings, secrets }: Config, grpc: Address, rest: Address): Promise<string> {
   const token = await signDevelopmentToken({
-    secret: secrets.jwtSecret ?? developmentSecrets(settings.dataDir).jwtSecret,
+    secret: secrets.jwtSecret ?? developmentJwtSecret(settings.dataDir),
     issuer: settings.jwtIssuer,
     audience: settings.jwtAudience,
     subject: USER,

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
-import { developmentSecrets } from "./auth/development.ts";
+import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
 import { type Address, type Config, ConfigError } from "./config.ts";
 import { Envelope } from "./crypto/envelope.ts";
@@ -47,11 +47,13 @@ interface Keys {
 
 function keysOf({ settings, secrets }: Config): Keys {
   const { jwtSecret, jwtPublicKey, masterKeys } = secrets;
-  const made = settings.profile === "development" && (!masterKeys || (!jwtSecret && !jwtPublicKey)) ? developmentSecrets(settings.dataDir) : undefined;
-  const jwt = jwtSecret ? { secret: jwtSecret } : jwtPublicKey ? { publicKey: jwtPublicKey } : made && { secret: made.jwtSecret };
-  if (masterKeys && settings.primaryKeyId !== undefined && jwt) return { masterKeys, primaryKeyId: settings.primaryKeyId, jwt };
-  if (made && jwt) return { masterKeys: made.masterKeys, primaryKeyId: made.primaryKeyId, jwt };
-  throw new ConfigError("CREDENTIALS_MASTER_KEYS and CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY are required");
+  const production = settings.profile === "production";
+  if (production && !masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
+  if (production && !jwtSecret && !jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY is required in production");
+  const jwt = jwtPublicKey ? { publicKey: jwtPublicKey } : { secret: jwtSecret ?? developmentJwtSecret(settings.dataDir) };
+  if (masterKeys && settings.primaryKeyId !== undefined) return { masterKeys, primaryKeyId: settings.primaryKeyId, jwt };
+  const made = developmentSecrets(settings.dataDir);
+  return { masterKeys: made.masterKeys, primaryKeyId: made.primaryKeyId, jwt };
 }
 
 /** Where the database is: as configured, or the embedded one, started or attached to. */
@@ -111,6 +113,7 @@ function bindUseCases(store: Store, envelope: Envelope, config: Config, log: Log
 async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => Date, resources: AsyncDisposableStack, socketPath: string | undefined) {
   const { settings } = config;
   const keys = keysOf(config);
+  const clock = () => now().getTime();
   const keyring = parseMasterKeys(keys.masterKeys.reveal(), keys.primaryKeyId);
   const jwt = createJwtVerifier({
     ...("secret" in keys.jwt ? { secret: keys.jwt.secret } : { publicKeyPem: keys.jwt.publicKey }),
@@ -119,6 +122,7 @@ async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => 
     operatorAudience: settings.jwtOperatorAudience,
     claims: { organization: settings.jwtClaimOrganization, kind: settings.jwtClaimKind, role: settings.jwtClaimRole },
     clockSkewSeconds: settings.jwtClockSkewSeconds,
+    now: clock,
   });
   const tls = tlsOf(config);
   const database = await databaseOf(config, resources);
@@ -139,7 +143,7 @@ async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => 
   await checkKeys(store.keyRegistry, keyring);
   const envelope = new Envelope({ keyring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: settings.keyCacheSeconds * 1000 });
   metrics.watchSealing(() => envelope.counters);
-  const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds });
+  const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
   const vault = bindUseCases(store, envelope, config, log, now);
   const server = await serveGrpc(
     { authenticator, audit: store.audit, log, metrics, vault },

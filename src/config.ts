@@ -107,8 +107,6 @@ const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/;
 function refuseDevelopment({ settings, secrets }: { settings: Written; secrets: Secrets }): void {
   const serves = settings.roles.includes("grpc");
   if (serves && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_URL is required in production");
-  if (serves && !secrets.masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
-  if (serves && !secrets.jwtSecret && !secrets.jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY is required in production");
   if (settings.tlsCertFile !== undefined) return;
   if (serves && !LOOPBACK.test(settings.grpcListen.host)) throw new ConfigError("CREDENTIALS_GRPC_LISTEN is a public address; production needs CREDENTIALS_TLS_CERT_FILE for it");
   if (settings.roles.includes("rest") && !LOOPBACK.test(settings.restListen.host)) throw new ConfigError("CREDENTIALS_REST_LISTEN is a public address; production needs CREDENTIALS_TLS_CERT_FILE for it");

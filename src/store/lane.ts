@@ -37,6 +37,7 @@ export class Lane {
   #reserve: Client | undefined;
   #refilling: Promise<void> | undefined;
   #state: LaneState = "lost";
+  readonly #closing = new AbortController();
 
   constructor(options: LaneOptions) {
     this.#options = options;
@@ -70,6 +71,7 @@ export class Lane {
   /** Closes both connections after what is in flight on them. */
   async close(): Promise<void> {
     this.#state = "closed";
+    this.#closing.abort();
     const clients = [this.#active, this.#reserve];
     [this.#active, this.#reserve] = [undefined, undefined];
     await Promise.all(clients.map((client) => client?.end().catch(() => {})));
@@ -113,7 +115,7 @@ export class Lane {
         pause = BACKOFF_MS.first;
       } catch {
         if (this.#active === undefined && this.state !== "closed") this.#become("down");
-        await sleep(pause * (0.5 + Math.random() / 2), undefined, { ref: false });
+        await sleep(pause * (0.5 + Math.random() / 2), undefined, { signal: this.#closing.signal }).catch(() => {});
         pause = Math.min(pause * 2, BACKOFF_MS.last);
       }
     }

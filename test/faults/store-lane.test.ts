@@ -85,7 +85,8 @@ describe("when another session holds a lock that the resolve path needs", () => 
 test("a store survives that its server is killed and started again", async () => {
   const folder = mkdtempSync("/tmp/flow-restart-");
   const socketFolder = ({ applicationUrl }: EmbeddedPostgres) => decodeURIComponent(/host=([^&]+)/.exec(applicationUrl)?.[1] ?? "");
-  const killed = await startEmbedded(folder);
+  const settings = { fsync: "off" };
+  const killed = await startEmbedded(folder, { settings });
   await migrate({ url: killed.ownerUrl, applicationRole: "credentials_app" });
   const store = await openTestStore(killed.applicationUrl);
   const organizationId = randomUUID();
@@ -97,7 +98,7 @@ test("a store survives that its server is killed and started again", async () =>
   expect(await reasonOf(store.credentials.get(organizationId, id))).toBe("DATABASE_UNAVAILABLE");
   expect(await reasonOf(create(store, organizationId))).toBe("DATABASE_UNAVAILABLE");
 
-  const server = await startEmbedded(folder);
+  const server = await startEmbedded(folder, { settings });
   // The store keeps the address it was given; the server has a new one.
   symlinkSync(socketFolder(server), socketFolder(killed));
   await vi.waitFor(async () => expect(await resolve(store, organizationId, id)).toMatchObject({ id }), { timeout: 15_000, interval: 20 });

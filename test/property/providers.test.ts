@@ -7,6 +7,8 @@ import { accept, expose, providers } from "../../src/providers/index.ts";
 
 const RUNS = process.env["FLOW_TEST_LONG"] ? 5_000 : 300;
 const NOW = new Date("2030-01-01T00:00:00Z");
+// The short run is the same every time; the long one looks further with each.
+if (!process.env["FLOW_TEST_LONG"]) fc.configureGlobal({ seed: 20_300_101 });
 const CANARY = "c4nary5ecret";
 
 const pairs = Object.values(providers).flatMap(({ provider, types }) => (Object.keys(types) as CredentialTypeName[]).map((type) => ({ provider, type })));
