@@ -1,17 +1,18 @@
-import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
-const setup = fileURLToPath(new URL("./global-setup.ts", import.meta.url));
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+/** `flow-credentials/client` is its source here, not a build of it. */
+const conditions = ["source", "node", "import", "default"];
 
 export default defineConfig({
-  root: fileURLToPath(new URL("..", import.meta.url)),
-  // `flow-credentials/client` is its source here, not a build of it.
-  resolve: { alias: { "flow-credentials/client": fileURLToPath(new URL("../src/client/index.ts", import.meta.url)) } },
+  root: here(".."),
+  resolve: { conditions },
+  ssr: { resolve: { conditions } },
   test: {
     include: ["test/**/*.test.ts"],
-    globalSetup: existsSync(setup) ? [setup] : [],
-    reporters: [["default", { summary: false }], fileURLToPath(new URL("./support/plain-reporter.ts", import.meta.url))],
+    globalSetup: [here("./global-setup.ts")],
+    reporters: [["default", { summary: false }], here("./support/plain-reporter.ts")],
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 30_000,
