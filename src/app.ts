@@ -9,7 +9,6 @@ import { type Address, type Config, ConfigError } from "./config.ts";
 import { Envelope } from "./crypto/envelope.ts";
 import { parseMasterKeys } from "./crypto/keyring.ts";
 import type { Secret } from "./domain/secret.ts";
-import type { UseCases } from "./grpc/deps.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -18,11 +17,8 @@ import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
-import type { Store } from "./store/store.ts";
 import { checkKeys } from "./vault/keys.ts";
-import * as manage from "./vault/manage.ts";
-import { resolveCredential } from "./vault/resolve.ts";
-import * as serviceAccounts from "./vault/service-accounts.ts";
+import { bindUseCases } from "./vault/use-cases.ts";
 
 /** A running service. Disposing stops it: no new calls, calls in flight finish, connections close. */
 export interface App extends AsyncDisposable {
@@ -90,25 +86,6 @@ export async function runMigrations(config: Config): Promise<string[]> {
 
 const caOf = ({ settings }: Config): { caFile?: string } => (settings.databaseCaFile === undefined ? {} : { caFile: settings.databaseCaFile });
 
-/** The use cases, each bound to the part of the house it needs. */
-function bindUseCases(store: Store, envelope: Envelope, config: Config, log: Log, now: () => Date): UseCases {
-  const { limitPerProvider: perProvider, limitPerUser: perUser } = config.settings;
-  const managing: manage.ManageDeps = { store, envelope, limits: { perProvider, perUser }, now };
-  const accounts: serviceAccounts.ServiceAccountDeps = { store, newApiKey };
-  return {
-    createCredential: (grant, input) => manage.createCredential(managing, grant, input),
-    listCredentials: (grant, filter) => manage.listCredentials(managing, grant, filter),
-    getCredential: (grant, id) => manage.getCredential(managing, grant, id),
-    updateCredential: (grant, input) => manage.updateCredential(managing, grant, input),
-    deleteCredential: (grant, input) => manage.deleteCredential(managing, grant, input),
-    resolveCredential: (grant, id) => resolveCredential({ store, envelope, log, now }, grant, id),
-    listIntegrations: (grant) => manage.listIntegrations(grant),
-    createServiceAccount: (grant, input) => serviceAccounts.createServiceAccount(accounts, grant, input),
-    createServiceAccountKey: (grant, input) => serviceAccounts.createServiceAccountKey(accounts, grant, input),
-    etagOf: manage.etagOf,
-  };
-}
-
 /** The gRPC role: database, keys and the vault behind its one door. */
 async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => Date, resources: AsyncDisposableStack, socketPath: string | undefined) {
   const { settings } = config;
@@ -144,7 +121,8 @@ async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => 
   const envelope = new Envelope({ keyring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: settings.keyCacheSeconds * 1000 });
   metrics.watchSealing(() => envelope.counters);
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
-  const vault = bindUseCases(store, envelope, config, log, now);
+  const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
+  const vault = bindUseCases({ store, envelope, limits, newApiKey, log, now });
   const server = await serveGrpc(
     { authenticator, audit: store.audit, log, metrics, vault },
     {

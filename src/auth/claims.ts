@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { Caller, TenantCaller } from "../domain/access.ts";
-import { Uuid } from "../domain/credential.ts";
+import { NIL_UUID, Uuid } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 
 /** Names of the claims that are not registered ones. Dots descend into objects, unless a claim has the whole name. */
@@ -40,10 +40,8 @@ function read(claims: Claims, name: string): unknown {
   return value;
 }
 
-const NIL = "00000000-0000-0000-0000-000000000000";
-
 /** A UUID that can name somebody; the nil UUID names nobody (RFC 9562 section 5.9). */
-const Identity = Uuid.refine((id) => id !== NIL);
+const Identity = Uuid.refine((id) => id !== NIL_UUID);
 const Subject = z.string().regex(/^[\x21-\x7e]{1,255}$/);
 const Role = z.string().min(1).max(255);
 

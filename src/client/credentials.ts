@@ -61,11 +61,19 @@ const ID = /^[\x20-\x7e]{1,128}$/;
 
 /** A client of the service. It connects with the first call, and again whenever the connection is lost. */
 export function createCredentialClient(options: CredentialClientOptions): CredentialClient {
+  let closed = false;
   const channel = new Client(options.target, channelCredentials(options.target, options.tls), CHANNEL);
-  const close = () => channel.close();
+  const close = () => {
+    closed = true;
+    channel.close();
+  };
+  const open = () => {
+    if (closed) throw new CredentialClientError("CANCELLED", "the client is closed");
+    return channel;
+  };
   const client: Record<string | symbol, unknown> = { close, [Symbol.asyncDispose]: async () => close() };
   for (const [name, method] of Object.entries(CredentialServiceService)) {
-    client[name] = (request: never, call: CallOptions = {}) => invoke(channel, method as UnaryMethod, request, options, call);
+    client[name] = (request: never, call: CallOptions = {}) => invoke(open, method as UnaryMethod, request, options, call);
   }
   return client as unknown as CredentialClient;
 }
@@ -87,7 +95,7 @@ interface Attempt {
   readonly signal: AbortSignal | undefined;
 }
 
-async function invoke(channel: Client, method: UnaryMethod, request: unknown, options: CredentialClientOptions, call: CallOptions): Promise<unknown> {
+async function invoke(open: () => Client, method: UnaryMethod, request: unknown, options: CredentialClientOptions, call: CallOptions): Promise<unknown> {
   const deadline = Date.now() + (call.deadlineMs ?? options.deadlineMs ?? DEFAULT_DEADLINE_MS);
   const message = encode(method, request);
   const metadata = await metadataFor(options.token, call, deadline);
@@ -95,7 +103,7 @@ async function invoke(channel: Client, method: UnaryMethod, request: unknown, op
   const retries = mayRepeat ? (options.retries ?? DEFAULT_RETRIES) : 0;
   for (let attempt = 0; ; attempt += 1) {
     try {
-      return redacted(await once(channel, { method, message, metadata, deadline, signal: call.signal }));
+      return redacted(await once(open(), { method, message, metadata, deadline, signal: call.signal }));
     } catch (error) {
       const pause = Math.random() * Math.min(PAUSE_MS.most, PAUSE_MS.first * 2 ** attempt);
       const worthIt = error instanceof CredentialClientError && error.retryable && attempt < retries && Date.now() + pause < deadline;

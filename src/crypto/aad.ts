@@ -1,10 +1,12 @@
+import { NIL_UUID } from "../domain/credential.ts";
+
 const CONTEXT = "flow-credentials/v1";
 const LENGTH_BYTES = 4;
 const MAX_U64 = 0xffff_ffff_ffff_ffffn;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** The UUID that stands where a binding has no credential. */
-export const NO_CREDENTIAL = "00000000-0000-0000-0000-000000000000";
+export const NO_CREDENTIAL = NIL_UUID;
 
 /** What sealed bytes are bound to: they authenticate nowhere else. None of it is confidential. */
 export interface Binding {

@@ -48,5 +48,8 @@ export interface SecretPlace {
   readonly secretVersion: bigint;
 }
 
+/** The nil UUID (RFC 9562 section 5.9): no tenant, user or credential has it. */
+export const NIL_UUID = "00000000-0000-0000-0000-000000000000";
+
 /** A UUID in any case, read as lower case (RFC 9562 section 4). */
 export const Uuid = z.guid().transform((text) => text.toLowerCase());

@@ -2,7 +2,7 @@ import { type Credential, type CredentialDetail, CredentialStatus, CredentialTyp
 import type { ResolveCredentialResponse } from "../../gen/flow/credentials/v1/credential_service.ts";
 import type { ServiceAccount, ServiceAccountKey } from "../../gen/flow/credentials/v1/service_account_service.ts";
 import { CREDENTIAL_STATUSES, CREDENTIAL_TYPES, type CredentialRecord, PROVIDERS } from "../domain/credential.ts";
-import type { CatalogItem, ExposedCredential, ServiceAccountFacts, ServiceAccountKeyFacts } from "./deps.ts";
+import type { CatalogEntry, Exposed, ServiceAccountKeyRow, ServiceAccountRow } from "../vault/use-cases.ts";
 
 /** An enum in its two spellings: the documented word and the number on the wire. */
 export interface EnumTable<W extends string, N extends number = number> {
@@ -58,7 +58,7 @@ export function toCredentialDetail(record: CredentialRecord, etag: string): Cred
 }
 
 /** A secret on its way to an executor. */
-export function toResolved(record: CredentialRecord, exposed: ExposedCredential): ResolveCredentialResponse {
+export function toResolved(record: CredentialRecord, exposed: Exposed): ResolveCredentialResponse {
   return {
     credentialId: record.id,
     provider: providers.number(record.provider),
@@ -71,7 +71,7 @@ export function toResolved(record: CredentialRecord, exposed: ExposedCredential)
 }
 
 /** An integration of the catalog. */
-export function toIntegration(item: CatalogItem): Integration {
+export function toIntegration(item: CatalogEntry): Integration {
   return {
     id: item.id,
     category: item.category,
@@ -86,11 +86,11 @@ export function toIntegration(item: CatalogItem): Integration {
 }
 
 /** A service account. */
-export function toServiceAccount({ id, organizationId, name, createdAt }: ServiceAccountFacts): ServiceAccount {
+export function toServiceAccount({ id, organizationId, name, createdAt }: ServiceAccountRow): ServiceAccount {
   return { id, organizationId, name, createdAt };
 }
 
 /** An API key, without the key itself. */
-export function toServiceAccountKey(key: ServiceAccountKeyFacts): ServiceAccountKey {
+export function toServiceAccountKey(key: Omit<ServiceAccountKeyRow, "tokenHash">): ServiceAccountKey {
   return { id: key.id, serviceAccountId: key.serviceAccountId, tokenPrefix: key.tokenPrefix, createdAt: key.createdAt, expiresAt: key.expiresAt ?? undefined };
 }

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import * as api from "../../gen/flow/credentials/v1/credential_service.ts";
 import { toCredential, toCredentialDetail, toIntegration, toResolved } from "./convert.ts";
-import type { UseCases } from "./deps.ts";
+import type { UseCases } from "../vault/use-cases.ts";
 import * as parse from "./parse.ts";
 import { unary, type UnaryDeps, type UnaryRpc } from "./unary.ts";
 

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { CREDENTIAL_TYPES, PROVIDERS, type ProviderName, type SecretDocument, Uuid } from "../domain/credential.ts";
+import { CREDENTIAL_TYPES, NIL_UUID, PROVIDERS, type ProviderName, type SecretDocument, Uuid } from "../domain/credential.ts";
 import { type CredentialError, fail, type Reason, type Violation } from "../domain/errors.ts";
 import { credentialTypes, type EnumTable, providers } from "./convert.ts";
 
@@ -50,8 +50,12 @@ const STRUCT_FAULTS = {
 /** `credential_id`: a UUID, read as lower case; a path parameter over REST. */
 export const credentialId = z.string().transform((text, ctx): string => uuid(ctx, text, "path"));
 
-/** A required UUID in the body. */
-export const bodyUuid = z.string().transform((text, ctx): string => (text === "" ? missing(ctx) : uuid(ctx, text, "body")));
+/** A required UUID in the body. The nil UUID names nobody; the trail of operators is kept under it. */
+export const bodyUuid = z.string().transform((text, ctx): string => {
+  if (text === "") return missing(ctx);
+  const id = uuid(ctx, text, "body");
+  return id === NIL_UUID ? refuse(ctx, "uuid_parsing", "Input should not be the nil UUID") : id;
+});
 
 /** The required provider of a new credential. */
 export const provider = required(providers, PROVIDERS);

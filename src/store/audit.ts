@@ -24,8 +24,8 @@ export interface EventRow {
 function text(value: string): string;
 function text(value: string | null): string | null;
 function text(value: string | null): string | null {
-  if (value !== null && (value.length > MAX_TEXT || value.includes("\0"))) throw fail("INTERNAL", { cause: new TypeError("a field of an audit event is too long or has a NUL") });
-  return value;
+  if (value === null || (value.length <= MAX_TEXT && !value.includes("\0"))) return value;
+  throw fail("INTERNAL", { cause: new TypeError("a field of an audit event is too long or has a NUL") });
 }
 
 /** Checks an event before it comes near SQL: in a batch, one that PostgreSQL refuses would sink the others. */

@@ -4,7 +4,7 @@ import type { Client } from "pg";
 import { fail } from "../domain/errors.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { isConflict, isConnectionLoss, translate } from "./errors.ts";
-import { contextOf, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
+import { CONTEXT_FOR_KNEX, contextValues, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
 /** How a pool of connections is kept. */
 export interface DatabaseOptions {
@@ -20,8 +20,8 @@ const ATTEMPTS = 3;
 /** Longest pause before the next try, ms; doubled every time. */
 const PAUSE_MS = 20;
 
-/** Longest wait for a free connection, ms. */
-const ACQUIRE_MS = 2_000;
+/** Longest wait for a free connection, ms; who waits longer is told to try again. */
+const ACQUIRE_MS = 5_000;
 
 /** How much longer than the server's own limit the driver waits before it gives a connection up, ms. */
 const GRACE_MS = 1_000;
@@ -50,8 +50,7 @@ export class Database {
     const organizations = organizationId === null ? [] : [known(organizationId)];
     return retrying((error) => isConnectionLoss(error) || isConflict(error), () =>
       this.#knex.transaction(async (trx) => {
-        const { text, values } = contextOf(organizations, this.#session.timeouts);
-        await trx.raw(text.replaceAll(/\$\d/g, "?"), [values[0], values[1], values[2], values[1]] as string[]);
+        await trx.raw(CONTEXT_FOR_KNEX, contextValues(organizations, this.#session.timeouts));
         return await work(trx);
       }),
     );

@@ -46,7 +46,8 @@ export function findPlaces(dataDir: string): Places {
   if (identity.uid === undefined) return { native: hydrated(installed), home: asked, moved: false };
   const mode = fs.statSync(asked).mode & 0o777;
   if ((mode & 0o001) === 0) fs.chmodSync(asked, mode | 0o011);
-  const native = reachable(installed) ? hydrated(installed) : copied(installed);
+  const readable = reachable(installed) && (fs.statSync(path.join(installed, "bin", "postgres")).mode & 0o005) === 0o005;
+  const native = readable ? hydrated(installed) : copied(installed);
   if (reachable(asked)) return { native, home: asked, moved: false };
   return { native, home: movedHome(asked), moved: true };
 }
@@ -126,7 +127,10 @@ function copied(native: string): string {
   if (present) return target;
   const partial = fs.mkdtempSync(`${target}-`);
   fs.cpSync(native, partial, { recursive: true, verbatimSymlinks: true });
-  fs.chmodSync(partial, 0o755);
+  for (const entry of ["", ...(fs.readdirSync(partial, { recursive: true }) as string[])]) {
+    const at = path.join(partial, entry);
+    if (!fs.lstatSync(at).isSymbolicLink()) fs.chmodSync(at, 0o755);
+  }
   hydrated(partial);
   try {
     fs.renameSync(partial, target);

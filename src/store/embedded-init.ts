@@ -14,6 +14,9 @@ const SETUP = [
   "create database flow_credentials owner credentials_owner;",
 ];
 
+/** Settings of the cluster. Unsynchronised: a crash before the rename leaves nothing that counts. */
+const INITDB = ["-U", "postgres", "--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions", "--no-sync"];
+
 /** Whether a process is there, whoever it belongs to. */
 export function isAlive(pid: number): boolean {
   try {
@@ -35,7 +38,7 @@ export async function initialise(places: Places, data: string): Promise<void> {
   fs.mkdirSync(draft, { mode: 0o700 });
   handOver(draft);
   try {
-    await run(places, "initdb", ["-D", draft, "-U", "postgres", "--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions", "--no-sync"]);
+    await run(places, "initdb", ["-D", draft, ...INITDB]);
     await run(places, "postgres", ["--single", "-D", draft, "-j", "postgres"], SETUP.map((sql) => `${sql}\n\n`).join(""));
     fs.renameSync(draft, data);
   } catch (error) {

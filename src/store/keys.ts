@@ -1,5 +1,5 @@
 import { fail } from "../domain/errors.ts";
-import { type Database, known } from "./db.ts";
+import type { Database } from "./db.ts";
 import type { KeyRegistryStore, OrganizationKeyRow, OrganizationKeyStore } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 

@@ -48,8 +48,10 @@ const source: Knex.MigrationSource<Migration> = {
 async function migrateLocked(fields: ConnectionFields, applicationRole: string): Promise<string[]> {
   const knex = knexPackage.knex({ client: "pg", version: "18", connection: () => ({ ...fields }), pool: { min: 0, max: 2 } });
   try {
-    const known = await knex.raw("select to_regclass(?) is not null as migrated, to_regrole(?) is not null as granted", [`public.${MIGRATION_TABLE}`, quoted(applicationRole)]);
-    const [{ migrated, granted }] = known.rows as [{ migrated: boolean; granted: boolean }];
+    const { rows } = await knex.raw("select to_regclass(?) is not null as migrated, to_regrole(?) is not null as granted", [
+      `public.${MIGRATION_TABLE}`, quoted(applicationRole),
+    ]);
+    const [{ migrated, granted }] = rows as [{ migrated: boolean; granted: boolean }];
     if (!granted) throw new StoreSetupError("the application role does not exist; create it first");
     const newer = migrated ? aheadOfCode(await appliedMigrations(knex)) : undefined;
     if (newer !== undefined) throw newer;

@@ -73,7 +73,9 @@ export class Resolver {
   /** See `CredentialStore.resolve`. */
   async resolve(organizationId: string, id: string, event: AuditEvent): Promise<StoredCredential | undefined> {
     const row = eventRow(event);
-    if (row.organization_id !== organizationId || row.credential_id !== known(id)) throw fail("INTERNAL", { cause: new TypeError("the event is of another credential") });
+    if (row.organization_id !== organizationId || row.credential_id !== known(id)) {
+      throw fail("INTERNAL", { cause: new TypeError("the event is of another credential") });
+    }
     if (this.#closing !== undefined) throw fail("SHUTTING_DOWN");
     if (this.#waiting.length >= this.#options.queue) throw fail("OVERLOADED");
     return new Promise((resolve, reject) => {
@@ -104,7 +106,9 @@ export class Resolver {
     if (this.#lane.state === "down" || this.#lane.state === "closed") {
       for (const { reject } of this.#waiting.splice(0)) reject(fail("AUDIT_UNAVAILABLE"));
     }
-    while (this.#waiting.length > 0 && this.#inFlight < IN_FLIGHT && this.#lane.state === "up") void this.#send(this.#waiting.splice(0, this.#options.batch));
+    while (this.#waiting.length > 0 && this.#inFlight < IN_FLIGHT && this.#lane.state === "up") {
+      void this.#send(this.#waiting.splice(0, this.#options.batch));
+    }
     if (this.#waiting.length === 0 && this.#inFlight === 0) this.#closing?.();
   }
 

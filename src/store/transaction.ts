@@ -24,20 +24,25 @@ export interface Session {
 /** A row as the driver gives it. */
 export type Row = Record<string, unknown>;
 
+/** Text of the context statement, with its four parameters written as the caller's driver wants them. */
+const contextText = (parameter: (index: number) => string): string =>
+  `select set_config('app.organizations', ${parameter(1)}, true), set_config('statement_timeout', ${parameter(2)}, true),
+    set_config('lock_timeout', ${parameter(3)}, true), set_config('idle_in_transaction_session_timeout', ${parameter(4)}, true),
+    set_config('enable_seqscan', 'off', true)`;
+
 /**
  * Sets what holds for the rest of the transaction: the organizations that are visible, and the limits on time. Per
  * transaction, because a pooler hands the same server connection to others afterwards. Sequential scans are off: a
  * statement is planned once and kept, perhaps while its table is still empty.
  */
-const CONTEXT: Statement = {
-  name: "context",
-  text: `select set_config('app.organizations', $1, true), set_config('statement_timeout', $2, true), set_config('lock_timeout', $3, true),
-    set_config('idle_in_transaction_session_timeout', $2, true), set_config('enable_seqscan', 'off', true)`,
-};
+const CONTEXT: Statement = { name: "context", text: contextText((index) => `$${index}`) };
 
-/** Text of the context statement with the values it takes, for a query builder's own transaction. */
-export function contextOf(organizations: readonly string[], timeouts: Timeouts): { readonly text: string; readonly values: string[] } {
-  return { text: CONTEXT.text, values: [`{${organizations.join(",")}}`, String(timeouts.statementMs), String(timeouts.lockMs)] };
+/** The same for a query builder, which writes parameters as question marks. */
+export const CONTEXT_FOR_KNEX: string = contextText(() => "?");
+
+/** Values of the context statement. */
+export function contextValues(organizations: readonly string[], { statementMs, lockMs }: Timeouts): string[] {
+  return [`{${organizations.join(",")}}`, String(statementMs), String(lockMs), String(statementMs)];
 }
 
 /**
@@ -45,12 +50,18 @@ export function contextOf(organizations: readonly string[], timeouts: Timeouts):
  * in pipeline mode in one round trip, and the rows are given back when the commit is acknowledged. Where `begin` fails,
  * the context has no effect and the statement sees and writes nothing. Rejects with the driver's error.
  */
-export async function runTransaction(client: Client, session: Session, organizations: readonly string[], statement: Statement, values: readonly unknown[]): Promise<Row[]> {
+export async function runTransaction(
+  client: Client,
+  session: Session,
+  organizations: readonly string[],
+  statement: Statement,
+  values: readonly unknown[],
+): Promise<Row[]> {
   const query = ({ name, text }: Statement, parameters: readonly unknown[]) =>
     client.query<Row>(session.prepared ? { name, text, values: [...parameters] } : { text, values: [...parameters] });
   const [begun, context, result, committed] = await Promise.allSettled([
     client.query("begin"),
-    query(CONTEXT, contextOf(organizations, session.timeouts).values),
+    query(CONTEXT, contextValues(organizations, session.timeouts)),
     query(statement, values),
     client.query("commit"),
   ]);

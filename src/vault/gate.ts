@@ -1,9 +1,10 @@
 import { type Action, ACTIONS, type AuditEvent, type Call, type Caller, type CallerKind, type CallerOf } from "../domain/access.ts";
+import { NIL_UUID } from "../domain/credential.ts";
 import { type CredentialError, fail, type Reason } from "../domain/errors.ts";
 import type { AuditStore } from "../store/store.ts";
 
-/** The organization under which the trail of operators is kept; no tenant has it (RFC 9562 section 5.9). */
-export const OPERATOR_TRAIL = "00000000-0000-0000-0000-000000000000";
+/** The organization under which the trail of operators is kept. */
+export const OPERATOR_TRAIL = NIL_UUID;
 
 const ADMITTED = Symbol("admitted");
 

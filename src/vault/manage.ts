@@ -3,15 +3,18 @@ import type { Envelope } from "../crypto/envelope.ts";
 import type { TenantCaller } from "../domain/access.ts";
 import type { CredentialRecord, CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
+import type { Log } from "../log.ts";
 import { accept, catalog, type CatalogEntry } from "../providers/index.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
+import { withIncident } from "./incident.ts";
 
 /** What the use cases below need. */
 export interface ManageDeps {
   readonly store: Pick<Store, "credentials">;
   readonly envelope: Pick<Envelope, "seal">;
   readonly limits: CredentialLimits;
+  readonly log: Log;
   /** The clock that relative token lifetimes count from. */
   readonly now: () => Date;
 }
@@ -33,6 +36,17 @@ export interface UpdateInput {
   readonly etag: string | null;
 }
 
+/** Which credentials to list; null for every provider. */
+export interface ListFilter {
+  readonly provider: ProviderName | null;
+}
+
+/** Which credential to delete; a null etag is no precondition. */
+export interface DeleteInput {
+  readonly credentialId: string;
+  readonly etag: string | null;
+}
+
 /** How often an update without a precondition starts over because another write came first. */
 const UPDATE_ATTEMPTS = 20;
 
@@ -48,7 +62,8 @@ export async function createCredential(deps: ManageDeps, grant: Grant<"create_cr
   const accepted = await accept(provider, credentialType, input.credentials, deps.now());
   const id = randomUUID();
   const { organizationId } = caller;
-  const sealed = await deps.envelope.seal({ organizationId, credentialId: id, provider, credentialType, secretVersion: 1n }, accepted.document);
+  const place = { organizationId, credentialId: id, provider, credentialType, secretVersion: 1n };
+  const sealed = await withIncident(deps.log, call, place, () => deps.envelope.seal(place, accepted.document));
   call.signal.throwIfAborted();
   return deps.store.credentials.create(
     {
@@ -69,7 +84,7 @@ export async function createCredential(deps: ManageDeps, grant: Grant<"create_cr
 }
 
 /** Active credentials, newest first: a user's own, or the whole organization's for a service account. */
-export function listCredentials(deps: ManageDeps, grant: Grant<"list_credentials">, filter: { readonly provider: ProviderName | null }): Promise<CredentialRecord[]> {
+export function listCredentials(deps: ManageDeps, grant: Grant<"list_credentials">, filter: ListFilter): Promise<CredentialRecord[]> {
   const { caller } = grant;
   return deps.store.credentials.list(caller.organizationId, { userId: caller.kind === "user" ? caller.id : null, provider: filter.provider });
 }
@@ -97,7 +112,8 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
     const { provider } = current;
     const accepted = await accept(provider, credentialType, input.credentials, deps.now());
     const secretVersion = current.secretVersion + 1n;
-    const sealed = await deps.envelope.seal({ organizationId, credentialId, provider, credentialType, secretVersion }, accepted.document);
+    const place = { organizationId, credentialId, provider, credentialType, secretVersion };
+    const sealed = await withIncident(deps.log, call, place, () => deps.envelope.seal(place, accepted.document));
     call.signal.throwIfAborted();
     const written = await deps.store.credentials.replace(
       {
@@ -122,11 +138,7 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
 }
 
 /** Soft-deletes a credential. Throws CREDENTIAL_NOT_FOUND and, where an etag is given and stale, ETAG_MISMATCH. */
-export async function deleteCredential(
-  deps: ManageDeps,
-  grant: Grant<"delete_credential">,
-  input: { readonly credentialId: string; readonly etag: string | null },
-): Promise<void> {
+export async function deleteCredential(deps: ManageDeps, grant: Grant<"delete_credential">, input: DeleteInput): Promise<void> {
   const { caller, call } = grant;
   const { organizationId } = caller;
   const { credentialId: id, etag } = input;

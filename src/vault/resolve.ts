@@ -1,11 +1,12 @@
 import type { Envelope } from "../crypto/envelope.ts";
-import type { CredentialRecord, SecretDocument } from "../domain/credential.ts";
-import { CredentialError, fail } from "../domain/errors.ts";
-import { errorFields, type Log, newRequestId } from "../log.ts";
+import type { CredentialRecord } from "../domain/credential.ts";
+import { fail } from "../domain/errors.ts";
+import type { Log } from "../log.ts";
 import { expose } from "../providers/index.ts";
 import type { Exposed } from "../providers/provider.ts";
-import type { Store, StoredCredential } from "../store/store.ts";
+import type { Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
+import { withIncident } from "./incident.ts";
 
 /** What resolving needs. */
 export interface ResolveDeps {
@@ -34,22 +35,12 @@ export async function resolveCredential(deps: ResolveDeps, grant: Grant<"resolve
   if (!stored) throw fail("CREDENTIAL_NOT_FOUND");
   if (stored.status === "reauth_required" || ended(stored.tokenExpiresAt, deps.now())) throw fail("REAUTHORIZATION_REQUIRED");
   call.signal.throwIfAborted();
-  const document = await open(deps, stored, call.requestId);
-  const exposed = expose(stored.provider, stored.credentialType, document);
+  const { organizationId, provider, credentialType, secretVersion } = stored;
+  const place = { organizationId, credentialId, provider, credentialType, secretVersion };
+  const document = await withIncident(deps.log, call, place, () => deps.envelope.open(place, stored.sealed));
+  const exposed = expose(provider, credentialType, document);
   if (exposed.secret.$case === "oauthToken" && exposed.secret.value.accessToken === "") throw fail("REAUTHORIZATION_REQUIRED");
   return { record: stored, exposed };
 }
 
 const ended = (end: Date | null, now: Date): boolean => end !== null && end <= now;
-
-async function open(deps: ResolveDeps, stored: StoredCredential, requestId: string): Promise<SecretDocument> {
-  const { organizationId, id: credentialId, provider, credentialType, secretVersion } = stored;
-  try {
-    return await deps.envelope.open({ organizationId, credentialId, provider, credentialType, secretVersion }, stored.sealed);
-  } catch (error) {
-    if (!(error instanceof CredentialError) || error.reason !== "SECRET_UNREADABLE") throw error;
-    const incident = newRequestId();
-    deps.log.error({ incident, request_id: requestId, organization_id: organizationId, credential_id: credentialId, ...errorFields(error.cause) }, "a stored secret does not open");
-    throw fail("SECRET_UNREADABLE", { incident, cause: error.cause });
-  }
-}

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { type Secret } from "../domain/secret.ts";
+import type { Secret } from "../domain/secret.ts";
 import type { ServiceAccountKeyRow, ServiceAccountRow, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
 
@@ -16,12 +16,21 @@ export interface ServiceAccountDeps {
   readonly newApiKey: (organizationId: string, serviceAccountId: string) => NewApiKey;
 }
 
+/** A new service account. */
+export interface AccountInput {
+  readonly organizationId: string;
+  readonly name: string;
+}
+
+/** A new key; a null end is none. */
+export interface KeyInput {
+  readonly organizationId: string;
+  readonly serviceAccountId: string;
+  readonly expiresAt: Date | null;
+}
+
 /** Makes a service account in an organization. */
-export function createServiceAccount(
-  deps: ServiceAccountDeps,
-  grant: Grant<"create_service_account">,
-  input: { readonly organizationId: string; readonly name: string },
-): Promise<ServiceAccountRow> {
+export function createServiceAccount(deps: ServiceAccountDeps, grant: Grant<"create_service_account">, input: AccountInput): Promise<ServiceAccountRow> {
   const row = { id: randomUUID(), organizationId: input.organizationId, name: input.name };
   return deps.store.serviceAccounts.create(row, auditEvent(grant.call, grant.action, { organizationId: input.organizationId }));
 }
@@ -30,7 +39,7 @@ export function createServiceAccount(
 export async function createServiceAccountKey(
   deps: ServiceAccountDeps,
   grant: Grant<"create_service_account_key">,
-  input: { readonly organizationId: string; readonly serviceAccountId: string; readonly expiresAt: Date | null },
+  input: KeyInput,
 ): Promise<{ key: ServiceAccountKeyRow; token: Secret<string> }> {
   const { organizationId, serviceAccountId, expiresAt } = input;
   const made = deps.newApiKey(organizationId, serviceAccountId);

@@ -10,7 +10,8 @@ import type { AuditEvent, Caller } from "../../src/domain/access.ts";
 import type { CredentialRecord } from "../../src/domain/credential.ts";
 import { fail } from "../../src/domain/errors.ts";
 import { secret } from "../../src/domain/secret.ts";
-import type { GrpcDeps, UseCases } from "../../src/grpc/deps.ts";
+import type { GrpcDeps } from "../../src/grpc/deps.ts";
+import type { UseCases } from "../../src/vault/use-cases.ts";
 import { type GrpcOptions, serveGrpc } from "../../src/grpc/server.ts";
 import { createLog } from "../../src/log.ts";
 
@@ -101,8 +102,8 @@ export function memoryVault(): UseCases & { readonly rows: Map<string, { record:
     },
     listIntegrations: () => [],
     createServiceAccount: async (_grant, input) => ({ ...input, id: randomUUID(), createdAt: new Date() }),
-    createServiceAccountKey: async (_grant, { serviceAccountId, expiresAt }) => ({
-      key: { id: randomUUID(), serviceAccountId, tokenPrefix: "saf_org_0b7c", createdAt: new Date(), expiresAt },
+    createServiceAccountKey: async (_grant, input) => ({
+      key: { ...input, id: randomUUID(), tokenPrefix: "saf_org_0b7c", tokenHash: Buffer.alloc(32), createdAt: new Date(), revokedAt: null },
       token: secret("saf_org_whole"),
     }),
     etagOf: ({ revision }) => `r${revision}`,

@@ -25,13 +25,13 @@ describe("a client of a server that asks for certificates", () => {
     const port = await new Promise<number>((resolve, reject) => {
       server.bindAsync("127.0.0.1:0", ServerCredentials.createSsl(Buffer.from(ours.cert), pair, true), (error, bound) => (error ? reject(error) : resolve(bound)));
     });
-    target = `127.0.0.1:${port}`;
+    target = `localhost:${port}`;
   });
   afterAll(() => server.forceShutdown());
 
   const list = async (tls: ClientTls | "insecure" | undefined) => {
     await using client = createCredentialClient({ target, token: "saf_planted", retries: 0, deadlineMs: 5_000, ...(tls === undefined ? {} : { tls }) });
-    return client.listCredentials({ provider: 0 });
+    return await client.listCredentials({ provider: 0 });
   };
 
   test("is answered when it trusts the server and shows its certificate", async () => {

@@ -142,6 +142,18 @@ describe("the typed client", () => {
     await expect(failing.getCredential({ credentialId: "x" }, { signal: between.signal })).rejects.toMatchObject({ code: "CANCELLED" });
   });
 
+  test("says that it is closed, and closes with its scope", async () => {
+    const client = await pair(() => ({ credentials: [] }));
+    const { target } = client;
+    const late = async () => {
+      await using scoped = createCredentialClient({ target, token: "t" });
+      return { scoped, answer: await scoped.listCredentials({ provider: 0 }) };
+    };
+    const { scoped, answer } = await late();
+    expect(answer).toEqual({ credentials: [] });
+    await expect(scoped.listCredentials({ provider: 0 })).rejects.toMatchObject({ name: "CredentialClientError", code: "CANCELLED" });
+  });
+
   test("never repeats a token or a value in an error", async () => {
     const client = await pair(() => ({}), { token: "planted\nsecret" });
     const refused = await client.getCredential({ credentialId: "x" }).catch((error: unknown) => error);

@@ -1,0 +1,20 @@
+import type { Call } from "../domain/access.ts";
+import type { SecretPlace } from "../domain/credential.ts";
+import { CredentialError, fail } from "../domain/errors.ts";
+import { errorFields, type Log, newRequestId } from "../log.ts";
+
+/**
+ * Runs a piece of work that seals or opens. Where something stored does not open, the caller gets an opaque incident id,
+ * and the log says under that id what was wrong and where.
+ */
+export async function withIncident<T>(log: Log, call: Call, place: SecretPlace, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof CredentialError) || error.reason !== "SECRET_UNREADABLE") throw error;
+    const incident = newRequestId();
+    const { organizationId: organization_id, credentialId: credential_id } = place;
+    log.error({ incident, request_id: call.requestId, organization_id, credential_id, ...errorFields(error.cause) }, "a stored secret or its key does not open");
+    throw fail("SECRET_UNREADABLE", { incident, cause: error.cause });
+  }
+}

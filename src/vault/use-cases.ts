@@ -1,0 +1,53 @@
+import type { Envelope } from "../crypto/envelope.ts";
+import type { CredentialRecord } from "../domain/credential.ts";
+import type { Log } from "../log.ts";
+import type { CredentialLimits, Store } from "../store/store.ts";
+import type { Grant } from "./gate.ts";
+import * as manage from "./manage.ts";
+import { resolveCredential, type Resolved } from "./resolve.ts";
+import * as accounts from "./service-accounts.ts";
+
+export type { CatalogEntry } from "../providers/index.ts";
+export type { Exposed } from "../providers/provider.ts";
+export type { AuditStore, ServiceAccountKeyRow, ServiceAccountRow } from "../store/store.ts";
+
+/** What the use cases stand on. */
+export interface VaultDeps {
+  readonly store: Store;
+  readonly envelope: Envelope;
+  readonly limits: CredentialLimits;
+  readonly newApiKey: accounts.ServiceAccountDeps["newApiKey"];
+  readonly log: Log;
+  readonly now: () => Date;
+}
+
+/** What the service does, each behind the grant of its own action. All of them throw `CredentialError`. */
+export interface UseCases {
+  createCredential(grant: Grant<"create_credential">, input: manage.CreateInput): Promise<CredentialRecord>;
+  listCredentials(grant: Grant<"list_credentials">, filter: manage.ListFilter): Promise<CredentialRecord[]>;
+  getCredential(grant: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord>;
+  updateCredential(grant: Grant<"update_credential">, input: manage.UpdateInput): Promise<CredentialRecord>;
+  deleteCredential(grant: Grant<"delete_credential">, input: manage.DeleteInput): Promise<void>;
+  resolveCredential(grant: Grant<"resolve_credential">, credentialId: string): Promise<Resolved>;
+  listIntegrations(grant: Grant<"list_integrations">): ReturnType<typeof manage.listIntegrations>;
+  createServiceAccount(grant: Grant<"create_service_account">, input: accounts.AccountInput): ReturnType<typeof accounts.createServiceAccount>;
+  createServiceAccountKey(grant: Grant<"create_service_account_key">, input: accounts.KeyInput): ReturnType<typeof accounts.createServiceAccountKey>;
+  /** The entity tag of a credential. */
+  etagOf(record: CredentialRecord): string;
+}
+
+/** The use cases, bound to what they stand on. */
+export function bindUseCases(deps: VaultDeps): UseCases {
+  return {
+    createCredential: (grant, input) => manage.createCredential(deps, grant, input),
+    listCredentials: (grant, filter) => manage.listCredentials(deps, grant, filter),
+    getCredential: (grant, id) => manage.getCredential(deps, grant, id),
+    updateCredential: (grant, input) => manage.updateCredential(deps, grant, input),
+    deleteCredential: (grant, input) => manage.deleteCredential(deps, grant, input),
+    resolveCredential: (grant, id) => resolveCredential(deps, grant, id),
+    listIntegrations: (grant) => manage.listIntegrations(grant),
+    createServiceAccount: (grant, input) => accounts.createServiceAccount(deps, grant, input),
+    createServiceAccountKey: (grant, input) => accounts.createServiceAccountKey(deps, grant, input),
+    etagOf: manage.etagOf,
+  };
+}
