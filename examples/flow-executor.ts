@@ -12,7 +12,7 @@ import { createReadStream, createWriteStream, readFileSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 import { parseArgs } from "node:util";
-import { type CallOptions, createCredentialClient, CredentialClientError, type SftpKey, type SftpPassword } from "flow-credentials/client";
+import { type CallOptions, createCredentialClient, CredentialClientError, type SftpKey, type SftpPassword, sshPrivateKey } from "flow-credentials/client";
 import ssh2 from "ssh2";
 
 /** What went wrong, in a sentence that may be printed. */
@@ -73,10 +73,7 @@ function connect({ $case, value }: Login): Promise<ssh2.Client> {
     refused = pinned === "" ? "no host key is pinned; pin the fingerprint above, or give --accept-unpinned" : `the host key is ${seen}, and the credential pins ${pinned}`;
     return false;
   };
-  const login =
-    $case === "sftpPassword"
-      ? { password: value.password }
-      : { privateKey: value.privateKeyData, ...(value.privateKeyPassphrase === "" ? {} : { passphrase: value.privateKeyPassphrase }) };
+  const login = $case === "sftpPassword" ? { password: value.password } : sshPrivateKey(value);
   return new Promise((resolve, reject) => {
     const client = new ssh2.Client();
     client.once("ready", () => resolve(client));

@@ -2,8 +2,8 @@ import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
-/** `flow-credentials/client` is its source here, not a build of it. */
-const conditions = ["source", "node", "import", "default"];
+/** `flow-credentials/client` is its source here, not a build of it. Node gets these too, and adds `import` or `require` itself. */
+const conditions = ["source"];
 
 export default defineConfig({
   root: here(".."),

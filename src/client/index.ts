@@ -1,6 +1,7 @@
 /** The typed client of flow-credentials: what a flow executor imports as `flow-credentials/client`. */
 export { type CallOptions, createCredentialClient, type CredentialClient, type CredentialClientOptions } from "./credentials.ts";
 export { CredentialClientError, type FieldViolation, type StatusName } from "./error.ts";
+export { sshPrivateKey, type SshPrivateKey } from "./ssh-key.ts";
 export type { ClientTls } from "./channel.ts";
 export type {
   CreateCredentialRequest,

@@ -14,8 +14,8 @@ const SETUP = [
   "create database flow_credentials owner credentials_owner;",
 ];
 
-/** Settings of the cluster. Unsynchronised: a crash before the rename leaves nothing that counts. */
-const INITDB = ["-U", "postgres", "--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions", "--no-sync"];
+/** Settings of the cluster: only the socket, whose folder is closed, lets anyone in. */
+const INITDB = ["-U", "postgres", "--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"];
 
 /** Whether a process is there, whoever it belongs to. */
 export function isAlive(pid: number): boolean {
@@ -30,15 +30,16 @@ export function isAlive(pid: number): boolean {
 /**
  * Creates the data folder, unless it is there. It is made under another name and appears complete, by a rename: of two
  * processes that do this at once one wins and the other throws its own away, and a killed one leaves nothing half done.
+ * Where it need not be durable it is not waited for the disk.
  */
-export async function initialise(places: Places, data: string): Promise<void> {
+export async function initialise(places: Places, data: string, durable: boolean): Promise<void> {
   if (fs.existsSync(data)) return;
   removeAbandoned(places.home);
   const draft = path.join(places.home, `postgres-draft-${process.pid}-${Date.now().toString(36)}`);
   fs.mkdirSync(draft, { mode: 0o700 });
   handOver(draft);
   try {
-    await run(places, "initdb", ["-D", draft, ...INITDB]);
+    await run(places, "initdb", ["-D", draft, ...INITDB, ...(durable ? [] : ["--no-sync"])]);
     await run(places, "postgres", ["--single", "-D", draft, "-j", "postgres"], SETUP.map((sql) => `${sql}\n\n`).join(""));
     fs.renameSync(draft, data);
   } catch (error) {
@@ -60,8 +61,9 @@ function run(places: Places, program: string, args: readonly string[], input = "
     const child = spawn(path.join(places.native, "bin", program), args, { cwd: "/", env: SERVER_ENV, stdio: ["pipe", "ignore", "pipe"], ...identity });
     let said = "";
     child.stderr.on("data", (chunk: Buffer) => (said = (said + chunk.toString()).slice(-1_000)));
-    child.on("error", (error: NodeJS.ErrnoException) => reject(new StoreSetupError(`${program} of the embedded PostgreSQL could not be started (${error.code})`)));
-    child.on("close", (code) => (code === 0 ? resolve() : reject(new StoreSetupError(`${program} of the embedded PostgreSQL failed: ${said.trim()}`))));
+    const failed = (what: string) => reject(new StoreSetupError(`${program} of the embedded PostgreSQL ${what}`));
+    child.on("error", (error: NodeJS.ErrnoException) => failed(`could not be started (${error.code})`));
+    child.on("close", (code) => (code === 0 ? resolve() : failed(`failed: ${said.trim()}`)));
     child.stdin.on("error", () => {});
     child.stdin.end(input);
   });

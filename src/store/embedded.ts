@@ -68,7 +68,7 @@ export async function startEmbedded(dataDir: string, options: EmbeddedOptions = 
   const places = findPlaces(dataDir);
   const data = path.join(places.home, "postgres");
   const deadline = Date.now() + (options.timeoutMs ?? 30_000);
-  await initialise(places, data);
+  await initialise(places, data, options.settings?.["fsync"] !== "off");
   while (Date.now() < deadline) {
     const running = readLockFile(data);
     if (running === undefined) {

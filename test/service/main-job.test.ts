@@ -1,10 +1,11 @@
 import { execFile } from "node:child_process";
-import { randomUUID } from "node:crypto";
+import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import ssh2 from "ssh2";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createCredentialClient } from "../../src/client/index.ts";
+import { createCredentialClient, sshPrivateKey } from "../../src/client/index.ts";
 import { rest, startFresh, temporaryFolder, token } from "../support/service.ts";
 import { generateKey, sshdAvailable, startSshd, type Sshd } from "../support/sshd.ts";
 
@@ -59,6 +60,18 @@ describe.skipIf(!available)("a flow executor downloads a CSV from an OpenSSH ser
     const secret = { private_key_data: key.privateKey, ...(passphrase === undefined ? {} : { private_key_passphrase: passphrase }) };
     const output = join(folder.path, "report.csv");
     await download(await store("key_file", secret), machine, output);
+    expect(readFileSync(output, "utf8")).toBe(CSV);
+  });
+
+  test("with an Ed25519 key in PKCS#8, which the SSH library itself does not read", async () => {
+    using folder = temporaryFolder();
+    const { privateKey } = generateKeyPairSync("ed25519");
+    const privateKeyData = privateKey.export({ format: "pem", type: "pkcs8" }).toString();
+    const readable = ssh2.utils.parseKey(sshPrivateKey({ privateKeyData, privateKeyPassphrase: "" }).privateKey);
+    if (readable instanceof Error) throw readable;
+    await sshd.addAuthorizedKey(`ssh-ed25519 ${readable.getPublicSSH().toString("base64")}`);
+    const output = join(folder.path, "report.csv");
+    await download(await store("key_file", { private_key_data: privateKeyData }), machine, output);
     expect(readFileSync(output, "utf8")).toBe(CSV);
   });
 
