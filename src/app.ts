@@ -53,11 +53,12 @@ function keysOf({ settings, secrets }: Config): Keys {
 }
 
 /** Where the database is: as configured, or the embedded one, started or attached to. */
-async function databaseOf({ settings, secrets }: Config, resources: AsyncDisposableStack): Promise<{ url: string; ownerUrl: string | undefined }> {
+async function databaseOf({ settings, secrets }: Config, log: Log, resources: AsyncDisposableStack): Promise<{ url: string; ownerUrl: string | undefined }> {
   if (secrets.databaseUrl) return { url: secrets.databaseUrl.reveal(), ownerUrl: secrets.databaseMigrationUrl?.reveal() };
   if (settings.profile === "production") throw new ConfigError("CREDENTIALS_DATABASE_URL is required in production");
   const embedded = await startEmbedded(settings.dataDir);
   resources.defer(() => embedded.stop());
+  if (embedded.moved) log.warn({ path: embedded.dataDir }, "the data directory is closed to the user that PostgreSQL runs as; the database lives here");
   return { url: embedded.applicationUrl, ownerUrl: embedded.ownerUrl };
 }
 
@@ -79,7 +80,7 @@ function tlsOf({ settings: { tlsCertFile, tlsKeyFile, tlsClientCaFile } }: Confi
 /** Applies every migration that the database lacks; gives their names. */
 export async function runMigrations(config: Config): Promise<string[]> {
   await using resources = new AsyncDisposableStack();
-  const { url, ownerUrl } = await databaseOf(config, resources);
+  const { url, ownerUrl } = await databaseOf(config, createLog(config.settings.logLevel), resources);
   if (ownerUrl === undefined) throw new ConfigError("CREDENTIALS_DATABASE_MIGRATION_URL is required to migrate");
   return migrate({ url: ownerUrl, ...caOf(config), applicationRole: parseDatabaseUrl(url).user });
 }
@@ -102,7 +103,7 @@ async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => 
     now: clock,
   });
   const tls = tlsOf(config);
-  const database = await databaseOf(config, resources);
+  const database = await databaseOf(config, log, resources);
   if (database.ownerUrl !== undefined) {
     for (const migration of await migrate({ url: database.ownerUrl, ...caOf(config), applicationRole: parseDatabaseUrl(database.url).user })) log.info({ migration }, "migrated");
   }

@@ -82,6 +82,8 @@ describe("the checks themselves", () => {
     ["src/vault/x.ts", "await db.raw(`\n  select * from credentials`);"],
     ["src/vault/x.ts", 'db.raw("insert into audit values (1)")'],
     ["src/providers/x.ts", 'await fetch("https://example.com");'],
+    ["src/providers/x.ts", "const go = (url: string) => globalThis.fetch(url);"],
+    ["src/providers/x.ts", "const answers = urls.map((url) =>\n  fetch(url));"],
     ["src/grpc/x.ts", "const grant = {} as Grant;"],
     ["src/grpc/x.ts", "const grant = {} as unknown as Grant<'x'>;"],
     ["src/rest/x.ts", `/* oxlint-${"disable"} */ // @ts-${"ignore"}\nconst a = 1; /* @ts-${"nocheck"} */`],
@@ -93,6 +95,8 @@ describe("the checks themselves", () => {
   test("let words be where they belong, and in comments", () => {
     expect(wordFaults(source("src/store/x.ts", "db.raw(`select id from credentials`)"))).toEqual([]);
     expect(wordFaults(source("src/vault/x.ts", "/** Never `console.log` or process.env. */\nconst a = 1; // fetch(url)\n"))).toEqual([]);
+    expect(wordFaults(source("src/domain/x.ts", "export interface Guarded {\n  fetch(request: Request): Promise<Response>;\n}"))).toEqual([]);
+    expect(arrowFaults(source("src/egress/x.ts", 'import { connect } from "node:net";\nimport { Resolver } from "node:dns/promises";'))).toEqual([]);
     expect(arrowFaults(source("src/grpc/x.ts", 'import type { Config } from "../config.ts";\nimport { errorFields } from "../log.ts";\nimport { isIPv6 } from "node:net";'))).toEqual([]);
   });
 

@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import type { CheckIo, CheckOptions, CheckResult } from "../domain/check.ts";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 
 /** The secret of a credential in the shape an executor receives; the cases are those of `ResolveCredentialResponse`. */
@@ -40,6 +41,8 @@ export interface CredentialShape {
   accept(document: SecretDocument, now: Date): Promise<Accepted>;
   /** What an executor receives of a document that `accept` gave. */
   expose(document: SecretDocument): Exposed;
+  /** Tries a document that `accept` gave against the real system; absent where there is nothing to try. Never throws. */
+  check?(document: SecretDocument, io: CheckIo, options: CheckOptions): Promise<CheckResult>;
 }
 
 /** A system that credentials connect to. A new one is one file and one line in `index.ts`. */

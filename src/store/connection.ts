@@ -17,7 +17,7 @@ export interface ConnectionFields {
   readonly keepAlive: true;
 }
 
-const URL_FORM = /^postgres(?:ql)?:\/\/(?:([^:@/?#]*)(?::([^@/?#]*))?@)?(\[[^\]]+\]|[^:/?#]*)(?::(\d{1,5}))?(?:\/([^?#]*))?(?:\?([^#]*))?$/;
+const URL_FORM = /^postgres(?:ql)?:\/\/(?:([^:@/?#]*)(?::([^@/?#]*))?@)?(\[[^\]]+\]|[^:@/?#]*)(?::(\d{1,5}))?(?:\/([^?#]*))?(?:\?([^#]*))?$/;
 const PARAMETERS = ["host", "port", "user", "password", "dbname", "sslmode"];
 const SSL_MODES = ["disable", "require", "verify-ca", "verify-full"];
 

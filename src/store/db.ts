@@ -46,7 +46,7 @@ export class Database {
   }
 
   /** Reads in a transaction that sees one organization; none where it is null. Tried again where the connection fails. */
-  read<T>(organizationId: string | null, work: (trx: Knex.Transaction) => PromiseLike<T>): Promise<T> {
+  async read<T>(organizationId: string | null, work: (trx: Knex.Transaction) => PromiseLike<T>): Promise<T> {
     const organizations = organizationId === null ? [] : [known(organizationId)];
     return retrying((error) => isConnectionLoss(error) || isConflict(error), () =>
       this.#knex.transaction(async (trx) => {

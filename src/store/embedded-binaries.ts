@@ -121,7 +121,9 @@ function hydrated(native: string): string {
 
 /** A copy of the programs; complete or absent, since it appears by a rename. */
 function copied(native: string): string {
-  const target = path.join(OUTSIDE, `flow-credentials-native-${createHash("sha256").update(native).digest("hex").slice(0, 12)}`);
+  const { size, mtimeMs } = fs.statSync(path.join(native, "bin", "postgres"));
+  const version = createHash("sha256").update(`${native} ${size} ${mtimeMs}`).digest("hex").slice(0, 12);
+  const target = path.join(OUTSIDE, `flow-credentials-native-${version}`);
   const present = fs.lstatSync(target, { throwIfNoEntry: false });
   if (present && (!present.isDirectory() || present.uid !== process.getuid?.())) throw new StoreSetupError(`${target} belongs to someone else; remove it`);
   if (present) return target;

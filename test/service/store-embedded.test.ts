@@ -50,6 +50,20 @@ test("the embedded server answers each of its roles, durably and without a netwo
   }
 });
 
+test("the embedded server's log holds no value of a row that was refused", async () => {
+  using folder = temporary();
+  const server = await startEmbedded(folder.at);
+  await using owner = await connect(server.ownerUrl);
+  await owner.query("create table refused (secret text check (secret <> 'CANARY-5d1e'))");
+  await expect(owner.query("insert into refused values ('CANARY-5d1e')")).rejects.toMatchObject({ code: "23514" });
+  await expect(owner.query("select $1::integer", ["CANARY-5d1e"])).rejects.toMatchObject({ code: "22P02" });
+  await expect(owner.query("select 'CANARY-5d1e' from nowhere")).rejects.toMatchObject({ code: "42P01" });
+  await server.stop();
+  const log = readFileSync(path.join(path.dirname(server.dataDir), "postgres.log"), "utf8");
+  expect(log).toContain("violates check constraint");
+  expect(log.replaceAll('invalid input syntax for type integer: "CANARY-5d1e"', "")).not.toContain("CANARY");
+});
+
 test("of two processes that start at once on a fresh folder one is responsible and both work", async () => {
   using folder = temporary();
   const [one, two] = await Promise.all([starter(folder.at), starter(folder.at)]);
