@@ -58,7 +58,7 @@ const folder = mkdtempSync(join(tmpdir(), "flow-credentials-bench-"));
 chmodSync(folder, 0o755);
 const running = new Set<Measured>();
 async function started(script: string, env: Record<string, string> = {}): Promise<Measured> {
-  const server = await startMeasured(script, env);
+  const server = await startMeasured(script, env, join(folder, "log"));
   const stop = async () => {
     if (running.delete(server)) await server.stop();
   };

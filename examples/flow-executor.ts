@@ -1,12 +1,4 @@
-/**
- * A flow executor in small: resolves an SFTP credential, downloads a CSV with it, and says how many rows it has.
- *
- *   FLOW_CREDENTIALS_TOKEN=<API key or JWT of a service account> npm run -s example -- \
- *     --target 127.0.0.1:50051 --credential <id> --remote /path/report.csv --output report.csv
- *
- * The server's host key must be the one the credential pins. Where it pins none, the fingerprint is printed and nothing
- * is sent, unless --accept-unpinned is given. Exits with 1 and one line on standard error where something fails.
- */
+/** A flow executor in small: resolves an SFTP credential, downloads a CSV with it, and says how many rows it has. */
 import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream, readFileSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
@@ -24,27 +16,44 @@ type Login = { readonly $case: "sftpPassword"; readonly value: SftpPassword } | 
 /** Longest time until the SSH connection is ready, ms. */
 const CONNECT_MS = 15_000;
 
-const { values: args } = parseArgs({
-  options: {
-    target: { type: "string", default: "127.0.0.1:50051" },
-    credential: { type: "string" },
-    remote: { type: "string" },
-    output: { type: "string" },
-    "flow-id": { type: "string" },
-    "run-id": { type: "string" },
-    /** Certificate authority of the service, PEM file; the system's otherwise. Loopback targets need none. */
-    "ca-file": { type: "string" },
-    "accept-unpinned": { type: "boolean", default: false },
-  },
-});
+const USAGE = `Downloads a CSV over SFTP with a stored credential, and says how many rows it has.
 
-function required(name: "credential" | "remote" | "output"): string {
+  FLOW_CREDENTIALS_TOKEN=<API key or JWT of a service account> npm run -s example -- \\
+    --target 127.0.0.1:50051 --credential <id> --remote /path/report.csv --output report.csv
+
+  --target <host:port>   the gRPC listener of flow-credentials (127.0.0.1:50051)
+  --ca-file <file>       certificate authority of the service, PEM; the system's otherwise. Loopback targets need none
+  --credential <id>      the credential; its provider is sftp
+  --remote <path>        the file on the SFTP server
+  --output <file>        where it goes; appears only when it is whole
+  --accept-unpinned      go on where the credential pins no host key; its fingerprint is printed in any case
+  --flow-id, --run-id    who this is for, in the audit record
+
+Exits with 1 and one line on standard error where something fails.
+`;
+
+const OPTIONS = {
+  target: { type: "string", default: "127.0.0.1:50051" },
+  credential: { type: "string" },
+  remote: { type: "string" },
+  output: { type: "string" },
+  "flow-id": { type: "string" },
+  "run-id": { type: "string" },
+  "ca-file": { type: "string" },
+  "accept-unpinned": { type: "boolean", default: false },
+  help: { type: "boolean", default: false },
+} as const;
+
+const readArguments = () => parseArgs({ options: OPTIONS }).values;
+type Arguments = ReturnType<typeof readArguments>;
+
+function required(args: Arguments, name: "credential" | "remote" | "output"): string {
   const value = args[name];
   if (!value) throw new ExecutorError(`--${name} is required`);
   return value;
 }
 
-async function resolveLogin(credentialId: string): Promise<Login> {
+async function resolveLogin(args: Arguments, credentialId: string): Promise<Login> {
   const token = process.env["FLOW_CREDENTIALS_TOKEN"];
   if (!token) throw new ExecutorError("FLOW_CREDENTIALS_TOKEN is not set");
   const tls = args["ca-file"] === undefined ? {} : { tls: { ca: readFileSync(args["ca-file"]) } };
@@ -62,14 +71,14 @@ async function resolveLogin(credentialId: string): Promise<Login> {
 const fingerprint = (key: Buffer): string => `SHA256:${createHash("sha256").update(key).digest("base64").replace(/=+$/, "")}`;
 
 /** Connects and logs in; the server is who the credential says before anything secret is sent. */
-function connect({ $case, value }: Login): Promise<ssh2.Client> {
+function connect({ $case, value }: Login, acceptUnpinned: boolean): Promise<ssh2.Client> {
   const pinned = value.hostKeyFingerprint;
   let refused: string | undefined;
   // Synchronous on purpose: ssh2 takes any truthy answer, a promise too, as consent.
   const hostVerifier = (key: Buffer): boolean => {
     const seen = fingerprint(key);
     if (pinned === "") process.stderr.write(`host key of ${value.host}: ${seen} (the credential pins none)\n`);
-    if (pinned === "" ? args["accept-unpinned"] : seen === pinned) return true;
+    if (pinned === "" ? acceptUnpinned : seen === pinned) return true;
     refused = pinned === "" ? "no host key is pinned; pin the fingerprint above, or give --accept-unpinned" : `the host key is ${seen}, and the credential pins ${pinned}`;
     return false;
   };
@@ -113,8 +122,10 @@ async function countRows(path: string): Promise<number> {
 }
 
 async function main(): Promise<void> {
-  const [credential, remote, output] = [required("credential"), required("remote"), required("output")];
-  const client = await connect(await resolveLogin(credential));
+  const args = readArguments();
+  if (args.help) return void process.stdout.write(USAGE);
+  const [credential, remote, output] = [required(args, "credential"), required(args, "remote"), required(args, "output")];
+  const client = await connect(await resolveLogin(args, credential), args["accept-unpinned"]);
   try {
     await download(client, remote, output);
   } finally {

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** A server process under measurement. */
@@ -23,25 +23,29 @@ const START_MS = 60_000;
 /** As `npm start` runs the service. */
 const FLAGS = ["--max-semi-space-size=16"];
 
-/** Runs a TypeScript file as a server and waits until it prints `ready`; throws what it printed where it does not. */
-export async function startMeasured(script: string, env: Readonly<Record<string, string>>): Promise<Measured> {
+/**
+ * Runs a TypeScript file as a server and waits until it prints `ready`; throws where it does not. Its log goes to a file:
+ * writing it is part of the server's work, and reading it would be part of the driver's.
+ */
+export async function startMeasured(script: string, env: Readonly<Record<string, string>>, logFile: string): Promise<Measured> {
   const started = performance.now();
-  const child = spawn(process.execPath, [...FLAGS, script], { env: { PATH: process.env["PATH"] ?? "", ...env }, stdio: ["ignore", "pipe", "pipe"] });
+  const log = openSync(logFile, "a");
+  const child = spawn(process.execPath, [...FLAGS, script], { env: { PATH: process.env["PATH"] ?? "", ...env }, stdio: ["ignore", "pipe", log] });
+  closeSync(log);
+  const said = () => readFileSync(logFile, "utf8").slice(-2_000);
   let output = "";
   const ended = new Promise<number | string>((resolve) => child.once("close", (code, signal) => resolve(code ?? signal ?? "")));
   const target = await new Promise<string>((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`${script} is not ready after ${START_MS} ms`)), START_MS);
-    const watch = (text: string) => {
-      // The log of a whole run is of no use and of much size.
-      if (output.length < 100_000) output += text;
+    child.stdout?.setEncoding("utf8").on("data", (text: string) => {
+      output += text;
       const match = READY.exec(output);
       if (match?.[1]) resolve(match[1]);
       if (match) clearTimeout(timer);
-    };
-    for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", watch);
+    });
     void ended.then((code) => {
       clearTimeout(timer);
-      reject(new Error(`${script} ended with ${code}:\n${output}`));
+      reject(new Error(`${script} ended with ${code}:\n${output}${said()}`));
     });
   });
   const startMs = performance.now() - started;
@@ -60,7 +64,7 @@ export async function startMeasured(script: string, env: Readonly<Record<string,
       const late = sleep(30_000, "timeout", { ref: false });
       const code = await Promise.race([ended, late]);
       if (code === "timeout") child.kill("SIGKILL");
-      if (code !== 0) throw new Error(`${script} ended with ${code}:\n${output.slice(-2_000)}`);
+      if (code !== 0) throw new Error(`${script} ended with ${code}:\n${said()}`);
     },
   };
 }

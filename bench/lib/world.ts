@@ -23,7 +23,6 @@ export function serviceEnvironment(dataDir: string, jwtSecret: string): Record<s
     CREDENTIALS_PRIMARY_KEY_ID: "bench",
     CREDENTIALS_LIMIT_PER_PROVIDER: "1000000",
     CREDENTIALS_LIMIT_PER_USER: "1000000",
-    CREDENTIALS_LOG_LEVEL: "warn",
   };
 }
 

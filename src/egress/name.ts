@@ -44,7 +44,7 @@ export function parseHost(text: string): Host {
 /** One label in its ASCII form. */
 function toAscii(label: string): string {
   if (label === "") return refuse("label");
-  const ascii = /^[\x00-\x7f]*$/.test(label) ? label.toLowerCase() : internationalized(label);
+  const ascii = /\P{ASCII}/u.test(label) ? internationalized(label) : label.toLowerCase();
   if (/[^a-z0-9-]/.test(ascii)) return refuse("characters");
   if (ascii.length > MAX_LABEL) return refuse("too-long");
   return LABEL.test(ascii) ? ascii : refuse("label");
@@ -53,7 +53,7 @@ function toAscii(label: string): string {
 /** The A-label of a label with non-ASCII letters (RFC 5890). One that only looks like ASCII (full-width, circled, ligatures, foreign dots) is refused. */
 function internationalized(label: string): string {
   // The conversion drops or decodes some ASCII characters (tab, percent, slash), so only letters, digits and hyphens may meet it.
-  if (/[\x00-\x7f]/.test(label.replace(/[A-Za-z0-9-]/g, ""))) return refuse("characters");
+  if (/\p{ASCII}/u.test(label.replace(/[A-Za-z0-9-]/g, ""))) return refuse("characters");
   const ascii = domainToASCII(label);
   return ascii.startsWith("xn--") ? ascii : refuse("characters");
 }

@@ -1,0 +1,52 @@
+import { expect, test } from "vitest";
+import { createLog, errorFields, isRequestId, newRequestId } from "../../src/log.ts";
+
+/** Collects the lines a log writes. */
+function collected(level: "debug" | "info" = "debug") {
+  const lines: string[] = [];
+  return { log: createLog(level, { write: (line: string) => void lines.push(line) }), lines };
+}
+
+test("request ids are well-formed ULIDs, all different, and sort by time", () => {
+  const ids = Array.from({ length: 10_000 }, () => newRequestId());
+  expect(ids.every(isRequestId)).toBe(true);
+  expect(new Set(ids).size).toBe(ids.length);
+  const times = ids.map((id) => id.slice(0, 10));
+  expect(times).toEqual([...times].sort());
+});
+
+test("every character of a request id's random part takes every value", () => {
+  const ids = Array.from({ length: 2_000 }, () => newRequestId().slice(10));
+  for (let at = 0; at < 16; at++) expect(new Set(ids.map((id) => id[at])).size).toBe(32);
+});
+
+test.each(["", "01K8KABR6S16YETA2SZPVBS9S", "01K8KABR6S16YETA2SZPVBS9SPX", "81K8KABR6S16YETA2SZPVBS9SP", "01k8kabr6s16yeta2szpvbs9sp", "01L8KABR6S16YETA2SZPVBS9SP"])(
+  "%j is no request id",
+  (text) => expect(isRequestId(text)).toBe(false),
+);
+
+test("a field that is not on the list never reaches the line", () => {
+  const { log, lines } = collected();
+  log.info({ request_id: "r", password: "canary-value", credentials: { password: "canary-value" } } as never, "hello");
+  expect(JSON.parse(lines[0] as string)).toEqual({ level: "info", time: expect.any(String), request_id: "r", message: "hello" });
+});
+
+test("line breaks, control characters and long texts stay inside one JSON line", () => {
+  const { log, lines } = collected();
+  log.warn({ caller_id: `a\r\nb\u001b[31m\u2028${"x".repeat(1_000_000)}` }, "call");
+  expect(lines).toHaveLength(1);
+  expect((lines[0] as string).trimEnd()).not.toMatch(/[\r\n]/);
+  expect((JSON.parse(lines[0] as string) as { caller_id: string }).caller_id).toHaveLength(256);
+});
+
+test("lines below the level are not written", () => {
+  const { log, lines } = collected("info");
+  log.debug({}, "quiet");
+  expect(lines).toEqual([]);
+});
+
+test("of an unknown error only its type and code are told", () => {
+  const error = Object.assign(new TypeError("canary-value"), { code: "E_CODE", input: "canary-value" });
+  expect(errorFields(error)).toEqual({ error_name: "TypeError", error_code: "E_CODE" });
+  expect(errorFields("canary-value")).toEqual({ error_name: "string" });
+});
