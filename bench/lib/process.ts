@@ -20,8 +20,13 @@ export interface Measured {
 const TICKS = 100;
 const READY = /^ready grpc=(\S+)/m;
 const START_MS = 60_000;
-/** As `npm start` runs the service. */
-const FLAGS = ["--max-semi-space-size=16"];
+/** The flags of Node.js with which `npm start` runs the service. */
+const FLAGS = startFlags();
+
+function startFlags(): string[] {
+  const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as { scripts: { start: string } };
+  return scripts.start.match(/--max-\S+/g) ?? [];
+}
 
 /**
  * Runs a TypeScript file as a server and waits until it prints `ready`; throws where it does not. Its log goes to a file:
