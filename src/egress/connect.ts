@@ -45,16 +45,14 @@ function attempt(open: () => Socket, ms: number, { clock, signal }: Attempts): P
   if (signal?.aborted === true) return Promise.resolve("cancelled");
   return new Promise((resolve) => {
     const socket = open();
+    // What a socket reports after it was given up, or before its guard listens, is of no interest, but may not be unheard.
+    socket.on("error", () => {});
     const finish = (result: Socket | EgressReason) => {
       cancel();
       signal?.removeEventListener("abort", aborted);
       socket.removeListener("connect", connected);
       socket.removeListener("error", failed);
-      if (result !== socket) {
-        // What a destroyed socket still reports is of no interest, but may not be unheard either.
-        socket.on("error", () => {});
-        socket.destroy();
-      }
+      if (result !== socket) socket.destroy();
       resolve(result);
     };
     const connected = () => finish(socket);

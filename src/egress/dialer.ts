@@ -52,7 +52,7 @@ export interface DialerDeps {
   readonly resolver?: NameResolver;
   readonly connect?: Connect;
   readonly clock?: Clock;
-  /** Refusals come at multiples of this time after the call, ms. */
+  /** Refusals come at multiples of this time after the call, ms; 0 is at once. */
   readonly refusalBandMs?: number;
 }
 
@@ -74,7 +74,8 @@ export function createDialer(deps: DialerDeps): Dialer {
         const failure = egressError(error, "unreachable");
         if (BANDED.includes(failure.reason)) {
           const passed = clock.now() - begun;
-          await pause(clock, Math.min(limits.totalMs, Math.max(1, Math.ceil(passed / band)) * band) - passed, options.signal);
+          const due = band > 0 ? Math.max(1, Math.ceil(passed / band)) * band : 0;
+          await pause(clock, Math.min(limits.totalMs, due) - passed, options.signal);
         }
         throw failure;
       }
@@ -96,9 +97,10 @@ async function run(parts: Parts, target: DialTarget, options: DialOptions, limit
   const admitted = admitAll(parts.policy, answers, options.listedOnly === true);
   const connectBy = Math.min(deadlineAt, clock.now() + limits.connectMs);
   const { socket, peer } = await connectFirst(parts.connect, admitted, target.port, { clock, deadlineAt: connectBy, signal: options.signal });
-  if (!isPeer(parts.policy, socket, peer, target.port)) {
+  const fault = peerFault(parts.policy, socket, peer, target.port);
+  if (fault) {
     socket.destroy();
-    throw new EgressError("refused-address");
+    throw new EgressError(fault);
   }
   return new GuardedSocket(socket, { peer, caps: limits, clock, deadlineAt, signal: options.signal });
 }
@@ -126,14 +128,16 @@ async function resolve(parts: Parts, host: Host & { kind: "name" }, deadlineAt: 
 
 /** The answers as admitted addresses. One that is not allowed refuses them all: a host that mixes them is trying something. */
 function admitAll(policy: AddressPolicy, answers: readonly string[], listedOnly: boolean): readonly AdmittedAddress[] {
-  const admitted = answers.map((answer) => policy.admit(answer)).filter((address) => address !== undefined && (address.listed || !listedOnly));
   if (answers.length === 0) throw new EgressError("dns-not-found");
-  if (admitted.length !== answers.length) throw new EgressError("refused-address");
-  return admitted.filter((address) => address !== undefined);
+  return answers.map((answer) => {
+    const address = policy.admit(answer);
+    if (!address || (listedOnly && !address.listed)) throw new EgressError("refused-address");
+    return address;
+  });
 }
 
-/** Whether the connection leads where it was to lead. */
-function isPeer(policy: AddressPolicy, socket: Socket, peer: AdmittedAddress, port: number): boolean {
-  const actual = socket.remoteAddress === undefined ? undefined : policy.admit(socket.remoteAddress);
-  return actual?.address === peer.address && socket.remotePort === port;
+/** What is wrong with the other end of a connection: it is not where it was to lead, or has gone already. */
+function peerFault(policy: AddressPolicy, socket: Socket, peer: AdmittedAddress, port: number): EgressReason | undefined {
+  if (socket.remoteAddress === undefined) return "connection-lost";
+  return policy.admit(socket.remoteAddress)?.address === peer.address && socket.remotePort === port ? undefined : "refused-address";
 }

@@ -3,7 +3,7 @@ export const EGRESS_REASONS = {
   "refused-name": "The host is not a valid host name or IP address",
   "refused-port": "The port may not be used",
   "refused-address": "The host may not be reached from here",
-  "refused-url": "The URL may not be fetched",
+  "refused-request": "The request may not be sent",
   "dns-not-found": "The host name does not exist",
   "dns-failed": "The host name could not be looked up",
   "connect-refused": "The host refused the connection",
@@ -25,7 +25,7 @@ export const EGRESS_REASONS = {
 /** A stable name for why going out failed. */
 export type EgressReason = keyof typeof EGRESS_REASONS;
 
-/** Which rule a host name, a port or a URL breaks. Only their text decides, never the network. */
+/** Which rule a host name, a port or a request breaks. Only their text decides, never the network. */
 export type EgressRule =
   | "empty"
   | "too-long"
@@ -37,7 +37,6 @@ export type EgressRule =
   | "port-not-listed"
   | "scheme"
   | "form"
-  | "method"
   | "headers";
 
 /** Why going out failed. Says nothing of the target: neither its name nor its address nor what it sent. */

@@ -1,8 +1,9 @@
 import { z } from "zod";
 import type { SecretDocument } from "../domain/credential.ts";
+import { checkPostgresql, type PostgresqlTarget } from "./checks/postgresql.ts";
 import { type Connection, POSTGRES_PORT, parseConnectionString } from "./connection-string.ts";
-import { caCertificate, host, identifier, port, secretLine, sslmode } from "./fields.ts";
-import type { Provider } from "./provider.ts";
+import { caCertificate, host, identifier, port, secretLine, SSL_MODES, sslmode } from "./fields.ts";
+import type { CredentialShape, Provider } from "./provider.ts";
 import { numberAt, shape, textAt } from "./shape.ts";
 import { fault } from "./structure.ts";
 
@@ -47,7 +48,11 @@ function connectionOf(document: SecretDocument): Connection {
   };
 }
 
-const userPassword = shape({
+/** How far its connection is secured: what the connection string says, or the field, or libpq's default. */
+const sslmodeOf = (document: SecretDocument, connection: Connection): PostgresqlTarget["sslmode"] =>
+  SSL_MODES.find((mode) => mode === (connection.sslmode ?? textAt(document, "sslmode"))) ?? "prefer";
+
+const passwordShape = shape({
   schema: catalogued,
   schemaFor: (document) => (document["connection_string"] === undefined ? byFields : byString),
   check(document) {
@@ -61,13 +66,21 @@ const userPassword = shape({
       $case: "postgresql",
       value: {
         ...connection,
-        sslmode: connection.sslmode ?? (textAt(document, "sslmode") || "prefer"),
+        sslmode: sslmodeOf(document, connection),
         caCertificate: textAt(document, "ca_certificate"),
         connectionString: textAt(document, "connection_string"),
       },
     };
   },
 });
+
+const userPassword: CredentialShape = {
+  ...passwordShape,
+  check(document, io) {
+    const connection = connectionOf(document);
+    return checkPostgresql({ ...connection, sslmode: sslmodeOf(document, connection), caCertificate: textAt(document, "ca_certificate") }, io);
+  },
+};
 
 /** PostgreSQL databases of the organization's own. */
 export const postgresql: Provider = {

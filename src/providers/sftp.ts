@@ -1,9 +1,11 @@
 import { z } from "zod";
-import { fault } from "./structure.ts";
+import type { SecretDocument } from "../domain/credential.ts";
+import { checkSftp, type SftpTarget } from "./checks/sftp.ts";
 import { host, hostKeyFingerprint, identifier, port, secretOrEmpty, secretText } from "./fields.ts";
 import { checkPrivateKey } from "./private-key.ts";
-import type { Provider } from "./provider.ts";
+import type { CredentialShape, Provider } from "./provider.ts";
 import { numberAt, shape, textAt } from "./shape.ts";
+import { fault } from "./structure.ts";
 
 /** The port of SSH (RFC 4253 section 4.1). */
 const SSH_PORT = 22;
@@ -15,7 +17,15 @@ const server = {
   host_key_fingerprint: hostKeyFingerprint().optional(),
 };
 
-const userPassword = shape({
+const targetOf = (document: SecretDocument, credential: SftpTarget["credential"]): SftpTarget => ({
+  host: textAt(document, "host"),
+  port: numberAt(document, "port", SSH_PORT),
+  username: textAt(document, "username"),
+  hostKeyFingerprint: textAt(document, "host_key_fingerprint"),
+  credential,
+});
+
+const passwordShape = shape({
   schema: z
     .looseObject({ ...server, password: secretText("Password", "The user's password") })
     .meta({ title: "SFTP with a password", description: "User name and password of an SFTP server" }),
@@ -31,7 +41,12 @@ const userPassword = shape({
   }),
 });
 
-const keyFile = shape({
+const userPassword: CredentialShape = {
+  ...passwordShape,
+  check: (document, io, { testPath }) => checkSftp(targetOf(document, { kind: "password", password: textAt(document, "password") }), io, testPath),
+};
+
+const keyShape = shape({
   schema: z
     .looseObject({
       ...server,
@@ -55,6 +70,14 @@ const keyFile = shape({
     },
   }),
 });
+
+const keyFile: CredentialShape = {
+  ...keyShape,
+  check(document, io, { testPath }) {
+    const [privateKeyData, privateKeyPassphrase] = [textAt(document, "private_key_data"), textAt(document, "private_key_passphrase")];
+    return checkSftp(targetOf(document, { kind: "key", privateKeyData, privateKeyPassphrase }), io, testPath);
+  },
+};
 
 /** SFTP servers (SSH File Transfer Protocol). */
 export const sftp: Provider = {

@@ -74,14 +74,18 @@ function movedHome(asked: string): string {
   return fs.realpathSync(link);
 }
 
+/** Removes a moved folder whose link is gone. Looks at nothing in a folder of someone else's: what is in it may be a trap. */
 function removeUnlinked(folder: string): void {
   try {
-    const origin = fs.readFileSync(path.join(folder, "origin"), "utf8");
+    const own = fs.lstatSync(folder);
+    const file = path.join(folder, "origin");
+    if (!own.isDirectory() || own.uid !== process.getuid?.() || !fs.lstatSync(file).isFile()) return;
+    const origin = fs.readFileSync(file, "utf8");
     const linked = fs.lstatSync(path.dirname(origin), { throwIfNoEntry: false }) && fs.lstatSync(origin, { throwIfNoEntry: false });
     const runs = fs.existsSync(path.join(folder, "postgres", "postmaster.pid"));
-    if (!linked && !runs && fs.statSync(folder).uid === process.getuid?.()) fs.rmSync(folder, { recursive: true, force: true });
+    if (!linked && !runs) fs.rmSync(folder, { recursive: true, force: true });
   } catch {
-    // Someone else's, or being made just now.
+    // Being made just now, or removed by another process.
   }
 }
 

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { readdirSync } from "node:fs";
 import pg from "pg";
 import { expect, test } from "vitest";
 import { createCredentialClient } from "../../src/client/index.ts";
@@ -81,6 +82,8 @@ test("the files of an embedded database, its log and the data directory hold no 
   const body = { provider: "sftp", credential_type: "user_password", credentials: { host: "sftp.example.com", username: "u", password: secretValue } };
   expect((await rest(service, "POST", "/integrations/credentials", { token: user, body })).status).toBe(201);
   expect(await service.stop()).toBe(0);
+  const files = readdirSync(data, { recursive: true, encoding: "utf8" });
+  expect(files.filter((name) => name.includes("pg_wal"))).not.toEqual([]);
   expect(leaksBelow([secretValue], data)).toEqual([]);
   expect(leaks([secretValue], "what the process printed", Buffer.from(service.output()))).toEqual([]);
 });

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes, randomUUID } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { signDevelopmentToken } from "../../src/auth/development.ts";
@@ -64,6 +64,9 @@ export function spawnService(env: Record<string, string>): { process: ChildProce
   return { process: child, output: () => output, ended };
 }
 
+/** Longest time until a service is ready, ms; generous, for a loaded machine. */
+const START_MS = 25_000;
+
 const READY = /^ready grpc=(\S+) rest=(\S+)$/m;
 
 /** Starts a service and waits until it is ready; throws what it printed if it ends before. */
@@ -75,7 +78,10 @@ export async function startService(env: Record<string, string>): Promise<Service
       if (match) resolve(match);
     });
   });
+  // A process that hangs must not outlive the test that started it.
+  const limit = setTimeout(() => child.kill("SIGKILL"), START_MS);
   const first = await Promise.race([ready, ended]);
+  clearTimeout(limit);
   if (!Array.isArray(first)) throw new Error(`the service ended with ${String(first)}:\n${output()}`);
   const [, grpc = "", rest = ""] = first;
   const stop = async (signal: NodeJS.Signals = "SIGTERM") => {
@@ -97,9 +103,10 @@ export async function startFresh(extra: Record<string, string> = {}): Promise<Se
   return Object.assign(service, { database, env, [Symbol.asyncDispose]: dispose });
 }
 
-/** A folder that is removed with the scope. */
+/** A folder that is removed with the scope. Others may walk through it, as the embedded database's user has to. */
 export function temporaryFolder(): Disposable & { readonly path: string } {
   const path = mkdtempSync(join(tmpdir(), "flow-credentials-test-"));
+  chmodSync(path, 0o711);
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
 }
 

@@ -1,0 +1,98 @@
+import { CheckFailure, type Trial } from "./trial.ts";
+
+/** Most bytes of one message; none of a test's answers is longer than a few hundred. */
+const MAX_MESSAGE = 64 * 1024;
+/** Most iterations of a SCRAM login (RFC 7677 section 4 asks for 4,096 at least): about half a second of work. */
+export const MAX_SCRAM_ITERATIONS = 1_000_000;
+
+/** Messages of a server that a test may receive (PostgreSQL's manual, "Message Formats"), by their first byte. */
+const KNOWN: ReadonlySet<string> = new Set("RSKZENTDC12nIA3st");
+/** What may be the first: a login question, an error, or a notice. */
+const FIRST: ReadonlySet<string> = new Set("REN");
+const LOGIN = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFinal: 12 };
+
+/** What is told of the login. */
+export interface LoginWatch {
+  /** Whether the server's identity is known, so that it may see the password itself. */
+  verified(): boolean;
+  /** The server let us in. */
+  accepted(): void;
+}
+
+/**
+ * Takes a server's bytes apart, looks at each message, and gives whole messages for the driver. The driver answers every
+ * question of a server and believes every length; what it may not answer never reaches it. Throws CheckFailure.
+ */
+export function screenMessages(trial: Trial, watch: LoginWatch): (chunk: Buffer) => readonly Buffer[] {
+  let held: Buffer = Buffer.alloc(0);
+  let first = true;
+  const judge = screenLogin(trial, watch);
+  return (chunk) => {
+    held = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
+    const whole: Buffer[] = [];
+    while (held.length > 0) {
+      const type = String.fromCharCode(held.readUInt8(0));
+      const broken = first ? "not_a_postgresql_server" : "pg_protocol_broken";
+      if (type === "v") throw new CheckFailure("pg_protocol_version_refused");
+      if (!(first ? FIRST : KNOWN).has(type)) throw new CheckFailure(broken);
+      if (held.length < 5) break;
+      const length = held.readUInt32BE(1);
+      if (length < 4 || length > MAX_MESSAGE) throw new CheckFailure(broken);
+      if (held.length < 1 + length) break;
+      first = false;
+      const message = held.subarray(0, 1 + length);
+      held = held.subarray(1 + length);
+      judge(type, message.subarray(5));
+      whole.push(message);
+    }
+    return whole;
+  };
+}
+
+/** Follows the login: one question at most, none that a network or another server should not see answered. */
+function screenLogin(trial: Trial, watch: LoginWatch): (type: string, body: Buffer) => void {
+  let method: string | null = null;
+  let proof = false;
+  let over = false;
+  const asked = (name: string): void => {
+    if (method !== null) throw new CheckFailure("pg_protocol_broken");
+    method = name;
+    trial.phase = "pg_authentication";
+    trial.details["password_checked"] = true;
+    trial.details["password_method"] = name;
+  };
+  const login = (body: Buffer): void => {
+    if (over || body.length < 4) throw new CheckFailure("pg_protocol_broken");
+    const [code, text] = [body.readUInt32BE(0), body.subarray(4).toString("latin1")];
+    if (code === LOGIN.cleartext) {
+      if (!watch.verified()) throw new CheckFailure("pg_cleartext_refused");
+      asked("cleartext");
+    } else if (code === LOGIN.md5) {
+      asked("md5");
+    } else if (code === LOGIN.sasl) {
+      const offered = text.split("\0");
+      if (!offered.includes("SCRAM-SHA-256") && !offered.includes("SCRAM-SHA-256-PLUS")) throw new CheckFailure("pg_authentication_unsupported");
+      asked("scram-sha-256");
+    } else if (code === LOGIN.saslContinue) {
+      const iterations = /(?:^|,)i=(\d{1,20})(?:,|$)/.exec(text)?.[1];
+      if (method !== "scram-sha-256" || iterations === undefined) throw new CheckFailure("pg_protocol_broken");
+      if (Number(iterations) > MAX_SCRAM_ITERATIONS) throw new CheckFailure("pg_scram_too_costly");
+      trial.details["scram_iterations"] = Number(iterations);
+    } else if (code === LOGIN.saslFinal) {
+      proof = true;
+    } else if (code === LOGIN.ok) {
+      // In SCRAM also the server proves that it knows the password (RFC 5802 section 3).
+      if (method === "scram-sha-256" && !proof) throw new CheckFailure("pg_server_unproven");
+      over = true;
+      watch.accepted();
+    } else {
+      throw new CheckFailure("pg_authentication_unsupported");
+    }
+  };
+  return (type, body) => {
+    if (type === "R") login(body);
+    // Whatever needs a login cannot come before it.
+    else if (!over && type !== "E" && type !== "N") throw new CheckFailure("pg_protocol_broken");
+    else if (type === "Z") trial.phase = "pg_query";
+  };
+}
