@@ -5,9 +5,10 @@ import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
 import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
-import { type Address, type Config, ConfigError } from "./config.ts";
+import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
 import { Envelope } from "./crypto/envelope.ts";
 import { parseMasterKeys } from "./crypto/keyring.ts";
+import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
@@ -28,10 +29,12 @@ export interface App extends AsyncDisposable {
   readonly rest: Address | undefined;
 }
 
-/** What tests put in place of the real thing. */
+/** What is put in place of the real thing, and when to give up. */
 export interface Overrides {
   readonly log?: Log;
   readonly now?: () => Date;
+  /** Aborts a start that is under way; what was started by then is stopped again. */
+  readonly signal?: AbortSignal;
 }
 
 /** The secrets a process needs: configured, or in development made once in the data directory. */
@@ -45,6 +48,8 @@ function keysOf({ settings, secrets }: Config): Keys {
   const { jwtSecret, jwtPublicKey, masterKeys } = secrets;
   const production = settings.profile === "production";
   if (production && !masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
+  const pattern = production && jwtSecret ? patternIn(Buffer.from(jwtSecret.reveal())) : undefined;
+  if (pattern !== undefined) throw new ConfigError(`CREDENTIALS_JWT_SECRET ${pattern}; draw one with: openssl rand -base64 32`);
   if (production && !jwtSecret && !jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY is required in production");
   const jwt = jwtPublicKey ? { publicKey: jwtPublicKey } : { secret: jwtSecret ?? developmentJwtSecret(settings.dataDir) };
   if (masterKeys && settings.primaryKeyId !== undefined) return { masterKeys, primaryKeyId: settings.primaryKeyId, jwt };
@@ -54,12 +59,23 @@ function keysOf({ settings, secrets }: Config): Keys {
 
 /** Where the database is: as configured, or the embedded one, started or attached to. */
 async function databaseOf({ settings, secrets }: Config, log: Log, resources: AsyncDisposableStack): Promise<{ url: string; ownerUrl: string | undefined }> {
-  if (secrets.databaseUrl) return { url: secrets.databaseUrl.reveal(), ownerUrl: secrets.databaseMigrationUrl?.reveal() };
+  const [url, ownerUrl] = [secrets.databaseUrl?.reveal(), secrets.databaseMigrationUrl?.reveal()];
+  if (settings.profile === "production") {
+    for (const each of [url, ownerUrl]) if (each !== undefined) refusePlaintext(each, settings.databaseCaFile);
+  }
+  if (url !== undefined) return { url, ownerUrl };
   if (settings.profile === "production") throw new ConfigError("CREDENTIALS_DATABASE_URL is required in production");
   const embedded = await startEmbedded(settings.dataDir);
   resources.defer(() => embedded.stop());
   if (embedded.moved) log.warn({ path: embedded.dataDir }, "the data directory is closed to the user that PostgreSQL runs as; the database lives here");
   return { url: embedded.applicationUrl, ownerUrl: embedded.ownerUrl };
+}
+
+/** In production a database is reached over TLS, unless it is on this machine. */
+function refusePlaintext(url: string, caFile: string | undefined): void {
+  const { host, ssl } = parseDatabaseUrl(url, caFile);
+  const local = host.startsWith("/") || isLoopback(host);
+  if (!ssl && !local) throw new ConfigError("the database is on another machine: production needs CREDENTIALS_DATABASE_CA_FILE, or sslmode=verify-full in its URL");
 }
 
 function readPem(setting: string, file: string): Buffer {
@@ -87,8 +103,19 @@ export async function runMigrations(config: Config): Promise<string[]> {
 
 const caOf = ({ settings }: Config): { caFile?: string } => (settings.databaseCaFile === undefined ? {} : { caFile: settings.databaseCaFile });
 
+/** What both roles start from. */
+interface Start {
+  readonly config: Config;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly now: () => Date;
+  readonly signal: AbortSignal;
+  /** Everything that has to be stopped again, in reverse order. */
+  readonly resources: AsyncDisposableStack;
+}
+
 /** The gRPC role: database, keys and the vault behind its one door. */
-async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => Date, resources: AsyncDisposableStack, socketPath: string | undefined) {
+async function startGrpc({ config, log, metrics, now, signal, resources }: Start, socketPath: string | undefined) {
   const { settings } = config;
   const keys = keysOf(config);
   const clock = () => now().getTime();
@@ -104,6 +131,7 @@ async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => 
   });
   const tls = tlsOf(config);
   const database = await databaseOf(config, log, resources);
+  signal.throwIfAborted();
   if (database.ownerUrl !== undefined) {
     for (const migration of await migrate({ url: database.ownerUrl, ...caOf(config), applicationRole: parseDatabaseUrl(database.url).user })) log.info({ migration }, "migrated");
   }
@@ -118,6 +146,7 @@ async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => 
     log,
   });
   resources.defer(() => store.close());
+  signal.throwIfAborted();
   await checkKeys(store.keyRegistry, keyring);
   const envelope = new Envelope({ keyring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: settings.keyCacheSeconds * 1000 });
   metrics.watchSealing(() => envelope.counters);
@@ -145,7 +174,7 @@ async function startGrpc(config: Config, log: Log, metrics: Metrics, now: () => 
 }
 
 /** The REST role: a client of the gRPC service, over a private socket or over the network. */
-async function startRest(config: Config, log: Log, metrics: Metrics, target: string, ready: () => Promise<boolean>, resources: AsyncDisposableStack): Promise<Address> {
+async function startRest({ config, log, metrics, resources }: Start, target: string, ready: () => Promise<boolean>): Promise<Address> {
   const { settings } = config;
   const tls = tlsOf(config);
   const server = await serveRest({
@@ -171,16 +200,20 @@ async function startRest(config: Config, log: Log, metrics: Metrics, target: str
 export async function createApp(config: Config, overrides: Overrides = {}): Promise<App> {
   await using resources = new AsyncDisposableStack();
   const { settings } = config;
-  const log = overrides.log ?? createLog(settings.logLevel);
-  const now = overrides.now ?? (() => new Date());
-  const metrics = createMetrics();
+  const { log = createLog(settings.logLevel), now = () => new Date(), signal = new AbortController().signal } = overrides;
+  const start: Start = { config, log, metrics: createMetrics(), now, signal, resources };
   const [serves, adapts] = [settings.roles.includes("grpc"), settings.roles.includes("rest")];
-  const socketDirectory = serves && adapts ? mkdtempSync(join(tmpdir(), "flow-credentials-")) : undefined;
-  if (socketDirectory !== undefined) resources.defer(() => rmSync(socketDirectory, { recursive: true, force: true }));
-  const socketPath = socketDirectory === undefined ? undefined : join(socketDirectory, "grpc.sock");
-  const grpc = serves ? await startGrpc(config, log, metrics, now, resources, socketPath) : undefined;
+  const socketPath = serves && adapts ? privateSocket(resources) : undefined;
+  const grpc = serves ? await startGrpc(start, socketPath) : undefined;
   const target = socketPath === undefined ? settings.grpcTarget : `unix:${socketPath}`;
-  const rest = adapts && target !== undefined ? await startRest(config, log, metrics, target, grpc?.ready ?? (async () => true), resources) : undefined;
+  const rest = adapts && target !== undefined ? await startRest(start, target, grpc?.ready ?? (async () => true)) : undefined;
   const started = resources.move();
   return { grpc: grpc?.address, rest, [Symbol.asyncDispose]: () => started.disposeAsync() };
+}
+
+/** Where REST reaches gRPC inside one process: a socket in a folder that only this user may enter. */
+function privateSocket(resources: AsyncDisposableStack): string {
+  const folder = mkdtempSync(join(tmpdir(), "flow-credentials-"));
+  resources.defer(() => rmSync(folder, { recursive: true, force: true }));
+  return join(folder, "grpc.sock");
 }

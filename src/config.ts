@@ -102,12 +102,16 @@ function withProfile({ settings, secrets }: { settings: Written; secrets: Secret
   });
 }
 
-const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/;
+/** Whether a host, as it is written in a setting, is this machine. */
+export const isLoopback = (host: string): boolean => /^(127(\.\d{1,3}){3}|::1|localhost)$/.test(host);
 
 function refuseDevelopment({ settings, secrets }: { settings: Written; secrets: Secrets }): void {
   const serves = settings.roles.includes("grpc");
   if (serves && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_URL is required in production");
+  const target = settings.grpcTarget;
+  const near = target === undefined || target.startsWith("unix:") || isLoopback(target.replace(/:\d+$/, "").replace(/^\[|\]$/g, ""));
+  if (!near && settings.grpcTargetCaFile === undefined) throw new ConfigError("CREDENTIALS_GRPC_TARGET is another machine; production needs CREDENTIALS_GRPC_TARGET_CA_FILE for it");
   if (settings.tlsCertFile !== undefined) return;
-  if (serves && !LOOPBACK.test(settings.grpcListen.host)) throw new ConfigError("CREDENTIALS_GRPC_LISTEN is a public address; production needs CREDENTIALS_TLS_CERT_FILE for it");
-  if (settings.roles.includes("rest") && !LOOPBACK.test(settings.restListen.host)) throw new ConfigError("CREDENTIALS_REST_LISTEN is a public address; production needs CREDENTIALS_TLS_CERT_FILE for it");
+  if (serves && !isLoopback(settings.grpcListen.host)) throw new ConfigError("CREDENTIALS_GRPC_LISTEN is a public address; production needs CREDENTIALS_TLS_CERT_FILE for it");
+  if (settings.roles.includes("rest") && !isLoopback(settings.restListen.host)) throw new ConfigError("CREDENTIALS_REST_LISTEN is a public address; production needs CREDENTIALS_TLS_CERT_FILE for it");
 }

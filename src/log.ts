@@ -21,6 +21,9 @@ export interface Log {
 
 const LEVELS = ["debug", "info", "warn", "error"] as const;
 
+/** Most log text that waits for a slow reader, bytes; what comes beyond is dropped, so that a blocked pipe costs no memory. */
+const MAX_WAITING_BYTES = 16 * 1024 * 1024;
+
 /** Longest text of a field, in characters. */
 const MAX_TEXT = 256;
 
@@ -34,7 +37,7 @@ function allowed(fields: LogFields): Record<string, unknown> {
 }
 
 /** A log at a level, to standard error unless a stream is given. */
-export function createLog(level: (typeof LEVELS)[number], stream: DestinationStream = pino.destination({ fd: 2, sync: false })): Log {
+export function createLog(level: (typeof LEVELS)[number], stream: DestinationStream = pino.destination({ fd: 2, sync: false, maxLength: MAX_WAITING_BYTES })): Log {
   const out = pino({ level, base: null, messageKey: "message", timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } }, stream);
   const write = (at: (typeof LEVELS)[number]) => (fields: LogFields, message: string) => {
     if (out.isLevelEnabled(at)) out[at](allowed(fields), message);

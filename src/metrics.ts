@@ -32,6 +32,8 @@ const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 export function createMetrics(): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
+  // It would tell whoever can reach the metrics which faults of Node.js to try.
+  registry.removeSingleMetric("nodejs_version_info");
   const calls = new Histogram({
     name: "credentials_call_seconds",
     help: "Duration of gRPC calls, REST's included.",

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { firstSteps, printed } from "./announce.ts";
 import { type App, createApp } from "./app.ts";
 import { AuthSetupError } from "./auth/setup-error.ts";
@@ -5,6 +6,7 @@ import { type Config, ConfigError, loadConfig } from "./config.ts";
 import { KeyringError } from "./crypto/keyring.ts";
 import { ListenError } from "./grpc/server.ts";
 import { errorFields } from "./log.ts";
+import { guardProcess, refuseInspection, stopRequest } from "./process.ts";
 import { StoreSetupError } from "./store/errors.ts";
 import { KeyCheckError } from "./vault/keys.ts";
 
@@ -19,46 +21,24 @@ export function startFailure(error: unknown): string {
 }
 
 /**
- * Runs the service until SIGTERM or SIGINT, then stops it cleanly; a second signal ends it at once. Sets a non-zero
- * exit code, and says why in one line on standard error, where it cannot start.
+ * Runs the service until SIGTERM or SIGINT, also while it starts, then stops it cleanly; a second signal ends it at once.
+ * Sets a non-zero exit code, and says why in one line on standard error, where it cannot start.
  */
 export async function serve(env: Readonly<Record<string, string | undefined>>): Promise<void> {
-  const signal = firstSignal();
-  dieQuietly();
+  guardProcess();
+  using stop = stopRequest();
+  let ready = false;
   try {
     const config = loadConfig(env);
-    await using app = await createApp(config);
+    if (config.settings.profile === "production") refuseInspection(env);
+    await using app = await createApp(config, { signal: stop.signal });
     await announce(app, config);
-    await signal;
+    ready = true;
+    if (!stop.signal.aborted) await once(stop.signal, "abort");
   } catch (error) {
+    if (stop.signal.aborted && !ready) return;
     process.stderr.write(`flow-credentials: ${startFailure(error)}\n`);
     process.exitCode = 1;
-  } finally {
-    for (const name of SIGNALS) process.removeAllListeners(name);
-  }
-}
-
-const SIGNALS = ["SIGTERM", "SIGINT"] as const;
-
-function firstSignal(): Promise<void> {
-  return new Promise((resolve) => {
-    let asked = false;
-    const stop = () => {
-      if (asked) process.exit(1);
-      asked = true;
-      resolve();
-    };
-    for (const name of SIGNALS) process.on(name, stop);
-  });
-}
-
-/** A fault nobody caught ends the process; Node's own report would print its message, which may quote a secret. */
-function dieQuietly(): void {
-  for (const event of ["uncaughtException", "unhandledRejection"] as const) {
-    process.on(event, (error: unknown) => {
-      process.stderr.write(`${JSON.stringify({ level: "fatal", message: event, ...errorFields(error) })}\n`);
-      process.exit(1);
-    });
   }
 }
 

@@ -1,4 +1,5 @@
 import { createHash, type KeyObject } from "node:crypto";
+import { patternIn } from "../domain/pattern.ts";
 import { masterKeyCheckValue, toKeyObject } from "./derive.ts";
 import { isMasterKeyId, KEY_BYTES, type KeyPlace, parseWrapped, unwrapKey, wrapKey } from "./sealed.ts";
 import { UnreadableError } from "./unreadable.ts";
@@ -89,29 +90,16 @@ const PUBLISHED: ReadonlySet<string> = new Set(["28cf438121b1b0848335fe256bd1e83
 
 /** Fewest different bytes in a key. 32 random bytes have fewer with a probability below 2^-50. */
 const MIN_DISTINCT_BYTES = 16;
-/** Longest pattern whose repetition is looked for. */
-const MAX_PERIOD = 16;
 
 /** Why a key was not drawn at random, or undefined. No rule here refuses a random key more often than once in 2^40. */
 function weakness(key: Buffer): string | undefined {
   if (PUBLISHED.has(createHash("sha256").update(key).digest("hex"))) return "is published and belongs to everyone";
-  if (key.every((byte) => byte === key[0])) return "repeats one byte";
+  const pattern = patternIn(key);
+  if (pattern !== undefined) return pattern;
   if (key.every(isText)) return "is text and not random bytes";
-  if (isProgression(key)) return "counts up or down";
-  if (isPeriodic(key)) return "repeats a pattern";
   if (new Set(key).size < MIN_DISTINCT_BYTES) return "has too few different bytes";
   return undefined;
 }
 
 /** Printable ASCII, white space, and the NUL with which short texts are filled up. */
 const isText = (byte: number): boolean => (byte >= 0x20 && byte <= 0x7e) || (byte >= 0x09 && byte <= 0x0d) || byte === 0;
-
-const isProgression = (key: Buffer): boolean => {
-  const step = (index: number) => (key.readUInt8(index) - key.readUInt8(index - 1)) & 0xff;
-  return key.every((_, index) => index === 0 || step(index) === step(1));
-};
-
-const isPeriodic = (key: Buffer): boolean => {
-  const periods = Array.from({ length: MAX_PERIOD }, (_, index) => index + 1);
-  return periods.some((period) => key.every((byte, index) => index < period || byte === key[index - period]));
-};

@@ -57,13 +57,21 @@ export interface DialerDeps {
 }
 
 const REFUSAL_BAND_MS = 500;
+/** Most answers of one name that are looked at; a real one has few, and a response has room for thousands. */
+const MAX_ANSWERS = 64;
 const BANDED: readonly EgressReason[] = ["refused-name", "refused-port", "refused-address"];
 
 /** The guarded dialer. */
 export function createDialer(deps: DialerDeps): Dialer {
   const clock = deps.clock ?? systemClock;
   const band = deps.refusalBandMs ?? REFUSAL_BAND_MS;
-  const parts: Parts = { policy: deps.policy, ports: deps.ports ?? {}, resolver: deps.resolver ?? createResolver({ clock }), connect: deps.connect ?? systemConnect, clock };
+  const parts: Parts = {
+    policy: deps.policy,
+    ports: deps.ports ?? {},
+    resolver: deps.resolver ?? createResolver({ clock }),
+    connect: deps.connect ?? systemConnect,
+    clock,
+  };
   return {
     dial: async (target, options = {}) => {
       const limits = { ...DIAL_LIMITS, ...deps.limits, ...options.limits };
@@ -129,6 +137,7 @@ async function resolve(parts: Parts, host: Host & { kind: "name" }, deadlineAt: 
 /** The answers as admitted addresses. One that is not allowed refuses them all: a host that mixes them is trying something. */
 function admitAll(policy: AddressPolicy, answers: readonly string[], listedOnly: boolean): readonly AdmittedAddress[] {
   if (answers.length === 0) throw new EgressError("dns-not-found");
+  if (answers.length > MAX_ANSWERS) throw new EgressError("dns-failed");
   return answers.map((answer) => {
     const address = policy.admit(answer);
     if (!address || (listedOnly && !address.listed)) throw new EgressError("refused-address");

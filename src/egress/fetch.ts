@@ -138,5 +138,6 @@ async function read(response: IncomingMessage, maximum: number): Promise<FetchRe
   const headers: Record<string, string> = Object.create(null);
   // The one header that is a list is `set-cookie`.
   for (const [name, value] of Object.entries(response.headers)) if (typeof value === "string") headers[name] = value;
-  return { outcome: status >= 300 && status <= 399 && headers["location"] !== undefined ? "redirect" : "response", status, headers, body: Buffer.concat(chunks) };
+  const redirect = status >= 300 && status <= 399 && headers["location"] !== undefined;
+  return { outcome: redirect ? "redirect" : "response", status, headers, body: Buffer.concat(chunks) };
 }

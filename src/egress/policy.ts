@@ -52,7 +52,9 @@ export function parseAllowList(entries: readonly string[], profile: "development
     const range: Range = [first, bits];
     const family = isIP(base) === 4 ? ipaddr.IPv4 : ipaddr.IPv6;
     if (family.networkAddressFromCIDR(entry).toString() !== first.toString()) return refuse("has bits set beyond its prefix length");
-    if (LOOPBACK.some((loopback) => within(range, loopback))) return profile === "development" ? range : refuse("may name loopback in the development profile only");
+    if (LOOPBACK.some((loopback) => within(range, loopback))) {
+      return profile === "development" ? range : refuse("may name loopback in the development profile only");
+    }
     if ([...LOOPBACK, ...NEVER].some((other) => overlaps(range, other))) {
       return refuse("covers loopback, link-local, multicast, unspecified or translated addresses, which are never allowed");
     }
@@ -71,7 +73,7 @@ export function createAddressPolicy(options: AddressPolicyOptions): AddressPolic
       const parsed = parseAddress(text);
       if (!parsed) return undefined;
       const kind = kindOf(parsed);
-      const listed = kind !== "never" && isIn(parsed, list);
+      const listed = isIn(parsed, list);
       const address = parsed.toString();
       if (kind === "never" || (kind !== "global" && !listed)) return undefined;
       if (!listed && own().some((mine) => parseAddress(mine)?.toString() === address)) return undefined;

@@ -22,6 +22,8 @@ const REASONS: Readonly<Record<string, EgressReason>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "tls-unknown-authority",
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: "tls-unknown-authority",
   CERT_UNTRUSTED: "tls-unknown-authority",
+  // An authority that calls itself what a trusted one is called, with another key.
+  CERT_SIGNATURE_FAILURE: "tls-unknown-authority",
 };
 
 /** What an error of a TLS handshake means. Also for drivers that do their own TLS on a guarded socket. */

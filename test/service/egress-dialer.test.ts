@@ -1,10 +1,11 @@
-import { type Socket } from "node:net";
+import { getEventListeners } from "node:events";
+import type { Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import { createDialer, type DialerDeps } from "../../src/egress/dialer.ts";
 import { createAddressPolicy } from "../../src/egress/policy.ts";
 import { createResolver } from "../../src/egress/resolver.ts";
 import type { GuardedSocket } from "../../src/egress/socket.ts";
-import { closedPort, descriptors, only, reasonOf, startDns, startTcp } from "../support/egress.ts";
+import { closedPort, descriptors, manualClock, only, reasonOf, startDns, startTcp } from "../support/egress.ts";
 
 const loopback = createAddressPolicy({ profile: "development", allow: ["127.0.0.0/8"] });
 const dialerOf = (deps: Partial<DialerDeps> = {}) => createDialer({ policy: loopback, refusalBandMs: 0, ...deps });
@@ -98,7 +99,7 @@ describe("a hostile host", () => {
       "connection-lost",
     ],
   ];
-  test.each(hostile)("that %s is left: %3$s", async (_, serve, reason) => {
+  test.each(hostile)("that %s is left", async (_, serve, reason) => {
     await using server = await startTcp(serve);
     const socket = await dialerOf({ limits: { totalMs: 500 } }).dial({ host: "127.0.0.1", port: server.port });
     await drain(socket);
@@ -138,6 +139,16 @@ describe("the caller", () => {
     leaving.abort();
     await gone.promise;
     expect(socket.failure?.reason).toBe("cancelled");
+  });
+
+  test("has nothing left waiting, in time or on its signal, after a connection is over", async () => {
+    await using server = await startTcp(() => {});
+    const clock = manualClock();
+    const { signal } = new AbortController();
+    const socket = await dialerOf({ clock }).dial({ host: "127.0.0.1", port: server.port }, { signal });
+    expect([clock.waiting, getEventListeners(signal, "abort").length]).toEqual([1, 1]);
+    await socket[Symbol.asyncDispose]();
+    expect([clock.waiting, getEventListeners(signal, "abort").length]).toEqual([0, 0]);
   });
 
   test("finds two hundred connections, refusals and failures gone without a descriptor left", async () => {

@@ -15,7 +15,7 @@ const resolver = { resolve: () => Promise.resolve(["127.0.0.1"]) };
 const dialerOf = (deps: Partial<DialerDeps> = {}) => createDialer({ policy, resolver, refusalBandMs: 0, ...deps });
 
 const DAY = 86_400_000;
-const authority = () => certificate("authority", { extensions: [{ name: "basicConstraints", cA: true, critical: true }, { name: "keyUsage", keyCertSign: true }] });
+const authority = (name = "authority") => certificate(name, { extensions: [{ name: "basicConstraints", cA: true, critical: true }, { name: "keyUsage", keyCertSign: true }] });
 const signed = (name: string, ca: GenerateResult, dates: { notBeforeDate?: Date; notAfterDate?: Date } = {}) =>
   certificate(name, { ca: { key: ca.private, cert: ca.cert }, ...dates });
 const ago = (days: number) => new Date(Date.now() - days * DAY);
@@ -109,9 +109,19 @@ describe("a certificate", () => {
     ["that is not valid yet", () => signed("provider.example", ca, { notBeforeDate: ago(-5), notAfterDate: ago(-9) }), "tls-not-yet-valid"],
     ["for another name", () => signed("other.example", ca), "tls-wrong-name"],
     ["that is signed by itself", () => certificate("provider.example"), "tls-self-signed"],
-    ["from an unknown authority", async () => signed("provider.example", await authority()), "tls-unknown-authority"],
+    ["from an unknown authority", async () => signed("provider.example", await authority("other")), "tls-unknown-authority"],
+    ["from an authority that takes a trusted one's name", async () => signed("provider.example", await authority()), "tls-unknown-authority"],
+    [
+      "that brings its own authority along",
+      async () => {
+        const other = await authority("other");
+        const leaf = await signed("provider.example", other);
+        return { ...leaf, cert: `${leaf.cert}\n${other.cert}` };
+      },
+      "tls-unknown-authority",
+    ],
   ];
-  test.each(cases)("%s is not accepted: %3$s", async (_, make, reason) => {
+  test.each(cases)("%s is not accepted", async (_, make, reason) => {
     let requests = 0;
     await using server = await https(() => (requests += 1), await make());
     expect(await reasonOf(fetchOf()({ url: url(server), headers: { authorization: "canary" } }))).toBe(reason);
@@ -144,7 +154,11 @@ describe("a hostile web server", () => {
     ["sends an endless body", (socket) => endless(socket, "HTTP/1.1 200 OK\r\n\r\n", "x".repeat(65_536)), "too-many-bytes"],
     ["sends endless headers", (socket) => endless(socket, "HTTP/1.1 200 OK\r\n", `x-a: ${"y".repeat(1_000)}\r\n`), "too-many-bytes"],
     ["sends endless interim answers", (socket) => endless(socket, "", "HTTP/1.1 103 Early Hints\r\nlink: <a>\r\n\r\n".repeat(100)), "too-many-bytes"],
-    ["promises more than it may send", (socket) => endless(socket, "HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\n\r\n", "x".repeat(65_536)), "too-many-bytes"],
+    [
+      "promises more than it may send",
+      (socket) => endless(socket, "HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\n\r\n", "x".repeat(65_536)),
+      "too-many-bytes",
+    ],
     ["breaks off in the body", (socket) => socket.end("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"), "connection-lost"],
     ["says nothing and leaves", (socket) => socket.end(), "connection-lost"],
     ["speaks something else", (socket) => socket.write("SSH-2.0-OpenSSH_9.9\r\n"), "protocol-error"],
@@ -154,7 +168,7 @@ describe("a hostile web server", () => {
     ["stops in the headers", (socket) => socket.write("HTTP/1.1 200 OK\r\nx-a: "), "deadline"],
     ["stops in the body", (socket) => socket.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"), "deadline"],
   ];
-  test.each(cases)("that %s is left: %3$s", async (_, serve, reason) => {
+  test.each(cases)("that %s is left", async (_, serve, reason) => {
     await using server = await raw((socket) => {
       socket.on("error", () => {});
       socket.once("data", () => serve(socket));
@@ -171,6 +185,26 @@ describe("a hostile web server", () => {
     expect(await reasonOf(fetchOf()({ url: url(plain) }))).toBe("tls-failed");
     expect(await reasonOf(fetchOf()({ url: url(closing) }))).toBe("connection-lost");
     expect(["tls-failed", "too-many-bytes"]).toContain(await reasonOf(fetchOf()({ url: url(long) })));
+  });
+
+  test("may send a body and headers of exactly the size that is accepted", async () => {
+    await using server = await https((request, response) => {
+      const [, word = ""] = (request.url ?? "").split("/");
+      response.setHeader("x-pad", "p".repeat(word === "padded" ? 3_000 : 1)).end("x".repeat(Number(word) || 1));
+    });
+    const fetch = fetchOf({ maxBodyBytes: 1_000, maxHeaderBytes: 2_000 });
+    expect((await fetch({ url: url(server, "/1000") })).body).toHaveLength(1_000);
+    expect(await reasonOf(fetch({ url: url(server, "/1001") }))).toBe("too-many-bytes");
+    expect(await reasonOf(fetch({ url: url(server, "/padded") }))).toBe("too-many-bytes");
+  });
+
+  test("is left when the caller leaves, even in the middle of the body", async () => {
+    const leaving = new AbortController();
+    await using server = await https((_, response) => {
+      response.write("abc");
+      setTimeout(() => leaving.abort(), 50);
+    });
+    expect(await reasonOf(fetchOf()({ url: url(server), signal: leaving.signal }))).toBe("cancelled");
   });
 
   test("leaves no descriptor behind, whether it behaves or not", async () => {

@@ -151,6 +151,7 @@ export const descriptors = (): number => readdirSync("/proc/self/fd").length;
 export const certificate = (name: string, options: SelfsignedOptions = {}): Promise<GenerateResult> =>
   generate([{ name: "commonName", value: name }], {
     keyType: "ec",
+    algorithm: "sha256",
     extensions: [{ name: "subjectAltName", altNames: [{ type: 2, value: name }] }],
     ...options,
   });

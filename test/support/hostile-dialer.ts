@@ -25,7 +25,7 @@ export function directIo({ maxBytes = 1024 * 1024, deadlineMs = 8_000 }: { maxBy
     request: () => Promise.reject(new DialError("address_not_allowed")),
     dial: (host, port) =>
       new Promise((resolve, reject) => {
-        const socket = connect({ host: host === "localhost" ? "127.0.0.1" : host, port });
+        const socket = connect({ host: host === "localhost" ? "127.0.0.1" : host, port, noDelay: true });
         sockets.add(socket);
         socket.once("error", () => reject(new DialError("connection_refused")));
         socket.on("connect", () => {

@@ -7,7 +7,7 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "serve", "announce", "metrics"];
+const COMPOSITION = ["app", "serve", "announce", "metrics", "process"];
 const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
 
 /** Which group of `src` may import which, besides itself. Whatever is not listed may not. */
@@ -47,7 +47,8 @@ export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "jsonc-parser": ["rest"],
   jose: ["auth"],
   knex: ["store"],
-  pg: ["store"],
+  // The client of the service's own database, and of the databases that tenants have tested.
+  pg: ["store", "providers"],
   pino: ["log"],
   "prom-client": ["app"],
   ssh2: ["providers"],

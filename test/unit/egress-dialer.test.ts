@@ -104,12 +104,13 @@ describe("a refused target", () => {
 
 describe("a resolution", () => {
   test("happens exactly once, and its failure is named", async () => {
-    const names = { "gone.example": new EgressError("dns-not-found"), "broken.example": new EgressError("dns-failed"), "empty.example": [] };
+    const names = { "gone.example": new EgressError("dns-not-found"), "broken.example": new EgressError("dns-failed"), "empty.example": [], "vast.example": Array.from({ length: 65 }, () => "8.8.8.8") };
     const { dialer, asked, tried } = scripted(names);
     expect(await reasonOf(dialer.dial({ host: "gone.example", port: 22 }))).toBe("dns-not-found");
     expect(await reasonOf(dialer.dial({ host: "broken.example.", port: 22 }))).toBe("dns-failed");
     expect(await reasonOf(dialer.dial({ host: "EMPTY.example", port: 22 }))).toBe("dns-not-found");
-    expect([asked, tried]).toEqual([["gone.example", "broken.example", "empty.example"], []]);
+    expect(await reasonOf(dialer.dial({ host: "vast.example", port: 22 }))).toBe("dns-failed");
+    expect([asked, tried]).toEqual([["gone.example", "broken.example", "empty.example", "vast.example"], []]);
   });
 
   test("that never ends is given up at the deadline or when the caller leaves", async () => {

@@ -71,7 +71,8 @@ function screenLogin(trial: Trial, watch: LoginWatch): (type: string, body: Buff
       asked("md5");
     } else if (code === LOGIN.sasl) {
       const offered = text.split("\0");
-      if (!offered.includes("SCRAM-SHA-256") && !offered.includes("SCRAM-SHA-256-PLUS")) throw new CheckFailure("pg_authentication_unsupported");
+      const bound = trial.details["tls"] !== "none" && offered.includes("SCRAM-SHA-256-PLUS");
+      if (!bound && !offered.includes("SCRAM-SHA-256")) throw new CheckFailure("pg_authentication_unsupported");
       asked("scram-sha-256");
     } else if (code === LOGIN.saslContinue) {
       const iterations = /(?:^|,)i=(\d{1,20})(?:,|$)/.exec(text)?.[1];

@@ -82,7 +82,7 @@ async function list(sftp: SFTPWrapper, folder: string): Promise<void> {
     await answer<unknown>((done) => sftp.readdir(handle, done)).catch((error: unknown) => {
       if (codeOf(error) !== STATUS.eof) throw error;
     });
-    await answer<void>((done) => sftp.close(handle, done));
+    sftp.close(handle, () => {});
   } catch (error) {
     throw error instanceof CheckFailure ? error : new CheckFailure(listReason(codeOf(error)));
   }

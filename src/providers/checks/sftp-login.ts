@@ -21,10 +21,8 @@ export async function logIn(connection: GuardedConnection, login: SshLogin, tria
   const { promise, resolve } = Promise.withResolvers<void>();
   const screen = screenGreeting({
     identified(server) {
-      if (server !== null) trial.details["server"] = server;
-    },
-    offered() {
       trial.phase = "ssh_key_exchange";
+      if (server !== null) trial.details["server"] = server;
     },
   });
   client.on("error", (error) => trial.fail(reasonOf(error, trial)));

@@ -33,8 +33,6 @@ const KEXINIT = 20;
 export interface Greeting {
   /** The server has identified itself; `server` names product and version where both are known ones. */
   identified(server: string | null): void;
-  /** The server's offer was read and is fit for us. */
-  offered(): void;
 }
 
 /**
@@ -67,7 +65,6 @@ export function screenGreeting(told: Greeting): Screen {
     if (packet === null) return Buffer.alloc(0);
     judge(packet);
     offered = true;
-    told.offered();
     return held;
   }
 }

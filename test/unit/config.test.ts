@@ -1,0 +1,72 @@
+import { describe, expect, test } from "vitest";
+import { ConfigError, loadConfig } from "../../src/config.ts";
+import { patternIn } from "../../src/domain/pattern.ts";
+import { refuseInspection } from "../../src/process.ts";
+
+const production = {
+  CREDENTIALS_PROFILE: "production",
+  CREDENTIALS_DATABASE_URL: "postgresql://app:canary@db.example.com/x",
+  CREDENTIALS_MASTER_KEYS: "k1:canary",
+  CREDENTIALS_PRIMARY_KEY_ID: "k1",
+  CREDENTIALS_JWT_SECRET: "canary",
+};
+
+describe("the configuration", () => {
+  test.each([
+    ["a name that is no setting", { CREDENTIALS_REST_LISTN: "127.0.0.1:1" }, "CREDENTIALS_REST_LISTN is not a setting"],
+    ["a file for what is no secret", { CREDENTIALS_PROFILE_FILE: "/x" }, "CREDENTIALS_PROFILE_FILE is not a setting"],
+    ["an empty value", { CREDENTIALS_CORS_ORIGINS: " " }, "CREDENTIALS_CORS_ORIGINS is present but empty"],
+    ["an address without a port", { CREDENTIALS_GRPC_LISTEN: "canary" }, "CREDENTIALS_GRPC_LISTEN must be host:port"],
+    ["a port that is none", { CREDENTIALS_GRPC_LISTEN: "127.0.0.1:70000" }, "CREDENTIALS_GRPC_LISTEN must be host:port"],
+    ["a limit of zero", { CREDENTIALS_LIMIT_PER_USER: "0" }, "CREDENTIALS_LIMIT_PER_USER must be at least 1"],
+    ["a number that is none", { CREDENTIALS_LIMIT_PER_USER: "canary" }, "CREDENTIALS_LIMIT_PER_USER must be a whole number"],
+    ["a switch that is none", { CREDENTIALS_REST_RESOLVE: "true" }, "CREDENTIALS_REST_RESOLVE must be on or off"],
+    ["a role that is none", { CREDENTIALS_ROLES: "grpc,canary" }, "CREDENTIALS_ROLES must name grpc, rest or both"],
+    ["keys without a primary", { CREDENTIALS_MASTER_KEYS: "k1:canary" }, "CREDENTIALS_PRIMARY_KEY_ID is required"],
+    ["two kinds of JWT key", { CREDENTIALS_JWT_SECRET: "canary", CREDENTIALS_JWT_PUBLIC_KEY: "canary" }, "CREDENTIALS_JWT_SECRET and CREDENTIALS_JWT_PUBLIC_KEY are both set"],
+    ["a secret and its file", { CREDENTIALS_JWT_SECRET: "canary", CREDENTIALS_JWT_SECRET_FILE: "/x" }, "CREDENTIALS_JWT_SECRET and CREDENTIALS_JWT_SECRET_FILE are both set"],
+    ["a file that is not there", { CREDENTIALS_JWT_SECRET_FILE: "/nowhere/canary" }, "CREDENTIALS_JWT_SECRET_FILE cannot be read (ENOENT)"],
+    ["a certificate without its key", { CREDENTIALS_TLS_CERT_FILE: "/x" }, "CREDENTIALS_TLS_CERT_FILE and CREDENTIALS_TLS_KEY_FILE go together"],
+    ["a client authority without a certificate", { CREDENTIALS_TLS_CLIENT_CA_FILE: "/x" }, "CREDENTIALS_TLS_CLIENT_CA_FILE needs"],
+    ["rest alone without a target", { CREDENTIALS_ROLES: "rest" }, "CREDENTIALS_GRPC_TARGET is required"],
+    ["bodies larger than messages", { CREDENTIALS_REST_MAX_BODY_BYTES: "1000000" }, "CREDENTIALS_REST_MAX_BODY_BYTES must not be above"],
+    ["JWKS, which is not there yet", { CREDENTIALS_JWT_JWKS_URL: "https://issuer.example/jwks" }, "CREDENTIALS_JWT_JWKS_URL is not supported yet"],
+  ])("refuses %s, names the setting, and shows no value", (_, env: Record<string, string>, message) => {
+    const attempt = () => loadConfig(env);
+    expect(attempt).toThrow(ConfigError);
+    expect(attempt).toThrow(message);
+    expect(attempt).not.toThrow(/canary/);
+  });
+
+  test.each([
+    ["a public gRPC address without TLS", { CREDENTIALS_GRPC_LISTEN: "0.0.0.0:1" }, "CREDENTIALS_GRPC_LISTEN is a public address"],
+    ["a public REST address without TLS", { CREDENTIALS_REST_LISTEN: "10.0.0.1:1" }, "CREDENTIALS_REST_LISTEN is a public address"],
+    ["rest alone that reaches gRPC in the clear", { CREDENTIALS_ROLES: "rest", CREDENTIALS_GRPC_TARGET: "10.1.2.3:50051" }, "CREDENTIALS_GRPC_TARGET is another machine"],
+  ])("in production refuses %s", (_, extra, message) => {
+    expect(() => loadConfig({ ...production, ...extra })).toThrow(message);
+  });
+
+  test("in production needs a database", () => {
+    const { CREDENTIALS_DATABASE_URL: _, ...without } = production;
+    expect(() => loadConfig(without)).toThrow("CREDENTIALS_DATABASE_URL is required in production");
+  });
+
+  test("has profile-dependent defaults: reflection and an operator audience in development only", () => {
+    expect(loadConfig({}).settings).toMatchObject({ grpcReflection: true, jwtOperatorAudience: "flow-credentials-operator" });
+    expect(loadConfig(production).settings).toMatchObject({ grpcReflection: false, jwtOperatorAudience: undefined });
+  });
+
+  test("prints no secret", () => {
+    expect(JSON.stringify(loadConfig(production))).not.toContain("canary");
+  });
+});
+
+test("a process whose memory is open is refused in production", () => {
+  expect(() => refuseInspection({})).not.toThrow();
+  expect(() => refuseInspection({ NODE_OPTIONS: "--inspect=0.0.0.0:9229" })).toThrow(ConfigError);
+  expect(() => refuseInspection({ NODE_OPTIONS: "--heapsnapshot-signal=SIGUSR2" })).toThrow(ConfigError);
+});
+
+test.each([["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], ["changemechangemechangemechangeme"], ["\u0001\u0002\u0003\u0004\u0005\u0006\u0007\u0008"]])("%j was not drawn at random", (text) => {
+  expect(patternIn(Buffer.from(text))).toBeDefined();
+});
