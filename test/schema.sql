@@ -101,14 +101,14 @@ constraint audit_event_actor_kind_not_null on audit_event: NOT NULL actor_kind
 constraint audit_event_hash_must_be_32_bytes on audit_event: CHECK ((length(hash) = 32))
 constraint audit_event_hash_not_null on audit_event: NOT NULL hash
 constraint audit_event_link_not_null on audit_event: NOT NULL link
+constraint audit_event_must_have_a_reason_unless_allowed on audit_event: CHECK (((outcome = 'allowed'::text) = (reason IS NULL)))
 constraint audit_event_occurred_at_not_null on audit_event: NOT NULL occurred_at
 constraint audit_event_organization_id_not_null on audit_event: NOT NULL organization_id
-constraint audit_event_outcome_must_be_known on audit_event: CHECK ((outcome = ANY (ARRAY['allowed'::text, 'refused'::text])))
+constraint audit_event_outcome_must_be_known on audit_event: CHECK ((outcome = ANY (ARRAY['allowed'::text, 'refused'::text, 'cancelled'::text, 'failed'::text])))
 constraint audit_event_outcome_not_null on audit_event: NOT NULL outcome
 constraint audit_event_pkey on audit_event: PRIMARY KEY (organization_id, link, "position")
 constraint audit_event_place_must_be_positive on audit_event: CHECK (((link >= 1) AND ("position" >= 1)))
 constraint audit_event_position_not_null on audit_event: NOT NULL "position"
-constraint audit_event_refusal_must_have_a_reason on audit_event: CHECK (((outcome = 'refused'::text) = (reason IS NOT NULL)))
 constraint audit_event_request_id_not_null on audit_event: NOT NULL request_id
 constraint audit_head_digest_not_null on audit_head: NOT NULL digest
 constraint audit_head_hash_not_null on audit_head: NOT NULL hash
@@ -173,7 +173,7 @@ constraint schema_migration_lock_index_not_null on schema_migration_lock: NOT NU
 constraint schema_migration_lock_pkey on schema_migration_lock: PRIMARY KEY (index)
 constraint service_account_created_at_not_null on service_account: NOT NULL created_at
 constraint service_account_id_not_null on service_account: NOT NULL id
-constraint service_account_name_must_have_1_to_200_characters on service_account: CHECK (((length(name) >= 1) AND (length(name) <= 200)))
+constraint service_account_name_must_have_1_to_255_characters on service_account: CHECK (((length(name) >= 1) AND (length(name) <= 255)))
 constraint service_account_name_not_null on service_account: NOT NULL name
 constraint service_account_organization_id_not_null on service_account: NOT NULL organization_id
 constraint service_account_pkey on service_account: PRIMARY KEY (organization_id, id)
@@ -280,7 +280,8 @@ comment on table column public.audit_event."position": Place in the link, from 1
 comment on table column public.audit_event.actor_id: User, service account, or an operator's subject.
 comment on table column public.audit_event.hash: Hash of the link: sha256(hash of the link before ‖ sha256(digests of the link's records, in order)); 32 zero bytes come before link 1.
 comment on table column public.audit_event.link: Link of the organization's chain: the records that one transaction committed together. Counts from 1 without gaps.
-comment on table column public.audit_event.reason: Why it was refused; null where it was allowed.
+comment on table column public.audit_event.outcome: A call that was allowed and did not end as its caller wished has a second record, which is cancelled or failed.
+comment on table column public.audit_event.reason: Why it was refused, cancelled or failed; null where it was allowed.
 comment on table column public.audit_event.request_id: ULID of the request.
 comment on table column public.audit_head.digest: sha256(digests of the link's records, in order).
 comment on table column public.audit_head.hash: Hash of the link, as in audit_event.

@@ -36,10 +36,19 @@ export class CallerCache {
     return known.caller;
   }
 
-  /** Verifies and remembers; whoever asks for the same digest meanwhile shares the one verification and its outcome. */
-  prove(digest: string, verify: () => Promise<Proven>): Promise<Proven> {
+  /**
+   * Verifies and remembers; whoever asks for the same digest meanwhile shares the one verification and its outcome. The
+   * proof holds from when it was asked for, so whoever comes after its end asks anew, even where it is still under way.
+   */
+  async prove(digest: string, verify: () => Promise<Proven>): Promise<Proven> {
     const running = this.#flights.get(digest);
-    if (running) return running;
+    if (!running) return this.#fly(digest, verify);
+    const cameAtMs = this.#now();
+    const proven = await running;
+    return proven.untilMs > cameAtMs ? proven : this.prove(digest, verify);
+  }
+
+  #fly(digest: string, verify: () => Promise<Proven>): Promise<Proven> {
     const flight = verify()
       .then((proven) => {
         this.#keep(digest, proven);

@@ -32,6 +32,9 @@ export const ACTIONS = {
   delete_credential: TENANT,
   resolve_credential: ["service_account"],
   list_integrations: TENANT,
+  test_sftp_connection: TENANT,
+  test_postgres_connection: TENANT,
+  test_credential: TENANT,
   create_service_account: ["operator"],
   create_service_account_key: ["operator"],
 } as const satisfies Record<string, readonly CallerKind[]>;
@@ -61,8 +64,9 @@ export interface AuditEvent {
   readonly actorKind: CallerKind;
   readonly actorId: string;
   readonly action: Action;
-  readonly outcome: "allowed" | "refused";
-  /** Why it was refused; null where it was allowed. */
+  /** `cancelled` and `failed`: a second record of a call that was allowed and whose answer never left. */
+  readonly outcome: "allowed" | "refused" | "cancelled" | "failed";
+  /** Why it was refused, cancelled or failed; null where it was allowed. */
   readonly reason: string | null;
   readonly credentialId: string | null;
   readonly flowId: string | null;

@@ -1,13 +1,15 @@
-import type { Http2SecureServer, Http2Server, IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from "node:http2";
-import type { Server } from "@grpc/grpc-js";
-import { type CredentialError, fail, REASONS } from "../domain/errors.ts";
-import { newRequestId } from "../log.ts";
+import { constants, type Http2SecureServer, type Http2Server, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
+import { Metadata, type Server } from "@grpc/grpc-js";
+import { type CredentialError, fail, GRPC_CODE, REASONS } from "../domain/errors.ts";
+import { createArrivals, linger, MAX_UNFINISHED_BYTES } from "./arrivals.ts";
 import type { GrpcDeps } from "./deps.ts";
-import { toStatus } from "./status.ts";
+import { adjust, readHead, requestIdIn } from "./headers.ts";
+import { type OutgoingStatus, toStatus } from "./status.ts";
 
 /**
  * The HTTP/2 servers inside a gRPC server. grpc-js has no public way to them, and none to what only they know: the size
- * of a header list, headers that are repeated (of two `authorization` it would see the first) and their sessions.
+ * of a header list, headers that are repeated (of two `authorization` it would see the first), how long a request takes
+ * to arrive, and their sessions.
  */
 interface Inside {
   readonly http2Servers?: ReadonlyMap<Http2Server | Http2SecureServer, unknown>;
@@ -15,12 +17,16 @@ interface Inside {
 
 type StreamListener = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => void;
 
-/** Headers whose values are told apart where they are repeated. */
-const SEPARATE = ["authorization", "x-api-key", "x-request-id", "x-flow-id", "x-run-id", "x-rest-faults-bin"];
+/** Connections at once on one address; one more is closed at once. */
+export const MAX_CONNECTIONS = 2_048;
 
-/** Longest delay of a Node timer, ms; a longer deadline is as good as none. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
-const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 0.001, n: 0.000_001 };
+/** What the door knows of a method. */
+export interface Method {
+  /** Whether a call that presents no identity is refused before its request is read. */
+  readonly needsIdentity: boolean;
+  /** Whether its request is a stream of messages. */
+  readonly requestStream: boolean;
+}
 
 /** What stands before the gRPC server and sees every call first. */
 export interface Door {
@@ -30,88 +36,91 @@ export interface Door {
   shut(): void;
   /** Cuts every connection, whatever is under way on it. */
   cut(): void;
+  /** Bytes that requests hold which have not ended, with something for each stream. */
+  readonly heldBytes: number;
 }
 
-type Pairs = readonly (readonly [name: string, value: string])[];
-
-function pairsOf(raw: readonly string[]): Pairs {
-  const pairs: [string, string][] = [];
-  for (let i = 0; i + 1 < raw.length; i += 2) pairs.push([raw[i] as string, raw[i + 1] as string]);
-  return pairs;
+/** How a door decides. */
+export interface DoorOptions {
+  /** Every method there is, by its path; any other is UNIMPLEMENTED. */
+  readonly methods: ReadonlyMap<string, Method>;
+  /** Largest header list of a call, bytes as RFC 9113 section 6.5.2 counts them. */
+  readonly maxMetadataBytes: number;
+  /** How long a request may take to arrive, ms. */
+  readonly deadlineMs: number;
+  /** Most bytes that requests may hold which have not ended; {@link MAX_UNFINISHED_BYTES} unless given. */
+  readonly maxUnfinishedBytes?: number;
 }
 
-/** Size of a header list as RFC 9113 section 6.5.2 counts it: names, values, and 32 bytes for each pair. */
-const sizeOf = (pairs: Pairs): number => pairs.reduce((size, [name, value]) => size + name.length + value.length + 32, 0);
-
-/** The deadline of a `grpc-timeout` header in ms; undefined where it is malformed. */
-function timeoutMs(text: string): number | undefined {
-  const [, digits, unit] = /^(\d{1,8})([HMSmun])$/.exec(text) ?? [];
-  return digits === undefined || unit === undefined ? undefined : Number(digits) * (UNIT_MS[unit] as number);
+/** A call that the door has let in, as far as it matters for turning it away later. */
+interface Visitor {
+  /** The method's path; `none` for one that is not known, because what is asked for may be anything. */
+  readonly method: string;
+  readonly headers: IncomingHttpHeaders;
+  /** When it came, on the clock of `performance.now()`, ms. */
+  readonly at: number;
 }
 
-/** What is wrong with a call's headers; undefined where nothing is. */
-function headerFault(pairs: Pairs, maxBytes: number): CredentialError | undefined {
-  const timeouts = pairs.filter(([name]) => name === "grpc-timeout");
-  const sound =
-    sizeOf(pairs) <= maxBytes &&
-    pairs.every(([, value]) => /^[\x20-\x7e]*$/.test(value)) &&
-    timeouts.length <= 1 &&
-    timeouts.every(([, value]) => timeoutMs(value) !== undefined);
-  return sound ? undefined : fail("METADATA_INVALID");
-}
+/** The answer to a call of a method that does not exist; it does not repeat what was asked for. */
+const UNKNOWN_METHOD: OutgoingStatus = { code: GRPC_CODE.UNIMPLEMENTED, details: "Unknown method", metadata: new Metadata() };
 
-/** The headers as grpc-js is to see them: repeated ones apart, and no deadline that its timer would take for a past one. */
-function adjust(headers: IncomingHttpHeaders, pairs: Pairs): void {
-  for (const name of SEPARATE) {
-    const values = pairs.filter(([key]) => key === name).map(([, value]) => value);
-    if (values.length > 1) Object.assign(headers, { [name]: values });
-  }
-  const timeout = headers["grpc-timeout"];
-  if (typeof timeout === "string" && (timeoutMs(timeout) ?? 0) > MAX_TIMER_MS) delete headers["grpc-timeout"];
-}
-
-function refuse(stream: ServerHttp2Stream, error: CredentialError, requestId: string): void {
-  const { code, details, metadata } = toStatus(error);
+/** Answers a call in the form in which the adapter does: its id at once, then status and details. */
+function answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, requestId: string, { code, details, metadata }: OutgoingStatus): void {
+  if (stream.destroyed || stream.closed) return;
+  // Whoever has begun to read the request is told nothing more, its end least of all: it would run the call.
+  stream.removeAllListeners("data").removeAllListeners("end");
+  if (stream.headersSent) return stream.close(constants.NGHTTP2_CANCEL);
   stream.on("error", () => stream.destroy());
-  stream.respond(
-    {
-      ":status": 200,
-      "content-type": "application/grpc+proto",
-      "x-request-id": requestId,
-      "grpc-status": String(code),
-      "grpc-message": encodeURI(details),
-      ...metadata.toHttp2Headers(),
-    },
-    { endStream: true },
-  );
-  // Reads what the client still sends, so that the stream can end.
-  stream.resume();
+  if (headers["content-type"]?.startsWith("application/grpc")) {
+    const trailers = { "grpc-status": String(code), "grpc-message": encodeURI(details), ...metadata.toHttp2Headers() };
+    stream.respond({ ":status": 200, "content-type": "application/grpc+proto", "x-request-id": requestId }, { waitForTrailers: true });
+    stream.on("wantTrailers", () => stream.sendTrailers(trailers));
+    stream.end();
+  } else {
+    stream.respond({ ":status": 415 }, { endStream: true });
+  }
+  linger(stream);
 }
 
 /** Makes the door of one server. Nothing has been authenticated before it, so a refusal here is a log line and no audit record. */
-export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, maxMetadataBytes: number): Door {
+export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, options: DoorOptions): Door {
+  const { methods, maxMetadataBytes, deadlineMs, maxUnfinishedBytes = MAX_UNFINISHED_BYTES } = options;
   const guarded = new WeakSet<object>();
   const sessions = new Set<ServerHttp2Session>();
   let shut = false;
-  const turnAway = (stream: ServerHttp2Stream, error: CredentialError) => {
-    const requestId = newRequestId();
-    const code = REASONS[error.reason].grpc;
-    refuse(stream, error, requestId);
-    log.info({ request_id: requestId, code, reason: error.reason }, "call turned away");
-    metrics.observe({ method: "none", code, seconds: 0 });
+  const turnAway = (stream: ServerHttp2Stream, { method, headers, at }: Visitor, error: CredentialError | "UNIMPLEMENTED"): void => {
+    const known = error === "UNIMPLEMENTED" ? undefined : error;
+    const code = known ? REASONS[known.reason].grpc : "UNIMPLEMENTED";
+    const requestId = requestIdIn(headers);
+    const seconds = (performance.now() - at) / 1000;
+    answer(stream, headers, requestId, known ? toStatus(known) : UNKNOWN_METHOD);
+    log.info({ request_id: requestId, method, code, reason: known?.reason, duration_ms: Math.round(seconds * 1_000_000) / 1000 }, "call");
+    metrics.observe({ method, code, seconds });
   };
+  const arrivals = createArrivals<Visitor>({
+    deadlineMs,
+    maxBytes: maxUnfinishedBytes,
+    refuse: (stream, visitor, reason) => turnAway(stream, visitor, fail(reason)),
+  });
   const guardOne = (server: Http2Server | Http2SecureServer) => {
     if (guarded.has(server)) return;
     guarded.add(server);
     const [grpc, ...others] = server.listeners("stream") as StreamListener[];
     if (!grpc || others.length > 0) throw new Error("grpc-js no longer listens to streams in one place");
     server.removeAllListeners("stream");
+    server.maxConnections = MAX_CONNECTIONS;
     server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => {
-      const pairs = pairsOf(raw);
-      const error = shut ? fail("SHUTTING_DOWN") : headerFault(pairs, maxMetadataBytes);
-      if (error) return turnAway(stream, error);
-      adjust(headers, pairs);
+      const path = headers[":path"] ?? "";
+      const method = methods.get(path);
+      const visitor = { method: method ? path : "none", headers, at: performance.now() };
+      if (shut) return turnAway(stream, visitor, fail("SHUTTING_DOWN"));
+      const head = readHead(raw, maxMetadataBytes);
+      if (!head.sound) return turnAway(stream, visitor, fail("METADATA_INVALID"));
+      if (!method) return turnAway(stream, visitor, "UNIMPLEMENTED");
+      if (method.needsIdentity && !head.identified) return turnAway(stream, visitor, fail("UNAUTHENTICATED"));
+      adjust(headers, raw, head);
       grpc.call(server, stream, headers, flags, raw);
+      if ((flags & constants.NGHTTP2_FLAG_END_STREAM) === 0) arrivals.expect(stream, visitor, method.requestStream);
     });
     server.on("session", (session: ServerHttp2Session) => {
       sessions.add(session);
@@ -129,6 +138,9 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     },
     cut() {
       for (const session of sessions) session.destroy();
+    },
+    get heldBytes() {
+      return arrivals.heldBytes;
     },
   };
 }

@@ -1,10 +1,15 @@
 import { type ServerWritableStream, status } from "@grpc/grpc-js";
 import { type HealthCheckRequest, type HealthCheckResponse, HealthCheckResponse_ServingStatus as State, type HealthServer } from "../../gen/health/v1/health.ts";
+import { MAX_CONNECTIONS } from "./door.ts";
+import { createQuota } from "./quota.ts";
 
 type Watcher = ServerWritableStream<HealthCheckRequest, HealthCheckResponse>;
 
-/** Watchers at once; one more is refused. */
-const MAX_WATCHERS = 100;
+/** Watchers at once on one connection; a client has one for each service name it cares for. */
+const MAX_WATCHERS_PER_CONNECTION = 4;
+
+/** Watchers at once in all: as many as the connections that are taken can have. */
+const MAX_WATCHERS = MAX_WATCHERS_PER_CONNECTION * MAX_CONNECTIONS;
 
 /** `grpc.health.v1.Health`: needs no identity, and tells nothing but whether calls are taken. */
 export interface Health {
@@ -19,6 +24,7 @@ export interface Health {
 export function createHealth(services: readonly string[]): Health {
   const names = new Set(["", ...services]);
   const watchers = new Set<Watcher>();
+  const quota = createQuota({ perConnection: MAX_WATCHERS_PER_CONNECTION, total: MAX_WATCHERS });
   let state: State = State.NOT_SERVING;
   const stateOf = (service: string): State => (names.has(service) ? state : State.SERVICE_UNKNOWN);
   return {
@@ -31,12 +37,16 @@ export function createHealth(services: readonly string[]): Health {
         callback(null, { statuses: Object.fromEntries([...names].map((name) => [name, { status: state }])) });
       },
       watch(call) {
-        if (watchers.size >= MAX_WATCHERS) {
+        const peer = call.getPeer();
+        if (!quota.take(peer)) {
           call.emit("error", { code: status.RESOURCE_EXHAUSTED, details: "too many watchers" });
           return;
         }
         watchers.add(call);
-        call.on("cancelled", () => watchers.delete(call));
+        call.once("cancelled", () => {
+          watchers.delete(call);
+          quota.release(peer);
+        });
         call.write({ status: stateOf(call.request.service) });
       },
     },

@@ -46,6 +46,11 @@ function id(metadata: Metadata, name: string): string | null {
   return text;
 }
 
+/**
+ * The report of the REST adapter. It is taken from any caller, because an adapter may run elsewhere, and one whose
+ * report is dropped would have a request run of which it could read only a part. What makes that sound: a report can
+ * do nothing but refuse the request it comes with. Its text goes back to whoever sent it, and nowhere else.
+ */
 function reported(metadata: Metadata): readonly Violation[] {
   const [bytes, ...more] = metadata.get("x-rest-faults-bin");
   if (bytes === undefined) return [];

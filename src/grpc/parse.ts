@@ -93,7 +93,7 @@ export const optionalFuture = z.custom<Date>().optional().transform((time, ctx):
   return time.getTime() > Date.now() ? time : refuse(ctx, "datetime_future", "Input should be in the future");
 });
 
-const PATH_REASONS: Readonly<Record<string, Reason>> = { credential_id: "INVALID_CREDENTIAL_ID", provider: "INVALID_PROVIDER" };
+const PATH_REASONS: ReadonlyMap<unknown, Reason> = new Map([["credential_id", "INVALID_CREDENTIAL_ID"], ["provider", "INVALID_PROVIDER"]] as const);
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
@@ -113,7 +113,7 @@ function merged(rest: readonly Violation[], own: readonly Violation[]): Violatio
 function refusal(faults: readonly Violation[]): CredentialError {
   const path = faults.find((fault) => fault.in === "path");
   if (!path) return fail("INVALID_REQUEST", { violations: faults });
-  return fail(PATH_REASONS[String(path.path[0])] ?? "INVALID_REQUEST", { violations: [path] });
+  return fail(PATH_REASONS.get(path.path[0]) ?? "INVALID_REQUEST", { violations: [path] });
 }
 
 /** The fault of bytes that are no message of the expected type. */

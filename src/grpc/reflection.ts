@@ -5,9 +5,15 @@ import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/pr
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { type ServerDuplexStream, status } from "@grpc/grpc-js";
 import type { ServerReflectionRequest as Request, ServerReflectionResponse as Response, ServerReflectionServer } from "../../gen/grpc/reflection/v1/reflection.ts";
+import { MAX_CONNECTIONS } from "./door.ts";
+import { createQuota } from "./quota.ts";
 
 type Stream = ServerDuplexStream<Request, Response>;
 type Answer = NonNullable<Response["messageResponse"]>;
+
+/** Streams at once on one connection, and in all. */
+const MAX_STREAMS_PER_CONNECTION = 4;
+const MAX_STREAMS = MAX_STREAMS_PER_CONNECTION * MAX_CONNECTIONS;
 
 /** Server reflection (https://grpc.io/docs/guides/reflection/); v1 and v1alpha are one and the same on the wire. */
 export interface Reflection {
@@ -42,6 +48,7 @@ export function createReflection(services: readonly string[]): Reflection {
   const bytes = fileBytes(set);
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, set));
   const streams = new Set<Stream>();
+  const quota = createQuota({ perConnection: MAX_STREAMS_PER_CONNECTION, total: MAX_STREAMS });
 
   const collect = (file: DescFile, found: Set<DescFile>): Set<DescFile> => {
     if (!found.has(file)) {
@@ -78,6 +85,12 @@ export function createReflection(services: readonly string[]): Reflection {
   return {
     implementation: {
       serverReflectionInfo(stream) {
+        const peer = stream.getPeer();
+        if (!quota.take(peer)) {
+          stream.emit("error", { code: status.RESOURCE_EXHAUSTED, details: "too many streams" });
+          return;
+        }
+        stream.once("cancelled", () => quota.release(peer));
         streams.add(stream);
         converse(stream, answer)
           .catch(() => stream.emit("error", { code: status.CANCELLED, details: "the stream broke" }))

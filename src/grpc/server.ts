@@ -1,13 +1,13 @@
 import { chmodSync } from "node:fs";
 import { isIPv6 } from "node:net";
-import { logVerbosity, Server, ServerCredentials, setLogVerbosity, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { HealthService } from "../../gen/health/v1/health.ts";
 import { ServerReflectionService } from "../../gen/grpc/reflection/v1/reflection.ts";
 import { ServerReflectionService as ServerReflectionServiceAlpha } from "../../gen/grpc/reflection/v1alpha/reflection.ts";
 import type { Address } from "../config.ts";
 import { credentialService } from "./credential-service.ts";
 import type { GrpcDeps } from "./deps.ts";
-import { createDoor } from "./door.ts";
+import { createDoor, type Method } from "./door.ts";
 import { createHealth } from "./health.ts";
 import { createReflection } from "./reflection.ts";
 import { serviceAccountService } from "./service-account-service.ts";
@@ -86,7 +86,7 @@ function credentialsOf({ tls }: GrpcOptions): ServerCredentials {
   return ServerCredentials.createSsl(tls.clientCa ?? null, [{ private_key: tls.key, cert_chain: tls.certificate }], tls.clientCa !== undefined);
 }
 
-function addRpcs(server: Server, rpcs: Readonly<Record<string, UnaryRpc>>): void {
+function addRpcs(server: Server, rpcs: Readonly<Record<string, UnaryRpc>>): ServiceDefinition {
   const definitions: Record<string, UnaryRpc["definition"]> = {};
   const handlers: UntypedServiceImplementation = {};
   for (const [name, { definition, handler }] of Object.entries(rpcs)) {
@@ -94,6 +94,13 @@ function addRpcs(server: Server, rpcs: Readonly<Record<string, UnaryRpc>>): void
     handlers[name] = handler;
   }
   server.addService(definitions, handlers);
+  return definitions;
+}
+
+/** Every method of these services, as the door knows it. */
+function methodsOf(services: readonly { readonly definition: ServiceDefinition; readonly needsIdentity: boolean }[]): Map<string, Method> {
+  const methods = services.flatMap(({ definition, needsIdentity }) => Object.values(definition).map((method) => ({ ...method, needsIdentity })));
+  return new Map(methods.map(({ path, requestStream, needsIdentity }) => [path, { requestStream, needsIdentity }]));
 }
 
 /** Starts the gRPC service. Throws ListenError where an address cannot be had. */
@@ -111,16 +118,21 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     "grpc.enable_channelz": 0,
   });
   const rpcDeps = { ...deps, deadlineMs: options.deadlineMs };
-  addRpcs(server, credentialService(rpcDeps, deps.vault));
-  addRpcs(server, serviceAccountService(rpcDeps, deps.vault));
+  const ours = [addRpcs(server, credentialService(rpcDeps, deps.vault)), addRpcs(server, serviceAccountService(rpcDeps, deps.vault))];
+  const open: ServiceDefinition[] = [HealthService];
   const health = createHealth([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE]);
   server.addService(HealthService, health.implementation);
   const reflection = options.reflection ? createReflection([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, HEALTH, ...REFLECTION]) : undefined;
   if (reflection) {
     server.addService(ServerReflectionService, reflection.implementation);
     server.addService(ServerReflectionServiceAlpha, reflection.implementation);
+    open.push(ServerReflectionService, ServerReflectionServiceAlpha);
   }
-  const door = createDoor(deps, options.maxMetadataBytes);
+  const methods = methodsOf([
+    ...ours.map((definition) => ({ definition, needsIdentity: true })),
+    ...open.map((definition) => ({ definition, needsIdentity: false })),
+  ]);
+  const door = createDoor(deps, { methods, maxMetadataBytes: options.maxMetadataBytes, deadlineMs: options.deadlineMs });
   let port: number;
   try {
     port = await bind(server, printed(options.listen), credentialsOf(options));

@@ -5,7 +5,7 @@ import { type CatalogEntry, describe } from "./catalog.ts";
 import { google } from "./google.ts";
 import { microsoft, sharepoint } from "./microsoft.ts";
 import { internalPostgresql, postgresql } from "./postgresql.ts";
-import type { Accepted, CredentialShape, Exposed, Provider } from "./provider.ts";
+import type { AcceptOptions, Accepted, CredentialShape, Exposed, Provider } from "./provider.ts";
 import { sftp } from "./sftp.ts";
 
 export type { CatalogEntry, CatalogShape } from "./catalog.ts";
@@ -25,9 +25,9 @@ export const providers: Readonly<Record<ProviderName, Provider>> = {
  * Checks a secret against the rules of its provider and type, and normalises it. Throws INVALID_CREDENTIALS with
  * violations that name keys and rules, never values, and OVERLOADED where too many keys wait to be opened.
  */
-export async function accept(provider: ProviderName, type: CredentialTypeName, document: SecretDocument, now: Date): Promise<Accepted> {
+export async function accept(provider: ProviderName, type: CredentialTypeName, document: SecretDocument, options: AcceptOptions): Promise<Accepted> {
   const shape = shapeOf(provider, type);
-  if (shape !== undefined) return shape.accept(document, now);
+  if (shape !== undefined) return shape.accept(document, options);
   const taken = Object.keys(providers[provider].types).join(", ");
   const message = `This provider takes ${taken}`;
   throw fail("INVALID_CREDENTIALS", { violations: [{ in: "body", path: ["credential_type"], type: "value_error", message }] });

@@ -31,14 +31,27 @@ export interface Accepted {
   readonly tokenExpiresAt: Date | null;
 }
 
+/** What checking a secret depends on besides the secret. */
+export interface AcceptOptions {
+  /** The time that relative lifetimes count from. */
+  readonly now: Date;
+  /** Who takes turns with others where checking is work; the id of the organization. */
+  readonly fairness: string;
+  /** Aborts when nobody waits for the outcome any longer. */
+  readonly signal: AbortSignal;
+}
+
 /** One shape of secret of a provider. */
 export interface CredentialShape {
   /** What the `credentials` object looks like; the catalog's JSON Schema derives from it. */
   readonly schema: z.ZodType;
   /** Whether an OAuth 2.0 flow can make it. */
   readonly isOauth: boolean;
-  /** Checks and normalises. Throws INVALID_CREDENTIALS with violations that name keys, never values. */
-  accept(document: SecretDocument, now: Date): Promise<Accepted>;
+  /**
+   * Checks and normalises. Throws INVALID_CREDENTIALS with violations that name keys, never values; OVERLOADED where too
+   * much of such work waits; the signal's reason where that aborts meanwhile.
+   */
+  accept(document: SecretDocument, options: AcceptOptions): Promise<Accepted>;
   /** What an executor receives of a document that `accept` gave. */
   expose(document: SecretDocument): Exposed;
   /** Tries a document that `accept` gave against the real system; absent where there is nothing to try. Never throws. */

@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { SecretDocument } from "../domain/credential.ts";
 import { checkSftp, type SftpTarget } from "./checks/sftp.ts";
 import { host, hostKeyFingerprint, identifier, port, secretOrEmpty, secretText } from "./fields.ts";
-import { checkPrivateKey } from "./private-key.ts";
+import { checkPrivateKey, keyOpeners } from "./private-key.ts";
 import type { CredentialShape, Provider } from "./provider.ts";
 import { numberAt, shape, textAt } from "./shape.ts";
 import { fault } from "./structure.ts";
@@ -54,8 +54,8 @@ const keyShape = shape({
       private_key_passphrase: secretOrEmpty("Passphrase", "What the private key is encrypted with; leave out for a key that is not").optional(),
     })
     .meta({ title: "SFTP with a private key", description: "User name and private key of an SFTP server" }),
-  async check(document) {
-    const refused = await checkPrivateKey(textAt(document, "private_key_data"), textAt(document, "private_key_passphrase"));
+  async check(document, options) {
+    const refused = await checkPrivateKey(textAt(document, "private_key_data"), textAt(document, "private_key_passphrase"), keyOpeners(options));
     return refused === null ? [] : [fault(refused.key, refused.type, refused.message)];
   },
   secret: (document) => ({

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { MAX_SECRET_BYTES, type SecretDocument } from "../domain/credential.ts";
 import { fail, type Violation } from "../domain/errors.ts";
-import type { Accepted, CredentialShape, ExposedSecret } from "./provider.ts";
+import type { AcceptOptions, Accepted, CredentialShape, ExposedSecret } from "./provider.ts";
 import { fault, structureFaults, tooLarge } from "./structure.ts";
 
 /** What tells one shape from another; everything else about a shape is the same for all. */
@@ -13,7 +13,7 @@ export interface ShapeFacts {
   /** Whether an OAuth 2.0 flow can make it; false unless said otherwise. */
   readonly isOauth?: boolean;
   /** Rules that a schema cannot say. Runs on a document that its schema passed. */
-  readonly check?: (document: SecretDocument) => readonly Violation[] | Promise<readonly Violation[]>;
+  readonly check?: (document: SecretDocument, options: AcceptOptions) => readonly Violation[] | Promise<readonly Violation[]>;
   /** Brings an accepted document into the form that is stored. */
   readonly normalise?: (document: SecretDocument, now: Date) => SecretDocument;
   /** When the secret ends; null where it does not or does not say. */
@@ -31,14 +31,14 @@ export function shape(facts: ShapeFacts): CredentialShape {
   return {
     schema: facts.schema,
     isOauth: facts.isOauth ?? false,
-    async accept(given, now): Promise<Accepted> {
+    async accept(given, options): Promise<Accepted> {
       refuse(structureFaults(given, known));
       const document = withoutNulls(given, facts.schema);
       const schema = facts.schemaFor?.(document) ?? facts.schema;
       const parsed = schema.safeParse(document);
       if (!parsed.success) throw fail("INVALID_CREDENTIALS", { violations: violationsOf(parsed.error, document) });
-      refuse((await facts.check?.(parsed.data)) ?? []);
-      const stored = facts.normalise?.(parsed.data, now) ?? parsed.data;
+      refuse((await facts.check?.(parsed.data, options)) ?? []);
+      const stored = facts.normalise?.(parsed.data, options.now) ?? parsed.data;
       if (Buffer.byteLength(JSON.stringify(stored)) > MAX_SECRET_BYTES) refuse([tooLarge()]);
       // Nothing a caller posts is verified, an id token's address included; only an OAuth flow can say whose account it is.
       return { document: stored, accountEmail: null, tokenExpiresAt: endsAt(stored) };

@@ -12,6 +12,7 @@ import { answerParserError, createListener, type RequestTimeouts } from "./liste
 import { parseJson } from "./json.ts";
 import { compileRoutes } from "./routes.ts";
 import { type Probe, screen, type Screened } from "./screen.ts";
+import { shared } from "./shared.ts";
 
 /** What the REST listener needs. */
 export interface RestOptions {
@@ -35,9 +36,9 @@ export interface RestOptions {
   /** Whether the secret of a credential can be read over REST. */
   readonly resolve: boolean;
   readonly log: Log;
-  /** Whether this process can serve, apart from reaching the gRPC service; a rejection counts as no. */
+  /** Whether this process can serve, apart from reaching the gRPC service; a rejection counts as no. Asked once a second at most. */
   readonly ready: () => Promise<boolean>;
-  /** The metrics in Prometheus' text format. */
+  /** The metrics in Prometheus' text format; rendered once a second at most. */
   readonly metrics: () => Promise<{ readonly contentType: string; readonly body: string }>;
   /** How long requests may take to arrive; 10 s for the headers and 30 s in all unless given. */
   readonly requestTimeouts?: RequestTimeouts | undefined;
@@ -52,6 +53,12 @@ export interface RestServer {
 }
 
 const REQUEST_TIMEOUTS: RequestTimeouts = { headersMs: 10_000, requestMs: 30_000 };
+
+/**
+ * How long readiness and metrics are told again as they were, ms. Anyone may ask for them: each costs a query or a
+ * render of every metric, which blocks the event loop.
+ */
+const PROBE_CACHE_MS = 1_000;
 
 /** RPCs that REST does not offer unless asked to. */
 const WITHHELD = ["ResolveCredential"] as const;
@@ -96,14 +103,15 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
   const refused = (request: FastifyRequest, answer: Answer, template: string) =>
     log.info({ request_id: request.id, method: request.method, path: template, status: answer.status }, "rest request answered without a call");
 
+  const ready = shared(async () => (await options.ready().catch(() => false)) && (await gateway.reachable()), PROBE_CACHE_MS);
+  const metrics = shared(async () => await options.metrics(), PROBE_CACHE_MS);
   const probes: Record<Probe, () => Promise<Answer>> = {
     "/healthz": async () => jsonAnswer(200, { status: "ok" }),
     "/readyz": async () => {
-      const ready = !site.stopping && (await options.ready().catch(() => false)) && (await gateway.reachable());
-      return ready ? jsonAnswer(200, { status: "ready" }) : jsonAnswer(503, { status: "unavailable" });
+      return !site.stopping && (await ready()) ? jsonAnswer(200, { status: "ready" }) : jsonAnswer(503, { status: "unavailable" });
     },
     "/metrics": async () => {
-      const { contentType, body } = await options.metrics();
+      const { contentType, body } = await metrics();
       return { status: 200, headers: { "content-type": contentType }, body };
     },
   };

@@ -1,6 +1,7 @@
 import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
-import { type Database, known } from "./db.ts";
+import { known } from "./db.ts";
+import { EventLane, type LaneSetup } from "./event-lane.ts";
 import type { AuditStore } from "./store.ts";
 import type { Statement } from "./transaction.ts";
 
@@ -30,7 +31,7 @@ function text(value: string | null): string | null {
 
 /** Checks an event before it comes near SQL: in a batch, one that PostgreSQL refuses would sink the others. */
 export function eventRow(event: AuditEvent): EventRow {
-  if ((event.outcome === "refused") !== (event.reason !== null)) throw fail("INTERNAL", { cause: new TypeError("a refusal has a reason, and nothing else has") });
+  if ((event.outcome === "allowed") !== (event.reason === null)) throw fail("INTERNAL", { cause: new TypeError("every outcome but allowed has a reason") });
   return {
     organization_id: known(event.organizationId),
     credential_id: event.credentialId === null ? null : known(event.credentialId),
@@ -47,9 +48,9 @@ export function eventRow(event: AuditEvent): EventRow {
 
 /** Common table expression `asked`: the events of the JSON parameter with that number, in order. */
 export const askedEvents = (parameter: string): string => `asked as materialized (
-  select e.*, row_number() over () as place
-  from json_to_recordset(${parameter}::json) as e(organization_id uuid, credential_id uuid, request_id text, actor_kind text,
-    actor_id text, action text, outcome text, reason text, flow_id text, run_id text)
+  select e.* from rows from (json_to_recordset(${parameter}::json) as (organization_id uuid, credential_id uuid, request_id text,
+    actor_kind text, actor_id text, action text, outcome text, reason text, flow_id text, run_id text)) with ordinality
+    as e(organization_id, credential_id, request_id, actor_kind, actor_id, action, outcome, reason, flow_id, run_id, place)
 )`;
 
 /**
@@ -81,18 +82,42 @@ export const recordEvents = (source: string): string => `digested as materialize
 
 const APPEND: Statement = { name: "audit_append", text: `with ${askedEvents("$1")}, ${recordEvents("asked")} select 1` };
 
-/** The audit trail on its own, for what has no other effect. */
-export function auditStore(database: Database): AuditStore {
-  return {
-    async append(events) {
-      const rows = events.map(eventRow);
-      const organizations = [...new Set(rows.map((row) => row.organization_id))];
-      if (rows.length === 0) return;
-      try {
-        await database.write(organizations, APPEND, [JSON.stringify(rows)]);
-      } catch (error) {
-        throw fail("AUDIT_UNAVAILABLE", { cause: (error as Error).cause });
-      }
-    },
-  };
+/** Events that may wait to be recorded; more are not recorded. */
+const QUEUE = 4_096;
+
+/** Events that share one transaction at most. */
+const BATCH = 256;
+
+/** The audit trail on its own, for what has no other effect: events that wait are committed together, on a connection of their own. */
+export class AuditCommitter implements AuditStore {
+  readonly #lane: EventLane<void>;
+
+  constructor(setup: Omit<LaneSetup, "queue" | "batch">) {
+    this.#lane = new EventLane<void>({
+      ...setup,
+      name: "audit",
+      reserve: false,
+      queue: QUEUE,
+      batch: BATCH,
+      statement: APPEND,
+      answer: () => undefined,
+      full: "AUDIT_UNAVAILABLE",
+    });
+  }
+
+  /** Connects. Rejects with the driver's error. */
+  open(): Promise<void> {
+    return this.#lane.open();
+  }
+
+  /** See `AuditStore.append`. */
+  async append(events: readonly AuditEvent[]): Promise<void> {
+    const rows = events.map(eventRow);
+    await Promise.all(rows.map((row) => this.#lane.submit(row)));
+  }
+
+  /** Waits for the events that were taken, then disconnects. */
+  close(): Promise<void> {
+    return this.#lane.close();
+  }
 }

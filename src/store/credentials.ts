@@ -87,47 +87,49 @@ const organizationsOf = (...ids: readonly string[]): string[] => [...new Set(ids
 /** Everything about credentials but the resolve path. */
 export function credentialStore(database: Database): Omit<CredentialStore, "resolve"> {
   return {
-    async create(row, limits, event) {
+    async create(row, limits, event, signal) {
       const audited = eventRow(event);
       const rows = await database.write(organizationsOf(row.organizationId, audited.organization_id), CREATE, [
         row.organizationId, known(row.id), row.provider, row.credentialType, known(row.userId), row.name, row.accountEmail, row.tokenExpiresAt,
         row.modifiedBy, row.sealed, JSON.stringify([audited]), limits.perProvider, limits.perUser,
-      ]);
+      ], signal);
       return credentialRecord(single(rows));
     },
 
-    async list(organizationId, filter) {
+    async list(organizationId, filter, signal) {
       const rows: Row[] = await database.read(organizationId, (trx) => {
         const query = trx("credential").select(CREDENTIAL_COLUMNS).where("organization_id", organizationId).whereNull("deleted_at");
         if (filter.userId !== null) query.where("user_id", known(filter.userId));
         if (filter.provider !== null) query.where("provider", filter.provider);
         return query.orderBy([{ column: "created_at", order: "desc" }, { column: "id", order: "desc" }]);
-      });
+      }, signal);
       return rows.map(credentialRecord);
     },
 
-    async get(organizationId, id) {
-      const row: Row | undefined = await database.read(organizationId, (trx) =>
-        trx("credential").first(CREDENTIAL_COLUMNS).where({ organization_id: organizationId, id: known(id) }).whereNull("deleted_at"),
+    async get(organizationId, id, signal) {
+      const row: Row | undefined = await database.read(
+        organizationId,
+        (trx) => trx("credential").first(CREDENTIAL_COLUMNS).where({ organization_id: organizationId, id: known(id) }).whereNull("deleted_at"),
+        signal,
       );
       return row === undefined ? undefined : credentialRecord(row);
     },
 
-    async replace(change, event) {
+    async replace(change, event, signal) {
       const audited = eventRow(event);
       const [row] = await database.write(organizationsOf(change.organizationId, audited.organization_id), REPLACE, [
         change.organizationId, known(change.id), change.expectedRevision, change.credentialType, change.name, change.accountEmail, change.tokenExpiresAt,
         change.status, change.modifiedBy, change.secretVersion.toString(), change.sealed, JSON.stringify([audited]),
-      ]);
+      ], signal);
       if (row === undefined) return undefined;
       return row["id"] === null ? "stale" : credentialRecord(row);
     },
 
-    async remove(where, event) {
+    async remove(where, event, signal) {
       const audited = eventRow(event);
       const [row] = await database.write(organizationsOf(where.organizationId, audited.organization_id), REMOVE, [
         where.organizationId, known(where.id), where.expectedRevision, where.modifiedBy, JSON.stringify([audited]),
-      ]);
+      ], signal);
       if (row === undefined) return undefined;
       return row["removed"] === true ? "removed" : "stale";
     },

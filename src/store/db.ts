@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import knexPackage, { type Knex } from "knex";
 import type { Client } from "pg";
 import { fail } from "../domain/errors.ts";
+import { abortReason, cancelUntil } from "./cancel.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { isConflict, isConnectionLoss, translate } from "./errors.ts";
 import { CONTEXT_FOR_KNEX, contextValues, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
@@ -23,15 +24,32 @@ const PAUSE_MS = 20;
 /** Longest wait for a free connection, ms; who waits longer is told to try again. */
 const ACQUIRE_MS = 5_000;
 
+/** Calls that may wait for a free connection, for each connection of the pool; more are told to try again at once. */
+const WAITING_PER_CONNECTION = 16;
+
 /** How much longer than the server's own limit the driver waits before it gives a connection up, ms. */
 const GRACE_MS = 1_000;
 
-/** The pool, and the ways to use it. Every function rejects with CredentialError only. */
+/** What is used of Knex's pool itself, which its own interface does not show. */
+interface ConnectionPool {
+  numPendingAcquires(): number;
+  acquire(): { readonly promise: Promise<Client>; abort(): void };
+  release(client: Client): boolean;
+}
+
+/**
+ * The pool, and the ways to use it. Every function rejects with CredentialError only. A signal that is aborted ends the wait
+ * for a connection at once and cancels a statement that runs; the call then rejects with the signal's reason, unless it had
+ * been committed.
+ */
 export class Database {
+  readonly #options: DatabaseOptions;
   readonly #knex: Knex;
   readonly #session: Session;
+  #closed = false;
 
   constructor(options: DatabaseOptions) {
+    this.#options = options;
     this.#session = options.session;
     // A lost server that never answers is noticed by the driver's own clock, which then drops the connection.
     const connection = () => ({ ...options.fields, pipeline: true, query_timeout: options.session.timeouts.statementMs + GRACE_MS });
@@ -39,20 +57,26 @@ export class Database {
       client: "pg",
       version: "18",
       connection,
-      acquireConnectionTimeout: ACQUIRE_MS,
+      // Values stay out of the messages of errors.
+      compileSqlOnError: false,
+      acquireConnectionTimeout: ACQUIRE_MS + GRACE_MS,
       pool: { min: 0, max: options.poolSize, propagateCreateError: true },
       log: { warn: () => {}, error: () => {}, deprecate: () => {}, debug: () => {} },
     });
   }
 
   /** Reads in a transaction that sees one organization; none where it is null. Tried again where the connection fails. */
-  async read<T>(organizationId: string | null, work: (trx: Knex.Transaction) => PromiseLike<T>): Promise<T> {
+  async read<T>(organizationId: string | null, work: (trx: Knex.Transaction) => PromiseLike<T>, signal?: AbortSignal): Promise<T> {
     const organizations = organizationId === null ? [] : [known(organizationId)];
-    return retrying((error) => isConnectionLoss(error) || isConflict(error), () =>
-      this.#knex.transaction(async (trx) => {
-        await trx.raw(CONTEXT_FOR_KNEX, contextValues(organizations, this.#session.timeouts));
-        return await work(trx);
-      }),
+    const again = (error: unknown) => isConnectionLoss(error) || isConflict(error);
+    return this.#retrying(again, signal, (connection) =>
+      this.#knex.transaction(
+        async (trx) => {
+          await trx.raw(CONTEXT_FOR_KNEX, contextValues(organizations, this.#session.timeouts));
+          return await work(trx);
+        },
+        { connection },
+      ),
     );
   }
 
@@ -60,26 +84,83 @@ export class Database {
    * Commits one statement that may write, for the organizations it names. Tried again only where PostgreSQL rolled it
    * back because of other transactions: after a lost connection nobody knows whether it took effect.
    */
-  async write(organizations: readonly string[], statement: Statement, values: readonly unknown[]): Promise<Row[]> {
+  async write(organizations: readonly string[], statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
     const visible = organizations.map(known);
-    return retrying(isConflict, async () => {
-      const client = (await this.#knex.client.acquireConnection()) as Client;
-      try {
-        return await runTransaction(client, this.#session, visible, statement, values);
-      } catch (error) {
-        // The mark by which Knex knows a connection that it must not hand out again.
-        if (isConnectionLoss(error)) Object.assign(client, { __knex__disposed: error });
-        throw error;
-      } finally {
-        await this.#knex.client.releaseConnection(client);
-      }
-    });
+    return this.#retrying(isConflict, signal, (client) => runTransaction(client, this.#session, visible, statement, values));
   }
 
   /** Waits for what is under way and closes every connection. */
   close(): Promise<void> {
+    this.#closed = true;
     return this.#knex.destroy();
   }
+
+  async #retrying<T>(again: (error: unknown) => boolean, signal: AbortSignal | undefined, work: (client: Client) => Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#connected(signal, work);
+      } catch (error) {
+        if (signal?.aborted) throw abortReason(signal);
+        if (tries === ATTEMPTS || !again(error)) throw translate(error);
+      }
+      await sleep(Math.random() * PAUSE_MS * 2 ** tries, undefined, signal && { signal }).catch(() => {});
+    }
+  }
+
+  /** Runs a transaction on a connection of the pool, and cancels it where the signal is aborted meanwhile. */
+  async #connected<T>(signal: AbortSignal | undefined, work: (client: Client) => Promise<T>): Promise<T> {
+    const client = await this.#acquire(signal);
+    const done = new AbortController();
+    const cancel = () => void cancelUntil(done.signal, this.#options.fields, client);
+    signal?.addEventListener("abort", cancel, { once: true });
+    try {
+      return await work(client);
+    } catch (error) {
+      if (isConnectionLoss(error)) drop(client, error);
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      done.abort();
+      // A late request would cancel what another call does on this connection.
+      if (signal?.aborted) drop(client, signal.reason);
+      this.#pool.release(client);
+    }
+  }
+
+  async #acquire(signal: AbortSignal | undefined): Promise<Client> {
+    if (this.#closed) throw fail("SHUTTING_DOWN");
+    if (signal?.aborted) throw abortReason(signal);
+    if (this.#pool.numPendingAcquires() >= WAITING_PER_CONNECTION * this.#options.poolSize) throw fail("OVERLOADED");
+    const acquiring = this.#pool.acquire();
+    let late = false;
+    const giveUp = () => acquiring.abort();
+    const timer = setTimeout(() => {
+      late = true;
+      giveUp();
+    }, ACQUIRE_MS);
+    signal?.addEventListener("abort", giveUp, { once: true });
+    try {
+      const client = await acquiring.promise;
+      if (!signal?.aborted) return client;
+      this.#pool.release(client);
+      throw abortReason(signal);
+    } catch (error) {
+      throw late ? fail("OVERLOADED") : error;
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", giveUp);
+    }
+  }
+
+  get #pool(): ConnectionPool {
+    return this.#knex.client.pool as ConnectionPool;
+  }
+}
+
+/** Closes a connection and marks it, as Knex does, as one that must not be handed out again. */
+function drop(client: Client, cause: unknown): void {
+  Object.assign(client, { __knex__disposed: cause });
+  client.end().catch(() => {});
 }
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -88,15 +169,4 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 export function known(id: string): string {
   if (!UUID.test(id)) throw fail("INTERNAL", { cause: new TypeError("an id is not a UUID in lower case") });
   return id;
-}
-
-async function retrying<T>(again: (error: unknown) => boolean, attempt: () => Promise<T>): Promise<T> {
-  for (let tries = 1; ; tries++) {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (tries === ATTEMPTS || !again(error)) throw translate(error);
-      await sleep(Math.random() * PAUSE_MS * 2 ** tries);
-    }
-  }
 }

@@ -12,6 +12,7 @@ const SETUP = [
   "create role credentials_owner login nosuperuser nocreatedb nocreaterole nobypassrls;",
   "create role credentials_app login nosuperuser nocreatedb nocreaterole nobypassrls;",
   "create database flow_credentials owner credentials_owner;",
+  "revoke temporary on database flow_credentials from public;",
 ];
 
 /** Settings of the cluster: only the socket, whose folder is closed, lets anyone in. */

@@ -42,8 +42,8 @@ const UNAVAILABLE = /^(08...|28...|3D000|25006|25P0[34]|40001|40P01|53...|55P03|
 /** Node's codes of a connection that failed or broke. */
 const NETWORK = /^(E[A-Z]+|ERR_(TLS|SSL|SOCKET|STREAM)_.*|[A-Z_]*CERT[A-Z_]*|UNABLE_TO_.*)$/;
 
-/** Sentences by which the driver reports a lost connection, for which it has no code. */
-const LOST = /^(Connection terminated|timeout expired|Query read timeout|Client (was closed|has encountered)|The server does not support SSL)/;
+/** Sentences by which the driver reports a lost connection, for which it has no code. Knex puts the statement before them. */
+const LOST = /(?:^| - )(Connection terminated|timeout expired|Query read timeout|Client (was closed|has encountered)|The server does not support SSL)/;
 
 /** Whether the connection failed, so that it is unknown whether a statement took effect. */
 export function isConnectionLoss(error: unknown): boolean {
@@ -57,13 +57,17 @@ export function isConflict(error: unknown): boolean {
   return /^(40001|40P01)$/.test(textOf(error, "code") ?? "");
 }
 
+/** Whether the transaction was surely rolled back, because of something that concerns perhaps only some of its rows. */
+export function isRolledBack(error: unknown): boolean {
+  return isConflict(error) || /^(55P03|57014)$/.test(textOf(error, "code") ?? "");
+}
+
 /** PostgreSQL names the table of a denied statement only in its text. */
 const concernsAudit = (error: unknown): boolean => /\baudit_(event|head)\b/.test(`${textOf(error, "table") ?? ""} ${textOf(error, "message") ?? ""}`);
 
 function reasonOf(error: unknown): Reason {
   const named = CONSTRAINTS[textOf(error, "constraint") ?? ""];
   if (named !== undefined) return named;
-  if (error instanceof Error && error.name === "KnexTimeoutError") return "OVERLOADED";
   const code = textOf(error, "code") ?? "";
   if (code === "57014") return "DEADLINE_EXCEEDED";
   if (isConnectionLoss(error) || UNAVAILABLE.test(code)) return "DATABASE_UNAVAILABLE";

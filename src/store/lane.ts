@@ -10,6 +10,10 @@ export interface LaneOptions {
   readonly fields: ConnectionFields;
   readonly session: Session;
   readonly log: Log;
+  /** What the lane is for, as the log names it. */
+  readonly name: string;
+  /** Whether a second connection stands by. */
+  readonly reserve: boolean;
   /** Called when work may be sent again, and when it became known that it cannot be. */
   readonly onChange: () => void;
 }
@@ -27,9 +31,9 @@ const GRACE_MS = 1_000;
 const BACKOFF_MS = { first: 50, last: 5_000 } as const;
 
 /**
- * One connection in pipeline mode, on which transactions are sent without waiting for the ones before, and a second one
- * in reserve. A connection that breaks, or is silent for too long, is dropped with all that is in flight on it; the
- * reserve takes over at once and is replaced in the background.
+ * One connection in pipeline mode, on which transactions are sent without waiting for the ones before, and perhaps a second
+ * one in reserve. A connection that breaks, or is silent for too long, is dropped with all that is in flight on it; the
+ * reserve takes over at once, and what is missing is connected in the background.
  */
 export class Lane {
   readonly #options: LaneOptions;
@@ -47,7 +51,7 @@ export class Lane {
     return this.#state;
   }
 
-  /** Connects both. Rejects with the driver's error where the first connection cannot be made. */
+  /** Connects. Rejects with the driver's error where the first connection cannot be made. */
   async open(): Promise<void> {
     this.#active = await this.#connect();
     this.#state = "up";
@@ -94,7 +98,7 @@ export class Lane {
     this.#reserve = undefined;
     client.end().catch(() => {});
     this.#become(this.#active === undefined ? "lost" : "up");
-    this.#options.log.warn({ state: this.#state }, "a database connection of the resolve path was lost");
+    this.#options.log.warn({ state: this.#state }, `a database connection of the ${this.#options.name} lane was lost`);
     this.#refill();
   }
 
@@ -107,9 +111,13 @@ export class Lane {
     this.#refilling ??= this.#connectMissing().finally(() => (this.#refilling = undefined));
   }
 
+  get #incomplete(): boolean {
+    return this.#active === undefined || (this.#options.reserve && this.#reserve === undefined);
+  }
+
   async #connectMissing(): Promise<void> {
     let pause: number = BACKOFF_MS.first;
-    while (this.#state !== "closed" && (this.#active === undefined || this.#reserve === undefined)) {
+    while (this.#state !== "closed" && this.#incomplete) {
       try {
         this.#install(await this.#connect());
         pause = BACKOFF_MS.first;

@@ -1,11 +1,12 @@
 import type { Knex } from "knex";
 import { CredentialError } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
-import { auditStore } from "./audit.ts";
+import { AuditCommitter } from "./audit.ts";
 import { parseDatabaseUrl } from "./connection.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
+import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
@@ -20,7 +21,7 @@ export interface StoreOptions {
   readonly url: string;
   /** Named prepared statements; off behind a pooler that moves transactions between connections. */
   readonly prepared: boolean;
-  /** Connections for everything but resolving, which has two of its own. */
+  /** Connections for what is neither resolving, auditing nor looking up API keys, which have two, one and up to two of their own. */
   readonly poolSize: number;
   /** Longest time of one statement, ms. */
   readonly statementTimeoutMs: number;
@@ -45,13 +46,19 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const statementMs = options.statementTimeoutMs;
   const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
   const database = new Database({ fields, session, poolSize: options.poolSize });
+  const lookup = new KeyLookup({ fields, session });
+  const audit = new AuditCommitter({ fields, session, log: options.log });
   const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
+  const close = async () => {
+    await Promise.all([resolver.close(), audit.close(), lookup.close()]);
+    await database.close();
+  };
   try {
     const fault = await database.read(null, setupFault);
     if (fault !== undefined) throw fault;
-    await resolver.open();
+    await Promise.all([resolver.open(), audit.open()]);
   } catch (error) {
-    await Promise.all([database.close(), resolver.close()]);
+    await close();
     if (error instanceof StoreSetupError) throw error;
     const fault = error instanceof CredentialError ? error.cause : new StoreFault(error);
     throw new StoreSetupError(`the database cannot be used: ${fault instanceof StoreFault ? fault.message : "it does not answer"}`);
@@ -60,13 +67,10 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     credentials: { ...credentialStore(database), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
     organizationKeys: organizationKeyStore(database),
     keyRegistry: keyRegistryStore(database),
-    serviceAccounts: serviceAccountStore(database),
-    audit: auditStore(database),
+    serviceAccounts: serviceAccountStore(database, lookup),
+    audit,
     ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => true, () => false),
-    close: async () => {
-      await resolver.close();
-      await database.close();
-    },
+    close,
   };
 }
 

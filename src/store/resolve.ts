@@ -1,35 +1,11 @@
 import type { AuditEvent } from "../domain/access.ts";
-import { type CredentialError, fail } from "../domain/errors.ts";
-import type { Log } from "../log.ts";
+import { fail } from "../domain/errors.ts";
 import { askedEvents, type EventRow, eventRow, recordEvents } from "./audit.ts";
-import type { ConnectionFields } from "./connection.ts";
 import { known } from "./db.ts";
-import { translate } from "./errors.ts";
-import { Lane } from "./lane.ts";
+import { EventLane, type LaneSetup } from "./event-lane.ts";
 import { credentialColumns, storedCredential } from "./rows.ts";
 import type { StoredCredential } from "./store.ts";
-import type { Session, Statement } from "./transaction.ts";
-
-/** What the resolve path needs. */
-export interface ResolverOptions {
-  readonly fields: ConnectionFields;
-  readonly session: Session;
-  readonly log: Log;
-  /** Calls that may wait; more are refused. */
-  readonly queue: number;
-  /** Calls that share one transaction at most. */
-  readonly batch: number;
-}
-
-/** One call that waits. */
-interface Waiting {
-  readonly event: EventRow;
-  readonly resolve: (found: StoredCredential | undefined) => void;
-  readonly reject: (error: CredentialError) => void;
-}
-
-/** Transactions under way at once: while one commits, the next is read. More would only make batches smaller. */
-const IN_FLIGHT = 2;
+import type { Row, Statement } from "./transaction.ts";
 
 /**
  * Reads every credential that is asked for and records every one that is found. Each is looked up by organization and
@@ -48,21 +24,20 @@ const RESOLVE: Statement = {
 select * from found`,
 };
 
-/**
- * The resolve path: calls that wait are read and recorded together. An idle path sends at the end of the event loop's
- * turn, so a lone call waits for nobody, and under load the batches grow by themselves.
- */
-export class Resolver {
-  readonly #options: ResolverOptions;
-  readonly #lane: Lane;
-  #waiting: Waiting[] = [];
-  #inFlight = 0;
-  #scheduled = false;
-  #closing: (() => void) | undefined;
+/** The credential that a row holds, if it is the one that the event names: a secret never leaves on the word of its place in a batch alone. */
+export function credentialAsked(row: Row | undefined, event: EventRow): StoredCredential | undefined {
+  if (row === undefined) return undefined;
+  const found = storedCredential(row);
+  if (found.organizationId === event.organization_id && found.id === event.credential_id) return found;
+  throw fail("INTERNAL", { cause: new Error("a batch answered with another credential") });
+}
 
-  constructor(options: ResolverOptions) {
-    this.#options = options;
-    this.#lane = new Lane({ fields: options.fields, session: options.session, log: options.log, onChange: () => this.#schedule() });
+/** The resolve path: calls that wait are read and recorded together. */
+export class Resolver {
+  readonly #lane: EventLane<StoredCredential | undefined>;
+
+  constructor(setup: LaneSetup) {
+    this.#lane = new EventLane({ ...setup, name: "resolve", reserve: true, statement: RESOLVE, answer: credentialAsked, full: "OVERLOADED" });
   }
 
   /** Connects. Rejects with the driver's error. */
@@ -76,56 +51,11 @@ export class Resolver {
     if (row.organization_id !== organizationId || row.credential_id !== known(id)) {
       throw fail("INTERNAL", { cause: new TypeError("the event is of another credential") });
     }
-    if (this.#closing !== undefined) throw fail("SHUTTING_DOWN");
-    if (this.#waiting.length >= this.#options.queue) throw fail("OVERLOADED");
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ event: row, resolve, reject });
-      this.#schedule();
-    });
+    return this.#lane.submit(row);
   }
 
   /** Waits for the calls that were taken, then disconnects. */
-  async close(): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.#closing = resolve;
-      this.#schedule();
-    });
-    await this.#lane.close();
-  }
-
-  #schedule(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      this.#flush();
-    });
-  }
-
-  #flush(): void {
-    if (this.#lane.state === "down" || this.#lane.state === "closed") {
-      for (const { reject } of this.#waiting.splice(0)) reject(fail("AUDIT_UNAVAILABLE"));
-    }
-    while (this.#waiting.length > 0 && this.#inFlight < IN_FLIGHT && this.#lane.state === "up") {
-      void this.#send(this.#waiting.splice(0, this.#options.batch));
-    }
-    if (this.#waiting.length === 0 && this.#inFlight === 0) this.#closing?.();
-  }
-
-  async #send(batch: readonly Waiting[]): Promise<void> {
-    this.#inFlight++;
-    try {
-      const organizations = [...new Set(batch.map(({ event }) => event.organization_id))];
-      const rows = await this.#lane.run(organizations, RESOLVE, [JSON.stringify(batch.map(({ event }) => event))]);
-      const found = new Map(rows.map((row) => [Number(row["place"]), storedCredential(row)]));
-      batch.forEach((call, index) => call.resolve(found.get(index + 1)));
-    } catch (error) {
-      // The batch may have been committed although the answer was lost: a record without a release, never the reverse.
-      const failure = translate(error, "AUDIT_UNAVAILABLE");
-      for (const { reject } of batch) reject(failure);
-    } finally {
-      this.#inFlight--;
-      this.#flush();
-    }
+  close(): Promise<void> {
+    return this.#lane.close();
   }
 }

@@ -1,5 +1,5 @@
 import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName } from "../domain/credential.ts";
-import type { StoredCredential } from "./store.ts";
+import type { ServiceAccountKeyRow, StoredCredential } from "./store.ts";
 import type { Row } from "./transaction.ts";
 
 /** Columns of a credential that are known without its secret. */
@@ -34,3 +34,15 @@ export function credentialRecord(row: Row): CredentialRecord {
 
 /** The same with the sealed secret. */
 export const storedCredential = (row: Row): StoredCredential => ({ ...credentialRecord(row), sealed: row["sealed"] as Buffer });
+
+/** A row of `service_account_key`. */
+export const serviceAccountKey = (row: Row): ServiceAccountKeyRow => ({
+  id: row["id"] as string,
+  organizationId: row["organization_id"] as string,
+  serviceAccountId: row["service_account_id"] as string,
+  tokenPrefix: row["token_prefix"] as string,
+  tokenHash: row["token_hash"] as Buffer,
+  createdAt: row["created_at"] as Date,
+  expiresAt: row["expires_at"] as Date | null,
+  revokedAt: row["revoked_at"] as Date | null,
+});

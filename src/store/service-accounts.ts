@@ -1,8 +1,9 @@
 import { fail } from "../domain/errors.ts";
 import { askedEvents, eventRow, recordEvents } from "./audit.ts";
 import { type Database, known } from "./db.ts";
-import type { ServiceAccountKeyRow, ServiceAccountStore } from "./store.ts";
-import type { Row, Statement } from "./transaction.ts";
+import type { KeyLookup } from "./key-lookup.ts";
+import type { ServiceAccountStore } from "./store.ts";
+import type { Statement } from "./transaction.ts";
 
 const CREATE: Statement = {
   name: "service_account_create",
@@ -26,19 +27,8 @@ const CREATE_KEY: Statement = {
 select created_at from created`,
 };
 
-const keyRow = (row: Row): ServiceAccountKeyRow => ({
-  id: row["id"] as string,
-  organizationId: row["organization_id"] as string,
-  serviceAccountId: row["service_account_id"] as string,
-  tokenPrefix: row["token_prefix"] as string,
-  tokenHash: row["token_hash"] as Buffer,
-  createdAt: row["created_at"] as Date,
-  expiresAt: row["expires_at"] as Date | null,
-  revokedAt: row["revoked_at"] as Date | null,
-});
-
 /** Service accounts and their keys. */
-export function serviceAccountStore(database: Database): ServiceAccountStore {
+export function serviceAccountStore(database: Database, lookup: KeyLookup): ServiceAccountStore {
   return {
     async create(row, event) {
       const audited = eventRow(event);
@@ -58,10 +48,6 @@ export function serviceAccountStore(database: Database): ServiceAccountStore {
       return { ...row, createdAt: created["created_at"] as Date, revokedAt: null };
     },
 
-    async keyByPrefix(tokenPrefix) {
-      if (tokenPrefix.includes("\0")) return undefined;
-      const row: Row | undefined = await database.read(null, (trx) => trx("service_account_key").first().where("token_prefix", tokenPrefix));
-      return row === undefined ? undefined : keyRow(row);
-    },
+    keyByPrefix: (tokenPrefix) => lookup.find(tokenPrefix),
   };
 }

@@ -38,6 +38,14 @@ export interface Replacement {
   readonly sealed: Buffer;
 }
 
+/** Which credential to delete; a null revision is no precondition. */
+export interface Removal {
+  readonly organizationId: string;
+  readonly id: string;
+  readonly expectedRevision: number | null;
+  readonly modifiedBy: string;
+}
+
 /** Limits on active credentials. */
 export interface CredentialLimits {
   readonly perProvider: number;
@@ -46,22 +54,24 @@ export interface CredentialLimits {
 
 /**
  * Credentials of one organization at a time. Every function takes the organization; rows of another one, deleted rows
- * and missing rows are all the same absence. Each write commits together with its audit event, or not at all.
+ * and missing rows are all the same absence. Each write commits together with its audit event, or not at all. Once its
+ * signal is aborted, a function rejects with the signal's reason, and nothing is written unless it was committed already.
  */
 export interface CredentialStore {
   /** Counts against both limits and inserts, in one statement. Throws LIMIT_PER_PROVIDER_REACHED or LIMIT_PER_USER_REACHED. */
-  create(row: NewCredential, limits: CredentialLimits, event: AuditEvent): Promise<CredentialRecord>;
+  create(row: NewCredential, limits: CredentialLimits, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord>;
   /** Active credentials, newest first, ties by id descending. */
-  list(organizationId: string, filter: { userId: string | null; provider: ProviderName | null }): Promise<CredentialRecord[]>;
-  get(organizationId: string, id: string): Promise<CredentialRecord | undefined>;
+  list(organizationId: string, filter: { userId: string | null; provider: ProviderName | null }, signal: AbortSignal): Promise<CredentialRecord[]>;
+  get(organizationId: string, id: string, signal: AbortSignal): Promise<CredentialRecord | undefined>;
   /** `stale` where the revision has moved on; undefined where there is no such active credential. */
-  replace(change: Replacement, event: AuditEvent): Promise<CredentialRecord | "stale" | undefined>;
-  /** Soft delete; gives both counters back. A null revision is no precondition. */
-  remove(where: { organizationId: string; id: string; expectedRevision: number | null; modifiedBy: string }, event: AuditEvent): Promise<"removed" | "stale" | undefined>;
+  replace(change: Replacement, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord | "stale" | undefined>;
+  /** Soft delete; gives both counters back. */
+  remove(where: Removal, event: AuditEvent, signal: AbortSignal): Promise<"removed" | "stale" | undefined>;
   /**
    * Reads the sealed secret and commits the audit event in the same transaction, sharing one round trip with every
    * other call that waits. An event is written only where the credential is found. Throws AUDIT_UNAVAILABLE where
-   * nothing could be committed, OVERLOADED where the queue is full.
+   * nothing could be committed, OVERLOADED where the queue is full. Shared work is not cancelled for one call, so there is
+   * no signal.
    */
   resolve(organizationId: string, id: string, event: AuditEvent): Promise<StoredCredential | undefined>;
 }
@@ -124,13 +134,13 @@ export interface ServiceAccountStore {
   create(row: Omit<ServiceAccountRow, "createdAt">, event: AuditEvent): Promise<ServiceAccountRow>;
   /** Throws SERVICE_ACCOUNT_NOT_FOUND where the organization has no such account. */
   createKey(row: Omit<ServiceAccountKeyRow, "createdAt" | "revokedAt">, event: AuditEvent): Promise<ServiceAccountKeyRow>;
-  /** The key with that prefix, before any organization is known. */
+  /** The key with that prefix, before any organization is known. Throws OVERLOADED where too many are looked up. */
   keyByPrefix(tokenPrefix: string): Promise<ServiceAccountKeyRow | undefined>;
 }
 
 /** The audit trail; nothing in it is ever changed. */
 export interface AuditStore {
-  /** Commits the events before it resolves. */
+  /** Commits the events before it resolves. Throws AUDIT_UNAVAILABLE where not all could be, or too many wait. */
   append(events: readonly AuditEvent[]): Promise<void>;
 }
 

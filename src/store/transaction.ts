@@ -28,12 +28,13 @@ export type Row = Record<string, unknown>;
 const contextText = (parameter: (index: number) => string): string =>
   `select set_config('app.organizations', ${parameter(1)}, true), set_config('statement_timeout', ${parameter(2)}, true),
     set_config('lock_timeout', ${parameter(3)}, true), set_config('idle_in_transaction_session_timeout', ${parameter(4)}, true),
-    set_config('enable_seqscan', 'off', true)`;
+    set_config('enable_seqscan', 'off', true), set_config('search_path', 'public, pg_temp', true)`;
 
 /**
  * Sets what holds for the rest of the transaction: the organizations that are visible, and the limits on time. Per
  * transaction, because a pooler hands the same server connection to others afterwards. Sequential scans are off: a
- * statement is planned once and kept, perhaps while its table is still empty.
+ * statement is planned once and kept, perhaps while its table is still empty. Names mean the tables of the schema, whatever
+ * other schemas and temporary tables there are.
  */
 const CONTEXT: Statement = { name: "context", text: contextText((index) => `$${index}`) };
 

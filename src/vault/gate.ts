@@ -1,6 +1,6 @@
 import { type Action, ACTIONS, type AuditEvent, type Call, type Caller, type CallerKind, type CallerOf } from "../domain/access.ts";
 import { NIL_UUID } from "../domain/credential.ts";
-import { type CredentialError, fail, type Reason } from "../domain/errors.ts";
+import { CredentialError, fail, type Reason } from "../domain/errors.ts";
 import type { AuditStore } from "../store/store.ts";
 
 /** The organization under which the trail of operators is kept. */
@@ -36,23 +36,29 @@ function requirement(kinds: readonly CallerKind[]): Reason {
 
 const trailOf = (caller: Caller): string => (caller.kind === "operator" ? OPERATOR_TRAIL : caller.organizationId);
 
+/** How a call ended that was not simply allowed. */
+export interface Ending {
+  readonly outcome: Exclude<AuditEvent["outcome"], "allowed">;
+  readonly reason: Reason;
+}
+
 /** The audit record of a call; `organizationId` differs from the caller's own only for operators. */
-export function auditEvent(call: Call, action: Action, facts: { credentialId?: string | null; organizationId?: string; refused?: Reason } = {}): AuditEvent {
+export function auditEvent(call: Call, action: Action, facts: { credentialId?: string | null; organizationId?: string; ending?: Ending } = {}): AuditEvent {
   return {
     organizationId: facts.organizationId ?? trailOf(call.caller),
     requestId: call.requestId,
     actorKind: call.caller.kind,
     actorId: call.caller.id,
     action,
-    outcome: facts.refused === undefined ? "allowed" : "refused",
-    reason: facts.refused ?? null,
+    outcome: facts.ending?.outcome ?? "allowed",
+    reason: facts.ending?.reason ?? null,
     credentialId: facts.credentialId ?? null,
     flowId: call.flowId,
     runId: call.runId,
   };
 }
 
-/** Failures that say nothing about the caller's right; recording them would add load to a service in trouble. */
+/** Failures that say nothing about the caller's right; recording them as refusals would add load to a service in trouble. */
 const NOT_REFUSALS: ReadonlySet<Reason> = new Set(["AUDIT_UNAVAILABLE", "DATABASE_UNAVAILABLE", "OVERLOADED", "CANCELLED", "DEADLINE_EXCEEDED", "SHUTTING_DOWN", "INTERNAL"]);
 
 /**
@@ -61,8 +67,23 @@ const NOT_REFUSALS: ReadonlySet<Reason> = new Set(["AUDIT_UNAVAILABLE", "DATABAS
  */
 export async function recordRefusal(audit: AuditStore, call: Call, action: Action, error: CredentialError, credentialId: string | null): Promise<"recorded" | "not recorded"> {
   if (NOT_REFUSALS.has(error.reason)) return "not recorded";
+  return record(audit, auditEvent(call, action, { credentialId, ending: { outcome: "refused", reason: error.reason } }));
+}
+
+/**
+ * Records that a call came to nothing after its record said that it was allowed: `cancelled` where nobody waits for the answer
+ * any more, `failed` where the service failed. A refusal is left to `recordRefusal`. Resolves whether or not it could be recorded.
+ */
+export async function recordUndelivered(audit: AuditStore, call: Call, action: Action, error: unknown, credentialId: string): Promise<"recorded" | "not recorded"> {
+  const cause = call.signal.aborted ? call.signal.reason : error;
+  const reason = cause instanceof CredentialError ? cause.reason : call.signal.aborted ? "CANCELLED" : "INTERNAL";
+  if (!NOT_REFUSALS.has(reason)) return "not recorded";
+  return record(audit, auditEvent(call, action, { credentialId, ending: { outcome: call.signal.aborted ? "cancelled" : "failed", reason } }));
+}
+
+async function record(audit: AuditStore, event: AuditEvent): Promise<"recorded" | "not recorded"> {
   try {
-    await audit.append([auditEvent(call, action, { credentialId, refused: error.reason })]);
+    await audit.append([event]);
     return "recorded";
   } catch {
     return "not recorded";

@@ -1,10 +1,12 @@
 import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Envelope } from "../crypto/envelope.ts";
 import type { TenantCaller } from "../domain/access.ts";
 import type { CredentialRecord, CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { accept, catalog, type CatalogEntry } from "../providers/index.ts";
+import type { Accepted } from "../providers/provider.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
 import { withIncident } from "./incident.ts";
@@ -47,8 +49,11 @@ export interface DeleteInput {
   readonly etag: string | null;
 }
 
-/** How often an update without a precondition starts over because another write came first. */
-const UPDATE_ATTEMPTS = 20;
+/** How often an update is tried in all, where another write comes first each time; its deadline usually ends it before. */
+const UPDATE_ATTEMPTS = 200;
+
+/** Longest pause before an update starts over, ms; cut at random, so that those who race do not meet again. */
+const UPDATE_PAUSE_MS = 20;
 
 /** The entity tag of a credential: changes with every write by a caller, and with nothing else. */
 export const etagOf = (record: Pick<CredentialRecord, "revision">): string => `r${record.revision}`;
@@ -59,12 +64,11 @@ const author = (caller: TenantCaller): string => (caller.kind === "user" ? calle
 export async function createCredential(deps: ManageDeps, grant: Grant<"create_credential">, input: CreateInput): Promise<CredentialRecord> {
   const { caller, call } = grant;
   const { provider, credentialType, name } = input;
-  const accepted = await accept(provider, credentialType, input.credentials, deps.now());
+  const accepted = await accept(provider, credentialType, input.credentials, { now: deps.now(), fairness: caller.organizationId, signal: call.signal });
   const id = randomUUID();
   const { organizationId } = caller;
   const place = { organizationId, credentialId: id, provider, credentialType, secretVersion: 1n };
   const sealed = await withIncident(deps.log, call, place, () => deps.envelope.seal(place, accepted.document));
-  call.signal.throwIfAborted();
   return deps.store.credentials.create(
     {
       organizationId,
@@ -80,18 +84,19 @@ export async function createCredential(deps: ManageDeps, grant: Grant<"create_cr
     },
     deps.limits,
     auditEvent(call, grant.action, { credentialId: id }),
+    call.signal,
   );
 }
 
 /** Active credentials, newest first: a user's own, or the whole organization's for a service account. */
 export function listCredentials(deps: ManageDeps, grant: Grant<"list_credentials">, filter: ListFilter): Promise<CredentialRecord[]> {
-  const { caller } = grant;
-  return deps.store.credentials.list(caller.organizationId, { userId: caller.kind === "user" ? caller.id : null, provider: filter.provider });
+  const { caller, call } = grant;
+  return deps.store.credentials.list(caller.organizationId, { userId: caller.kind === "user" ? caller.id : null, provider: filter.provider }, call.signal);
 }
 
 /** One credential of the organization, without its secret. Throws CREDENTIAL_NOT_FOUND. */
 export async function getCredential(deps: ManageDeps, grant: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord> {
-  const record = await deps.store.credentials.get(grant.caller.organizationId, credentialId);
+  const record = await deps.store.credentials.get(grant.caller.organizationId, credentialId, grant.call.signal);
   if (!record) throw fail("CREDENTIAL_NOT_FOUND");
   const expired = record.status === "active" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
   return expired ? { ...record, status: "reauth_required", statusReason: "access_token_expired" } : record;
@@ -99,22 +104,24 @@ export async function getCredential(deps: ManageDeps, grant: Grant<"get_credenti
 
 /**
  * Replaces a secret as a whole. Without an etag the last writer wins; with one, ETAG_MISMATCH where the credential has
- * changed since. Throws CREDENTIAL_NOT_FOUND and INVALID_CREDENTIALS.
+ * changed since. Throws CREDENTIAL_NOT_FOUND, INVALID_CREDENTIALS, and OVERLOADED where other writes always come first.
  */
 export async function updateCredential(deps: ManageDeps, grant: Grant<"update_credential">, input: UpdateInput): Promise<CredentialRecord> {
   const { caller, call } = grant;
   const { organizationId } = caller;
   const { credentialId, credentialType, name } = input;
+  let accepted: Accepted | undefined;
   for (let attempt = 0; attempt < UPDATE_ATTEMPTS; attempt++) {
-    const current = await deps.store.credentials.get(organizationId, credentialId);
+    const current = await deps.store.credentials.get(organizationId, credentialId, call.signal);
     if (!current) throw fail("CREDENTIAL_NOT_FOUND");
     if (input.etag !== null && input.etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
     const { provider } = current;
-    const accepted = await accept(provider, credentialType, input.credentials, deps.now());
+    // Once: a credential never changes its provider, and checking a key may take long.
+    accepted ??= await accept(provider, credentialType, input.credentials, { now: deps.now(), fairness: organizationId, signal: call.signal });
+    const { document, accountEmail, tokenExpiresAt } = accepted;
     const secretVersion = current.secretVersion + 1n;
     const place = { organizationId, credentialId, provider, credentialType, secretVersion };
-    const sealed = await withIncident(deps.log, call, place, () => deps.envelope.seal(place, accepted.document));
-    call.signal.throwIfAborted();
+    const sealed = await withIncident(deps.log, call, place, () => deps.envelope.seal(place, document));
     const written = await deps.store.credentials.replace(
       {
         organizationId,
@@ -122,19 +129,21 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
         expectedRevision: current.revision,
         credentialType,
         name,
-        accountEmail: accepted.accountEmail,
-        tokenExpiresAt: accepted.tokenExpiresAt,
+        accountEmail,
+        tokenExpiresAt,
         status: "active",
         modifiedBy: author(caller),
         secretVersion,
         sealed,
       },
       auditEvent(call, grant.action, { credentialId }),
+      call.signal,
     );
     if (written === undefined) throw fail("CREDENTIAL_NOT_FOUND");
     if (written !== "stale") return written;
+    await sleep(Math.random() * UPDATE_PAUSE_MS);
   }
-  throw fail("ETAG_MISMATCH");
+  throw fail("OVERLOADED");
 }
 
 /** Soft-deletes a credential. Throws CREDENTIAL_NOT_FOUND and, where an etag is given and stale, ETAG_MISMATCH. */
@@ -144,13 +153,13 @@ export async function deleteCredential(deps: ManageDeps, grant: Grant<"delete_cr
   const { credentialId: id, etag } = input;
   let expectedRevision: number | null = null;
   if (etag !== null) {
-    const current = await deps.store.credentials.get(organizationId, id);
+    const current = await deps.store.credentials.get(organizationId, id, call.signal);
     if (!current) throw fail("CREDENTIAL_NOT_FOUND");
     if (etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
     expectedRevision = current.revision;
   }
   const where = { organizationId, id, expectedRevision, modifiedBy: author(caller) };
-  const outcome = await deps.store.credentials.remove(where, auditEvent(call, grant.action, { credentialId: id }));
+  const outcome = await deps.store.credentials.remove(where, auditEvent(call, grant.action, { credentialId: id }), call.signal);
   if (outcome === undefined) throw fail("CREDENTIAL_NOT_FOUND");
   if (outcome === "stale") throw fail("ETAG_MISMATCH");
 }

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type EmbeddedPostgres, startEmbedded } from "../../src/store/embedded.ts";
 import { migrate } from "../../src/store/migrate.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
-import { create, openTestStore, reasonOf, resolve } from "../support/store.ts";
+import { allowed, create, NEVER, openTestStore, reasonOf, resolve } from "../support/store.ts";
 
 let database: FreshDatabase;
 beforeAll(async () => {
@@ -62,6 +62,24 @@ describe("when another session holds a lock that the resolve path needs", () => 
     expect(await resolve(store, stuck, stuckId)).toMatchObject({ id: stuckId });
   });
 
+  test("a batch goes on without the organization whose trail is locked", async () => {
+    await using store = await openTestStore(database.applicationUrl);
+    const [stuck, free, other] = [randomUUID(), randomUUID(), randomUUID()];
+    const rows = [await create(store, stuck), await create(store, free), await create(store, other)];
+    await using blocker = await connect(database.superuserUrl);
+    await blocker.query("begin");
+    await blocker.query("select from audit_head where organization_id = $1 for update", [stuck]);
+    const outcomes = await Promise.all(rows.flatMap(({ organizationId, id }) => [reasonOf(resolve(store, organizationId, id)), reasonOf(resolve(store, organizationId, randomUUID()))]));
+    expect(outcomes.map((outcome) => (typeof outcome === "object" ? (outcome as { id: string }).id : outcome))).toEqual([
+      "AUDIT_UNAVAILABLE", "AUDIT_UNAVAILABLE", rows[1]?.id, undefined, rows[2]?.id, undefined,
+    ]);
+    const appended = rows.map(({ organizationId, id }) => reasonOf(store.audit.append([allowed(organizationId, id, "get_credential")])));
+    expect(await Promise.all(appended)).toEqual(["AUDIT_UNAVAILABLE", undefined, undefined]);
+    await blocker.query("rollback");
+    const { rows: trail } = await blocker.query("select organization_id, count(*)::integer as n from audit_event where organization_id = any($1) group by 1", [rows.map((row) => row.organizationId)]);
+    expect(new Map(trail.map((row) => [row.organization_id, row.n]))).toEqual(new Map([[stuck, 1], [free, 3], [other, 3]]));
+  });
+
   test("a server that no longer answers at all is given up, and the reserve connection takes over", async () => {
     await using store = await openTestStore(database.applicationUrl, { statementTimeoutMs: 300 });
     const organizationId = randomUUID();
@@ -95,14 +113,14 @@ test("a store survives that its server is killed and started again", async () =>
   process.kill(Number(readFileSync(path.join(killed.dataDir, "postmaster.pid"), "utf8").split("\n")[0]), "SIGKILL");
   await vi.waitFor(async () => expect(await store.ping()).toBe(false));
   await vi.waitFor(async () => expect(await reasonOf(resolve(store, organizationId, id))).toBe("AUDIT_UNAVAILABLE"));
-  expect(await reasonOf(store.credentials.get(organizationId, id))).toBe("DATABASE_UNAVAILABLE");
+  expect(await reasonOf(store.credentials.get(organizationId, id, NEVER))).toBe("DATABASE_UNAVAILABLE");
   expect(await reasonOf(create(store, organizationId))).toBe("DATABASE_UNAVAILABLE");
 
   const server = await startEmbedded(folder, { settings });
   // The store keeps the address it was given; the server has a new one.
   symlinkSync(socketFolder(server), socketFolder(killed));
   await vi.waitFor(async () => expect(await resolve(store, organizationId, id)).toMatchObject({ id }), { timeout: 15_000, interval: 20 });
-  expect(await store.credentials.get(organizationId, id)).toMatchObject({ id });
+  expect(await store.credentials.get(organizationId, id, NEVER)).toMatchObject({ id });
   await store.close();
   await server.stop();
   for (const at of [folder, socketFolder(killed)]) rmSync(at, { recursive: true, force: true });

@@ -6,7 +6,7 @@ import { parseConnectionString } from "../../src/providers/connection-string.ts"
 import { accept, expose, providers } from "../../src/providers/index.ts";
 
 const RUNS = process.env["FLOW_TEST_LONG"] ? 5_000 : 300;
-const NOW = new Date("2030-01-01T00:00:00Z");
+const OPTIONS = { now: new Date("2030-01-01T00:00:00Z"), fairness: "organization", signal: new AbortController().signal };
 // The short run is the same every time; the long one looks further with each.
 if (!process.env["FLOW_TEST_LONG"]) fc.configureGlobal({ seed: 20_300_101 });
 const CANARY = "c4nary5ecret";
@@ -41,7 +41,7 @@ describe("no error quotes a value", () => {
   test("whatever the document and wherever the canary in it", async () => {
     await fc.assert(
       fc.asyncProperty(pair, documents, async ({ provider, type }, document) => {
-        const refused: unknown = await accept(provider, type, document, NOW).then(() => null, (error: unknown) => error);
+        const refused: unknown = await accept(provider, type, document, OPTIONS).then(() => null, (error: unknown) => error);
         if (refused === null) return;
         expect(refused).toBeInstanceOf(CredentialError);
         expect(told(refused)).not.toContain(CANARY);
@@ -114,11 +114,11 @@ describe("what was accepted comes out as it went in", () => {
   test.each(good)("%s", async (_, arbitrary) => {
     await fc.assert(
       fc.asyncProperty(arbitrary, extras, async ({ provider, type, document, value }, extra) => {
-        const accepted = await accept(provider, type, { ...document, ...extra }, NOW);
+        const accepted = await accept(provider, type, { ...document, ...extra }, OPTIONS);
         const exposed = expose(provider, type, accepted.document);
         expect(exposed.secret.value).toEqual(value);
         expect(exposed.extra).toEqual(extra);
-        expect((await accept(provider, type, accepted.document, NOW)).document).toEqual(accepted.document);
+        expect((await accept(provider, type, accepted.document, OPTIONS)).document).toEqual(accepted.document);
       }),
       { numRuns: RUNS },
     );
@@ -137,7 +137,7 @@ describe("OAuth credentials keep to themselves what an executor must not have", 
       fc.asyncProperty(oauth, withheld, holders, async ({ provider, type }, key, inner) => {
         const token = { [key]: key.includes("_") && key === key.toLowerCase() ? CANARY : inner };
         const nested = { wrapper: { [key]: inner }, list: [{ [key]: inner }] };
-        const { document } = await accept(provider, type, { access_token: "t", ...token, ...nested }, NOW);
+        const { document } = await accept(provider, type, { access_token: "t", ...token, ...nested }, OPTIONS);
         expect(JSON.stringify(expose(provider, type, document))).not.toContain(CANARY);
       }),
       { numRuns: RUNS },

@@ -1,9 +1,10 @@
 import { randomUUID } from "node:crypto";
 import pg from "pg";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { createCredentialClient, type CredentialClient } from "../../src/client/index.ts";
+import { block } from "../support/blocker.ts";
 import { connectionOf } from "../support/postgres.ts";
-import { rest, startFresh, token } from "../support/service.ts";
+import { rest, startFresh, startService, token } from "../support/service.ts";
 
 let service: Awaited<ReturnType<typeof startFresh>>;
 let administrator: pg.Client;
@@ -88,6 +89,33 @@ test("every refusal of a verified caller is recorded; a caller who is not verifi
   ]);
   const unknown = await call("GET", "/integrations/credentials", { token: "nonsense" });
   expect(await trail(unknown.requestId)).toEqual([]);
+});
+
+test("a secret that was recorded as handed out, and is not because its caller went away, has a second record", async () => {
+  const { json } = await call("POST", "/integrations/credentials", { body: sftp });
+  // Another process, which has to read the organization's key before it can open the secret.
+  const cold = await startService(service.env);
+  const impatient = createCredentialClient({ target: cold.grpc, token: machine, tls: "insecure" });
+  const outcomes = async () => {
+    const { rows } = await administrator.query("select outcome, reason from audit_event where credential_id = $1 and action = 'resolve_credential' order by link, position", [json.id]);
+    return rows;
+  };
+  try {
+    await using blocker = await block(service.database.superuserUrl, "lock table organization_key in access exclusive mode");
+    const aborter = new AbortController();
+    const resolved = impatient.resolveCredential({ credentialId: json.id }, { signal: aborter.signal });
+    await blocker.holds(1);
+    aborter.abort();
+    await expect(resolved).rejects.toThrow(/cancelled/i);
+    expect(await outcomes()).toEqual([{ outcome: "allowed", reason: null }]);
+    // The call is over for the service as well once it has logged its end.
+    await vi.waitFor(() => expect(cold.output()).toContain('"reason":"CANCELLED"'));
+    await blocker.release();
+    await vi.waitFor(async () => expect(await outcomes()).toEqual([{ outcome: "allowed", reason: null }, { outcome: "cancelled", reason: "CANCELLED" }]), { timeout: 10_000 });
+  } finally {
+    impatient.close();
+    await cold.stop();
+  }
 });
 
 test("while no record can be written nothing is handed out, stored, changed or deleted, and a refusal stays a refusal", async () => {

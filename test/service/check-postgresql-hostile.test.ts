@@ -1,8 +1,9 @@
+import { readdirSync } from "node:fs";
 import type { Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import { checkPostgresql, type PostgresqlTarget } from "../../src/providers/checks/postgresql.ts";
 import { canary } from "../support/canary.ts";
-import { directIo, shows } from "../support/hostile-dialer.ts";
+import { abortWhenQuiet, directIo, shows } from "../support/hostile-dialer.ts";
 import { answerOf, hangUp, lengthLie, login, message, OK, postgresServer, READY, refusal, reset, rowOf, SCRAM } from "../support/hostile-postgres.ts";
 import { drip, flood } from "../support/hostile-tcp.ts";
 
@@ -68,7 +69,7 @@ const PLAIN: readonly (readonly [what: string, steps: readonly Step[], reason: s
   ["shuts down at the query", [READY_TO_ASK, refusal("57P01")], "pg_shutting_down"],
   ["answers 2", [READY_TO_ASK, answerOf("2")], "pg_answer_wrong"],
   ["answers nothing", [READY_TO_ASK, Buffer.concat([message("I"), READY])], "pg_answer_wrong"],
-  ["answers with rows for ever", [READY_TO_ASK, (socket) => (socket.write(rowOf("1")), flood(socket, rowOf("1").subarray(-16)))], "too_much_data"],
+  ["answers with rows for ever", [READY_TO_ASK, (socket) => (socket.write(rowOf("1")), flood(socket, rowOf("1").subarray(-12)))], "too_much_data"],
   ["announces a row of 2 GiB", [READY_TO_ASK, Buffer.concat([rowOf("1"), lengthLie("D", 0x7fffffff)])], "pg_protocol_broken"],
 ];
 
@@ -116,7 +117,7 @@ const TLS: readonly (readonly [what: string, step: Step, sslmode: PostgresqlTarg
 async function run(steps: readonly Step[], sslmode: PostgresqlTarget["sslmode"], late: boolean) {
   await using server = await postgresServer(...steps);
   const io = directIo({ maxBytes: 256 * 1024 });
-  if (late) setTimeout(() => io.abort(), 150);
+  if (late) abortWhenQuiet(io, server);
   const result = await checkPostgresql(target(server.port, sslmode), io);
   expect([io.open(), shows(result, "canary"), server.heard().includes(PASSWORD)]).toEqual([0, false, false]);
   return { result, heard: server.heard() };
@@ -174,4 +175,17 @@ test("variables of the environment reach no server", async () => {
   } finally {
     for (const name of Object.keys(planted)) if (before[name] === undefined) delete process.env[name];
   }
+});
+
+test("two hundred rounds with a server that floods leave no descriptor open", async () => {
+  const open = (): number => readdirSync("/proc/self/fd").length;
+  await using server = await postgresServer((socket) => flood(socket, notice));
+  let settled = 0;
+  for (let round = 0; round < 200; round += 1) {
+    const io = directIo({ maxBytes: 64 * 1024 });
+    expect(await checkPostgresql(target(server.port, "disable"), io)).toMatchObject({ reason: "too_much_data" });
+    expect([io.open(), io.received() < 256 * 1024]).toEqual([0, true]);
+    if (round === 20) settled = open();
+  }
+  expect(open()).toBeLessThanOrEqual(settled + 8);
 });

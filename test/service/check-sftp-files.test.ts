@@ -2,8 +2,10 @@ import type { Socket } from "node:net";
 import ssh2 from "ssh2";
 import type { SFTPWrapper } from "ssh2";
 import { describe, expect, test } from "vitest";
+import { tryFolder } from "../../src/providers/checks/sftp-files.ts";
 import { checkSftp } from "../../src/providers/checks/sftp.ts";
-import { directIo, shows } from "../support/hostile-dialer.ts";
+import { Trial } from "../../src/providers/checks/trial.ts";
+import { abortWhenQuiet, directIo, shows } from "../support/hostile-dialer.ts";
 import { type SshScript, sshServer } from "../support/hostile-ssh.ts";
 import { flood } from "../support/hostile-tcp.ts";
 
@@ -73,7 +75,7 @@ function rawData(sftp: SFTPWrapper, bytes: Buffer): void {
 const check = async (script: SshScript, late: boolean, maxBytes = 1024 * 1024) => {
   await using server = await sshServer(script);
   const io = directIo({ maxBytes });
-  if (late) setTimeout(() => io.abort(), 400);
+  if (late) abortWhenQuiet(io, server);
   const target = { host: "127.0.0.1", port: server.port, username: "user", hostKeyFingerprint: "", credential: { kind: "password", password: "canary-password" } } as const;
   const result = await checkSftp(target, io, "/folder/");
   expect([io.open(), shows(result, "canary")]).toEqual([0, false]);
@@ -109,6 +111,28 @@ describe("a folder that", () => {
     });
     expect(await check({ sftp: endless }, false)).toMatchObject({ success: true });
     expect(listed).toBe(1);
+  });
+});
+
+describe("a failure without a word", () => {
+  test.each<readonly [string, object | null, string]>([
+    ["a read-only file system", { f_flag: 1, f_bavail: 5, f_favail: 5 }, "sftp_read_only"],
+    ["a full one", { f_flag: 0, f_bavail: 0, f_favail: 5 }, "sftp_disk_full"],
+    ["one without room for a name", { f_flag: 0, f_bavail: 5, f_favail: 0 }, "sftp_disk_full"],
+    ["one with room", { f_flag: 0, f_bavail: 5, f_favail: 5 }, "sftp_write_failed"],
+    ["one that says nothing", null, "sftp_write_failed"],
+  ])("on %s is told as what it is", async (_, system, reason) => {
+    const folder = { isDirectory: () => true };
+    const failure = Object.assign(new Error("canary"), { code: 4 });
+    const sftp = {
+      stat: (_path: string, done: (error: null, stats: object) => void) => done(null, folder),
+      opendir: (_path: string, done: (error: null, handle: Buffer) => void) => done(null, Buffer.alloc(1)),
+      readdir: (_handle: Buffer, done: (error: null, names: string[]) => void) => done(null, []),
+      close: (_handle: Buffer, done: () => void) => done(),
+      open: (_path: string, _flags: string, _mode: number, done: (error: Error) => void) => done(failure),
+      ext_openssh_statvfs: (_path: string, done: (error: Error | null, found: object | null) => void) => done(system === null ? failure : null, system),
+    };
+    await expect(tryFolder(sftp as unknown as SFTPWrapper, "/folder", new Trial("sftp_transfer"))).rejects.toMatchObject({ reason });
   });
 });
 

@@ -2,7 +2,7 @@ import type { Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import { checkSftp } from "../../src/providers/checks/sftp.ts";
 import { canary } from "../support/canary.ts";
-import { directIo, shows } from "../support/hostile-dialer.ts";
+import { abortWhenQuiet, directIo, shows } from "../support/hostile-dialer.ts";
 import { BANNER, kexInit, packet } from "../support/hostile-ssh.ts";
 import { drip, flood, listen } from "../support/hostile-tcp.ts";
 
@@ -56,7 +56,7 @@ describe("a server that, before any login,", () => {
     const password = canary("password");
     await using server = await listen(script);
     const io = directIo({ maxBytes: 64 * 1024 });
-    if (late) setTimeout(() => io.abort(), 150);
+    if (late) abortWhenQuiet(io, server);
     const target = { host: "127.0.0.1", port: server.port, username: canary("user"), hostKeyFingerprint: "", credential: { kind: "password", password } } as const;
     const result = await checkSftp(target, io, "/");
     expect(result).toMatchObject({ success: false, reason, message: expect.stringMatching(/\.$/), nextStep: expect.stringMatching(/\.$/) });
@@ -68,7 +68,7 @@ describe("a server that, before any login,", () => {
   test("offers what is safe and what is not is asked only for what is safe", async () => {
     await using server = await listen(says(BANNER));
     const io = directIo();
-    setTimeout(() => io.abort(), 150);
+    abortWhenQuiet(io, server);
     await checkSftp({ host: "127.0.0.1", port: server.port, username: "u", hostKeyFingerprint: "", credential: { kind: "password", password: "p" } }, io, "/");
     const heard = server.heard().toString("latin1");
     expect(heard).toContain("kex-strict-c-v00@openssh.com");

@@ -59,6 +59,8 @@ async function reflect(questions: object[]): Promise<{ $case: string; value: nev
     const stream = {
       cancelled: false,
       writableEnded: false,
+      getPeer: () => "peer",
+      once: () => {},
       write: ({ messageResponse }: { messageResponse: { $case: string; value: never } }) => answers.push(messageResponse),
       end,
       emit: () => end(),

@@ -2,9 +2,12 @@ import { once } from "node:events";
 import { createServer, type Http2Server } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { type Server, status } from "@grpc/grpc-js";
-import { expect, it } from "vitest";
-import { createDoor } from "../../src/grpc/door.ts";
-import { rawCall } from "../support/grpc.ts";
+import { expect, it, test } from "vitest";
+import { createDoor, MAX_CONNECTIONS } from "../../src/grpc/door.ts";
+import { detailsOf, metadataOf, rawCall, RPCS, startGrpc } from "../support/grpc.ts";
+
+const methods = new Map([["/a/B", { needsIdentity: true, requestStream: false }]]);
+const identity = { authorization: "Bearer user" };
 
 /** A door before an HTTP/2 server that stands where grpc-js keeps its own, and what it let through and wrote down. */
 async function behindDoor() {
@@ -18,22 +21,30 @@ async function behindDoor() {
   http2.listen(0, "127.0.0.1");
   await once(http2, "listening");
   const write = (fields: object) => void written.push(fields);
-  const door = createDoor({ log: { debug: write, info: write, warn: write, error: write }, metrics: { observe: write } }, 16_384);
+  const log = { debug: write, info: write, warn: write, error: write };
+  const door = createDoor({ log, metrics: { observe: write } }, { methods, maxMetadataBytes: 16_384, deadlineMs: 15_000 });
   const inside = { http2Servers: new Map<Http2Server, object>([[http2, {}]]) } as unknown as Server;
   return { passed, written, door, inside, http2, target: `127.0.0.1:${(http2.address() as AddressInfo).port}` };
 }
+
+/** The details of an answer that came as raw headers. */
+const reasonOf = (answer: Record<string, unknown>) => {
+  const details = answer["grpc-status-details-bin"];
+  return typeof details === "string" ? detailsOf(metadataOf(null, { "grpc-status-details-bin": Buffer.from(details, "base64") })).reason : undefined;
+};
 
 it("lets calls through until it is shut, and answers UNAVAILABLE from then on", async () => {
   const { passed, written, door, inside, http2, target } = await behindDoor();
   door.guard(inside);
   door.guard(inside);
-  expect(await rawCall(target, "/a/B", {})).toMatchObject({ "grpc-status": "0" });
+  expect(await rawCall(target, "/a/B", identity)).toMatchObject({ "grpc-status": "0" });
   expect(written).toEqual([]);
   door.shut();
-  const refused = await rawCall(target, "/a/C", { authorization: "Bearer secret" });
-  expect(refused).toMatchObject({ "grpc-status": String(status.UNAVAILABLE), "x-request-id": expect.any(String), "grpc-status-details-bin": expect.any(String) });
+  const refused = await rawCall(target, "/a/B", { authorization: "Bearer secret" });
+  expect(refused).toMatchObject({ "grpc-status": String(status.UNAVAILABLE), "x-request-id": expect.any(String) });
+  expect(reasonOf(refused)).toBe("SHUTTING_DOWN");
   expect(passed).toEqual(["/a/B"]);
-  expect(written).toMatchObject([{ reason: "SHUTTING_DOWN", request_id: refused["x-request-id"] }, { method: "none", code: "UNAVAILABLE" }]);
+  expect(written).toMatchObject([{ method: "/a/B", reason: "SHUTTING_DOWN", request_id: refused["x-request-id"] }, { method: "/a/B", code: "UNAVAILABLE" }]);
   expect(JSON.stringify(written)).not.toContain("secret");
   http2.close();
 });
@@ -44,4 +55,40 @@ it("refuses to stand open before a server it does not know from inside", async (
   http2.on("stream", () => {});
   expect(() => door.guard(inside)).toThrow("grpc-js");
   http2.close();
+});
+
+it("bounds the connections of what it stands before", async () => {
+  const { door, inside, http2 } = await behindDoor();
+  door.guard(inside);
+  expect(http2.maxConnections).toBe(MAX_CONNECTIONS);
+  http2.close();
+});
+
+test.each(["/flow.credentials.v1.CredentialService/canary", "/canary/%41", "/", "/a/B/", "/constructor"])(
+  "an unknown method, %s, is UNIMPLEMENTED in words that repeat nothing of it",
+  async (path) => {
+    await using grpc = await startGrpc();
+    const answer = await rawCall(grpc.target, path, { ...identity, "x-request-id": "01K8KABR6S16YETA2SZPVBS9SP" });
+    expect(answer).toMatchObject({ ":status": 200, "grpc-status": "12", "grpc-message": "Unknown%20method", "x-request-id": "01K8KABR6S16YETA2SZPVBS9SP" });
+    expect(JSON.stringify([answer, grpc.lines])).not.toMatch(/canary|constructor/);
+    expect(grpc.observed).toEqual([{ method: "none", code: "UNIMPLEMENTED" }]);
+  },
+);
+
+it("has nothing to say to what is not gRPC", async () => {
+  await using grpc = await startGrpc();
+  for (const path of ["/", RPCS.getCredential.path]) {
+    expect(await rawCall(grpc.target, path, { "content-type": "application/json" })).toMatchObject({ ":status": 415 });
+  }
+});
+
+test.each(Object.values(RPCS).map(({ path }) => path))("%s without an identity is refused before its request is read", async (path) => {
+  await using grpc = await startGrpc();
+  // The frame announces a message that never comes.
+  const answer = await rawCall(grpc.target, path, { "x-request-id": "01K8KABR6S16YETA2SZPVBS9SP" }, Buffer.from([0, 0, 1, 0, 0, 1]));
+  expect(answer).toMatchObject({ ":status": 200, "grpc-status": "16", "grpc-message": "Authentication%20required", "x-request-id": "01K8KABR6S16YETA2SZPVBS9SP" });
+  expect(reasonOf(answer)).toBe("UNAUTHENTICATED");
+  expect(grpc.calls()).toMatchObject([{ method: path, code: "UNAUTHENTICATED", reason: "UNAUTHENTICATED", request_id: "01K8KABR6S16YETA2SZPVBS9SP", duration_ms: expect.any(Number) }]);
+  expect(grpc.observed).toEqual([{ method: path, code: "UNAUTHENTICATED" }]);
+  expect(grpc.events).toEqual([]);
 });

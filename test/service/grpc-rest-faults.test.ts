@@ -51,6 +51,16 @@ test.each([
   expect((await faultsOf(faults)).reason).toBe("METADATA_INVALID");
 });
 
+test.each(["constructor", "__proto__", "toString", "name"])("can do nothing but refuse the request it comes with, whoever sends it and whatever it names: %s", async (name) => {
+  await using grpc = await startGrpc();
+  const report = [{ in: "path", path: [name], type: "canary-type", message: "canary-message" }];
+  const metadata = metadataOf("user", { "x-rest-faults-bin": Buffer.from(JSON.stringify(report)) });
+  const { reason, violations } = await call(grpc.client, RPCS.createCredential, { provider: 3, credentialType: 5, credentials: { a: "b" } }, metadata);
+  expect([reason, violations.map(({ field }) => field)]).toEqual(["INVALID_REQUEST", [name]]);
+  expect(JSON.stringify([grpc.lines, grpc.events, grpc.observed])).not.toMatch(/canary/);
+  expect(grpc.vault.rows.size).toBe(0);
+});
+
 it("takes an empty report for none", async () => {
   await using grpc = await startGrpc();
   const metadata = metadataOf("user", { "x-rest-faults-bin": Buffer.from("[]") });

@@ -25,14 +25,29 @@ describe("the probes", () => {
     expect(await ask("/healthz")).toEqual([200, '{"status":"ok"}', json]);
     expect(await ask("/readyz")).toEqual([200, '{"status":"ready"}', json]);
     expect(await ask("/metrics")).toEqual([200, "up 1\n", "text/plain; version=0.0.4"]);
-    ready = async () => false;
-    expect((await ask("/readyz"))[0]).toBe(503);
     ready = async () => Promise.reject(new Error("canary"));
-    expect(await ask("/readyz")).toEqual([503, '{"status":"unavailable"}', json]);
+    await expect.poll(() => ask("/readyz"), { timeout: 5_000 }).toEqual([503, '{"status":"unavailable"}', json]);
     expect((await ask("/healthz"))[0]).toBe(200);
     expect((await fetch(`${rest.url}/healthz`, { method: "HEAD" })).status).toBe(200);
     expect((await fetch(`${rest.url}/readyz`, { method: "POST" })).headers.get("allow")).toBe("GET, HEAD");
     expect(rest.seen).toEqual([]);
+  });
+
+  it("ask what is behind them once, however many ask them at once and shortly after", async () => {
+    const asked = { ready: 0, metrics: 0 };
+    const held = Promise.withResolvers<boolean>();
+    const metrics = async () => ({ contentType: "text/plain", body: `${++asked.metrics}` });
+    const ready = () => {
+      asked.ready += 1;
+      return held.promise;
+    };
+    await using rest = await restUnderTest({ ready, metrics });
+    const asking = Array.from({ length: 20 }, (_, n) => fetch(`${rest.url}/${n % 2 === 0 ? "readyz" : "metrics"}`));
+    await expect.poll(() => asked).toEqual({ ready: 1, metrics: 1 });
+    held.resolve(true);
+    expect(new Set((await Promise.all(asking)).map(({ status }) => status))).toEqual(new Set([200]));
+    await fetch(`${rest.url}/readyz`);
+    expect(asked.ready).toBe(1);
   });
 
   it("fail with an envelope that says nothing of the cause", async () => {

@@ -2,7 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Store } from "../../src/store/store.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
-import { allowed, create, openTestStore, reasonOf, resolve, sealedBytes } from "../support/store.ts";
+import { allowed, create, NEVER, openTestStore, reasonOf, resolve, sealedBytes } from "../support/store.ts";
 
 let database: FreshDatabase;
 let stores: (Store & AsyncDisposable)[];
@@ -67,6 +67,7 @@ describe("the chain of an organization", () => {
       storeOf(index).credentials.replace(
         { organizationId, id, expectedRevision: 1, credentialType: "user_password", name: null, accountEmail: null, tokenExpiresAt: null, status: "active", modifiedBy: userId, secretVersion: 2n, sealed: sealedBytes() },
         allowed(organizationId, id, "update_credential"),
+        NEVER,
       ),
       storeOf(index).audit.append(organizations.toReversed().map((organization) => ({ ...allowed(organization, id, "get_credential"), outcome: "refused" as const, reason: "CREDENTIAL_NOT_FOUND" }))),
       storeOf(index).audit.append([{ ...allowed(organizationId, null, "list_credentials"), actorId: 'odd "\\ \n\u{1F511} \u007f \u2028', flowId: "flow", runId: "run" }]),
@@ -133,20 +134,20 @@ describe("the audit trail", () => {
     const organizationId = randomUUID();
     const row = await create(store, organizationId);
     const { id, userId } = row;
-    const before = await store.credentials.get(organizationId, id);
+    const before = await store.credentials.get(organizationId, id, NEVER);
     await using superuser = await connect(broken.superuserUrl);
     await superuser.query("revoke insert on audit_event from credentials_app");
     const change = { organizationId, id, expectedRevision: 1, credentialType: "user_password", name: "new", accountEmail: null, tokenExpiresAt: null, status: "active", modifiedBy: userId, secretVersion: 2n, sealed: sealedBytes() } as const;
     const attempts = {
       resolve: () => resolve(store, organizationId, id),
       create: () => create(store, organizationId),
-      replace: () => store.credentials.replace(change, allowed(organizationId, id, "update_credential")),
-      remove: () => store.credentials.remove({ organizationId, id, expectedRevision: null, modifiedBy: userId }, allowed(organizationId, id, "delete_credential")),
+      replace: () => store.credentials.replace(change, allowed(organizationId, id, "update_credential"), NEVER),
+      remove: () => store.credentials.remove({ organizationId, id, expectedRevision: null, modifiedBy: userId }, allowed(organizationId, id, "delete_credential"), NEVER),
       append: () => store.audit.append([allowed(organizationId, id)]),
       createServiceAccount: () => store.serviceAccounts.create({ organizationId, id: randomUUID(), name: "n" }, allowed(organizationId, null, "create_service_account")),
     };
     for (const [name, attempt] of Object.entries(attempts)) expect(await reasonOf(attempt()), name).toBe("AUDIT_UNAVAILABLE");
-    expect(await store.credentials.list(organizationId, { userId: null, provider: null })).toEqual([before]);
+    expect(await store.credentials.list(organizationId, { userId: null, provider: null }, NEVER)).toEqual([before]);
     expect((await superuser.query("select n from credential_counter where organization_id = $1", [organizationId])).rows).toEqual([{ n: 1 }, { n: 1 }]);
     expect((await superuser.query("select count(*)::integer as n from service_account")).rows).toEqual([{ n: 0 }]);
     await superuser.query("grant insert on audit_event to credentials_app");

@@ -5,6 +5,7 @@ import path from "node:path";
 import pg from "pg";
 import { generate } from "selfsigned";
 import { describe, expect, test } from "vitest";
+import { cancelUntil } from "../../src/store/cancel.ts";
 import { parseDatabaseUrl } from "../../src/store/connection.ts";
 import { startEmbedded } from "../../src/store/embedded.ts";
 
@@ -54,7 +55,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-test("a connection with a certificate authority is encrypted, and refused where certificate or name is another", async () => {
+test("a connection with a certificate authority is encrypted, one that cancels too, and refused where certificate or name is another", async () => {
   const folder = mkdtempSync("/tmp/flow-tls-");
   const outside = mkdtempSync("/tmp/flow-tls-files-");
   const certificate = await generate([{ name: "commonName", value: "localhost" }], { extensions: [{ name: "subjectAltName", altNames: [{ type: 2, value: "localhost" }] }] });
@@ -96,6 +97,16 @@ test("a connection with a certificate authority is encrypted, and refused where 
   expect(await attempt("localhost", path.join(outside, "stranger.pem"))).toMatch(/SELF_SIGNED|VERIFY|ISSUER/);
   expect(await attempt("127.0.0.1", authority)).toBe("ERR_TLS_CERT_ALTNAME_INVALID");
   expect(await attempt("localhost")).toBe("28000");
+
+  const fields = parseDatabaseUrl(`postgresql://credentials_app@localhost:${port}/flow_credentials`, authority);
+  const client = new pg.Client({ ...fields });
+  await client.connect();
+  const done = new AbortController();
+  const cancelling = cancelUntil(done.signal, fields, client);
+  await expect(client.query("select pg_sleep(60)")).rejects.toMatchObject({ code: "57014" });
+  done.abort();
+  await cancelling;
+  await client.end();
   await server.stop();
   for (const at of [folder, outside]) rmSync(at, { recursive: true, force: true });
 });

@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Replacement, Store } from "../../src/store/store.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
-import { allowed, create, everythingOf, LIMITS, newCredential, openTestStore, reasonOf, resolve, sealedBytes } from "../support/store.ts";
+import { allowed, create, everythingOf, LIMITS, NEVER, newCredential, openTestStore, reasonOf, resolve, sealedBytes } from "../support/store.ts";
 
 let database: FreshDatabase;
 let store: Store & AsyncDisposable;
@@ -29,16 +29,16 @@ const replacement = (organizationId: string, id: string, overrides: Partial<Repl
   sealed: sealedBytes(),
   ...overrides,
 });
-const replace = (change: Replacement) => store.credentials.replace(change, allowed(change.organizationId, change.id, "update_credential"));
+const replace = (change: Replacement) => store.credentials.replace(change, allowed(change.organizationId, change.id, "update_credential"), NEVER);
 
 describe("a stored credential", () => {
   test("comes back as it was given, with the store's times and versions", async () => {
     const organizationId = randomUUID();
     const row = newCredential(organizationId, { accountEmail: "a@example.com", tokenExpiresAt: new Date("2030-01-02T03:04:05.678Z") });
-    const created = await store.credentials.create(row, LIMITS, allowed(organizationId, row.id));
+    const created = await store.credentials.create(row, LIMITS, allowed(organizationId, row.id), NEVER);
     const { sealed, ...known } = row;
     expect(created).toEqual({ ...known, createdAt: created.createdAt, updatedAt: created.createdAt, status: "active", statusReason: null, revision: 1, secretVersion: 1n });
-    expect(await store.credentials.get(organizationId, row.id)).toEqual(created);
+    expect(await store.credentials.get(organizationId, row.id, NEVER)).toEqual(created);
     expect(await resolve(store, organizationId, row.id)).toEqual({ ...created, sealed });
   });
 
@@ -51,24 +51,24 @@ describe("a stored credential", () => {
   test("is the same absence to another organization, when deleted, and when it never was", async () => {
     const [organizationId, stranger, userId] = [randomUUID(), randomUUID(), randomUUID()];
     const [{ id }, deleted] = [await create(store, organizationId), await create(store, organizationId)];
-    await store.credentials.remove({ organizationId, id: deleted.id, expectedRevision: 1, modifiedBy: userId }, allowed(organizationId, deleted.id, "delete_credential"));
+    await store.credentials.remove({ organizationId, id: deleted.id, expectedRevision: 1, modifiedBy: userId }, allowed(organizationId, deleted.id, "delete_credential"), NEVER);
     for (const [organization, credential] of [[stranger, id], [organizationId, deleted.id], [organizationId, randomUUID()]] as const) {
-      expect(await store.credentials.get(organization, credential)).toBeUndefined();
+      expect(await store.credentials.get(organization, credential, NEVER)).toBeUndefined();
       expect(await resolve(store, organization, credential)).toBeUndefined();
       expect(await replace(replacement(organization, credential))).toBeUndefined();
-      expect(await store.credentials.remove({ organizationId: organization, id: credential, expectedRevision: null, modifiedBy: userId }, allowed(organization, credential, "delete_credential"))).toBeUndefined();
+      expect(await store.credentials.remove({ organizationId: organization, id: credential, expectedRevision: null, modifiedBy: userId }, allowed(organization, credential, "delete_credential"), NEVER)).toBeUndefined();
     }
-    expect(await store.credentials.list(stranger, { userId: null, provider: null })).toEqual([]);
+    expect(await store.credentials.list(stranger, { userId: null, provider: null }, NEVER)).toEqual([]);
   });
 
   test("is listed newest first, ties by id descending, by user and by provider", async () => {
     const [organizationId, userId] = [randomUUID(), randomUUID()];
     const rows = await Promise.all(Array.from({ length: 30 }, (_, index) => create(store, organizationId, { ...(index % 2 ? { userId } : {}), provider: index % 3 ? "google" : "sftp" })));
-    const all = await store.credentials.list(organizationId, { userId: null, provider: null });
+    const all = await store.credentials.list(organizationId, { userId: null, provider: null }, NEVER);
     const key = ({ createdAt, id }: { createdAt: Date; id: string }) => `${createdAt.toISOString()} ${id}`;
     expect(all.map(key)).toEqual(all.map(key).toSorted().toReversed());
     expect(all).toHaveLength(30);
-    const of = (filter: { userId: string | null; provider: "sftp" | "google" | null }) => store.credentials.list(organizationId, filter).then((found) => found.map(({ id }) => id).toSorted());
+    const of = (filter: { userId: string | null; provider: "sftp" | "google" | null }) => store.credentials.list(organizationId, filter, NEVER).then((found) => found.map(({ id }) => id).toSorted());
     expect(await of({ userId, provider: null })).toEqual(rows.filter((row) => row.userId === userId).map(({ id }) => id).toSorted());
     expect(await of({ userId, provider: "sftp" })).toEqual(rows.filter((row) => row.userId === userId && row.provider === "sftp").map(({ id }) => id).toSorted());
   });
@@ -78,7 +78,7 @@ describe("a replacement", () => {
   test("of the revision that was read takes effect, keeps what it does not name, and moves time on", async () => {
     const organizationId = randomUUID();
     const row = await create(store, organizationId, { name: "kept", accountEmail: "kept@example.com" });
-    const before = await store.credentials.get(organizationId, row.id);
+    const before = await store.credentials.get(organizationId, row.id, NEVER);
     const change = replacement(organizationId, row.id);
     const after = await replace(change);
     expect(after).toMatchObject({ name: "kept", accountEmail: "kept@example.com", credentialType: "key_file", revision: 2, secretVersion: 2n, modifiedBy: change.modifiedBy, createdAt: before?.createdAt });
@@ -90,8 +90,8 @@ describe("a replacement", () => {
     const { id } = await create(store, organizationId);
     expect(await replace(replacement(organizationId, id, { expectedRevision: 2 }))).toBe("stale");
     expect(await replace(replacement(organizationId, id, { secretVersion: 3n }))).toBe("stale");
-    expect(await store.credentials.remove({ organizationId, id, expectedRevision: 7, modifiedBy: randomUUID() }, allowed(organizationId, id, "delete_credential"))).toBe("stale");
-    expect(await store.credentials.get(organizationId, id)).toMatchObject({ revision: 1, secretVersion: 1n, credentialType: "user_password" });
+    expect(await store.credentials.remove({ organizationId, id, expectedRevision: 7, modifiedBy: randomUUID() }, allowed(organizationId, id, "delete_credential"), NEVER)).toBe("stale");
+    expect(await store.credentials.get(organizationId, id, NEVER)).toMatchObject({ revision: 1, secretVersion: 1n, credentialType: "user_password" });
   });
 
   test("raced by ten takes effect once", async () => {
@@ -128,12 +128,12 @@ describe("what PostgreSQL refuses", () => {
       newCredential(organizationId, { name: `${canary}\0` }),
     ];
     for (const row of bad) {
-      const error: unknown = await store.credentials.create(row, LIMITS, allowed(organizationId, row.id)).catch((thrown: unknown) => thrown);
+      const error: unknown = await store.credentials.create(row, LIMITS, allowed(organizationId, row.id), NEVER).catch((thrown: unknown) => thrown);
       expect(error).toMatchObject({ reason: "INTERNAL" });
       expect(everythingOf(error)).not.toMatch(/CANARY|Failing row|43414e415259/i);
     }
     const twice = await create(store, organizationId, { name: canary });
-    const error: unknown = await store.credentials.create(twice, LIMITS, allowed(organizationId, twice.id)).catch((thrown: unknown) => thrown);
+    const error: unknown = await store.credentials.create(twice, LIMITS, allowed(organizationId, twice.id), NEVER).catch((thrown: unknown) => thrown);
     expect(everythingOf(error)).toContain("credential_pkey");
     expect(everythingOf(error)).not.toContain(twice.id);
   });
@@ -152,6 +152,7 @@ describe("service accounts", () => {
   test("get keys that are found by prefix alone, and only where the account is there", async () => {
     const [organizationId, id] = [randomUUID(), randomUUID()];
     const event = allowed(organizationId, null, "create_service_account_key");
+    expect(await store.serviceAccounts.create({ organizationId, id: randomUUID(), name: "x".repeat(255) }, event)).toMatchObject({ organizationId });
     const account = await store.serviceAccounts.create({ organizationId, id, name: "executor" }, event);
     expect(account.createdAt).toBeInstanceOf(Date);
     const key = { id: randomUUID(), organizationId, serviceAccountId: id, tokenPrefix: randomUUID(), tokenHash: randomBytes(32), expiresAt: null };

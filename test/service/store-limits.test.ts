@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { PROVIDERS } from "../../src/domain/credential.ts";
 import type { Store } from "../../src/store/store.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
-import { allowed, create, LIMITS, newCredential, openTestStore, reasonOf } from "../support/store.ts";
+import { allowed, create, LIMITS, NEVER, newCredential, openTestStore, reasonOf } from "../support/store.ts";
 
 let database: FreshDatabase;
 let stores: (Store & AsyncDisposable)[];
@@ -47,7 +47,7 @@ describe("limits on active credentials", () => {
     const organizationId = randomUUID();
     const outcomes = await Promise.all(Array.from({ length: 200 }, (_, index) => reasonOf(create(storeOf(index), organizationId))));
     expect(tally(outcomes)).toEqual({ created: 50, LIMIT_PER_PROVIDER_REACHED: 150 });
-    expect(await storeOf(0).credentials.list(organizationId, { userId: null, provider: "sftp" })).toHaveLength(50);
+    expect(await storeOf(0).credentials.list(organizationId, { userId: null, provider: "sftp" }, NEVER)).toHaveLength(50);
     expect(await drift(organizationId)).toEqual([]);
   });
 
@@ -71,8 +71,8 @@ describe("limits on active credentials", () => {
     const [organizationId, userId] = [randomUUID(), randomUUID()];
     const limits = { perProvider: 1, perUser: 1 };
     const [first, second] = [newCredential(organizationId, { userId }), newCredential(organizationId, { userId, provider: "google" })];
-    await storeOf(0).credentials.create(first, limits, allowed(organizationId, first.id));
-    expect(await reasonOf(storeOf(1).credentials.create(second, limits, allowed(organizationId, second.id)))).toBe("LIMIT_PER_USER_REACHED");
+    await storeOf(0).credentials.create(first, limits, allowed(organizationId, first.id), NEVER);
+    expect(await reasonOf(storeOf(1).credentials.create(second, limits, allowed(organizationId, second.id), NEVER))).toBe("LIMIT_PER_USER_REACHED");
     expect(await drift(organizationId)).toEqual([]);
     await using superuser = await connect(database.superuserUrl);
     expect((await superuser.query("select credential_id from audit_event where organization_id = $1", [organizationId])).rows).toEqual([{ credential_id: first.id }]);
@@ -84,7 +84,7 @@ describe("limits on active credentials", () => {
     const id = rows[0]?.id as string;
     const removals = await Promise.all(
       Array.from({ length: 10 }, (_, index) =>
-        storeOf(index).credentials.remove({ organizationId, id, expectedRevision: null, modifiedBy: userId }, allowed(organizationId, id, "delete_credential")),
+        storeOf(index).credentials.remove({ organizationId, id, expectedRevision: null, modifiedBy: userId }, allowed(organizationId, id, "delete_credential"), NEVER),
       ),
     );
     expect(removals.filter((outcome) => outcome === "removed")).toHaveLength(1);
@@ -98,7 +98,7 @@ describe("limits on active credentials", () => {
     const outcomes = await Promise.all(
       Array.from({ length: 60 }, async (_, index) => {
         const { id } = await create(storeOf(index), organizationId, { userId, provider: PROVIDERS[index % 3] ?? "sftp" });
-        return storeOf(index + 1).credentials.remove({ organizationId, id, expectedRevision: 1, modifiedBy: userId }, allowed(organizationId, id, "delete_credential"));
+        return storeOf(index + 1).credentials.remove({ organizationId, id, expectedRevision: 1, modifiedBy: userId }, allowed(organizationId, id, "delete_credential"), NEVER);
       }),
     );
     expect(tally(outcomes)).toEqual({ removed: 60 });
@@ -108,7 +108,7 @@ describe("limits on active credentials", () => {
   test("apply a limit of one", async () => {
     const organizationId = randomUUID();
     const rows = Array.from({ length: 5 }, () => newCredential(organizationId));
-    const outcomes = await Promise.all(rows.map((row) => reasonOf(storeOf(0).credentials.create(row, { ...LIMITS, perProvider: 1 }, allowed(organizationId, row.id)))));
+    const outcomes = await Promise.all(rows.map((row) => reasonOf(storeOf(0).credentials.create(row, { ...LIMITS, perProvider: 1 }, allowed(organizationId, row.id), NEVER))));
     expect(tally(outcomes)).toEqual({ created: 1, LIMIT_PER_PROVIDER_REACHED: 4 });
   });
 });

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { migrate } from "../../src/store/migrate.ts";
@@ -5,7 +6,7 @@ import { MIGRATIONS } from "../../src/store/migrations/index.ts";
 import { TABLES_WITHOUT_TENANT } from "../../src/store/tables.ts";
 import { describeSchema, SCHEMA_FILE } from "../support/describe-schema.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
-import { openTestStore } from "../support/store.ts";
+import { create, openTestStore, resolve } from "../support/store.ts";
 
 let database: FreshDatabase;
 beforeAll(async () => {
@@ -90,6 +91,51 @@ describe("migrations", () => {
     await using owner = await connect(empty.ownerUrl);
     expect((await owner.query("select to_regclass('public.credential') as credential")).rows).toEqual([{ credential: null }]);
   });
+});
+
+describe("a migration that finds another one under way", () => {
+  /** Holds the lock of the migrations, found by its key in the list of locks. */
+  const migrating = async (url: string) => {
+    const holder = await connect(url);
+    await holder.query("select pg_advisory_lock(7310596872934125)");
+    return holder;
+  };
+
+  test("waits for it", async () => {
+    await using empty = await freshDatabase("empty");
+    await using holder = await migrating(empty.ownerUrl);
+    const waiting = asApplication(empty.ownerUrl);
+    await holder.query("select pg_advisory_unlock(7310596872934125)");
+    expect(await waiting).toEqual(MIGRATIONS.map(({ name }) => name));
+  });
+
+  test("says so when it has waited for too long, or is told to give up, and has changed nothing", async () => {
+    await using empty = await freshDatabase("empty");
+    await using holder = await migrating(empty.ownerUrl);
+    const options = { url: empty.ownerUrl, applicationRole: "credentials_app" };
+    await expect(migrate({ ...options, lockWaitMs: 1 })).rejects.toThrow(/another process has been migrating/);
+    await expect(migrate({ ...options, signal: AbortSignal.abort() })).rejects.toThrow(/was given up/);
+    const later = new AbortController();
+    const waiting = migrate({ ...options, signal: later.signal });
+    later.abort();
+    await expect(waiting).rejects.toThrow(/was given up/);
+    expect((await holder.query("select to_regclass('public.credential') as credential")).rows).toEqual([{ credential: null }]);
+  });
+});
+
+test("the application role makes no tables, temporary ones neither, and names mean the tables of the schema", async () => {
+  await using empty = await freshDatabase("empty");
+  await asApplication(empty.ownerUrl);
+  await using client = await connect(empty.applicationUrl);
+  for (const statement of ["create table t (n integer)", "create temporary table credential (n integer)", "create schema s"]) {
+    await expect(client.query(statement), statement).rejects.toMatchObject({ code: "42501" });
+  }
+  await using superuser = await connect(empty.superuserUrl);
+  await superuser.query("create schema credentials_app authorization credentials_app create table audit_head (n integer)");
+  await using store = await openTestStore(empty.applicationUrl);
+  const organizationId = randomUUID();
+  const { id } = await create(store, organizationId);
+  expect(await resolve(store, organizationId, id)).toMatchObject({ id });
 });
 
 describe("the store refuses to open", () => {

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Store } from "../../src/store/store.ts";
+import type { NewCredential, Store } from "../../src/store/store.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
-import { allowed, create, LIMITS, newCredential, openTestStore, reasonOf, resolve, sealedBytes } from "../support/store.ts";
+import { allowed, create, LIMITS, NEVER, newCredential, openTestStore, reasonOf, resolve, sealedBytes } from "../support/store.ts";
 
 const [A, B] = [randomUUID(), randomUUID()];
 let database: FreshDatabase;
@@ -75,11 +75,12 @@ describe("row-level security, for raw SQL of the application role", () => {
 describe("a batch of resolve calls", () => {
   test("of many organizations gives each caller its own secret and nothing of another", async () => {
     const organizations = Array.from({ length: 40 }, () => randomUUID());
-    const created = await Promise.all(
-      organizations.flatMap((organizationId) => Array.from({ length: 5 }, async () => create(store, organizationId, { sealed: sealedBytes(Buffer.from(organizationId)) }))),
-    );
+    const created: NewCredential[] = [];
+    for (const organizationId of organizations) {
+      created.push(...(await Promise.all(Array.from({ length: 5 }, () => create(store, organizationId, { sealed: sealedBytes(Buffer.from(organizationId)) })))));
+    }
     const calls = Array.from({ length: 5_000 }, (_, index) => {
-      const credential = created[(index * 7) % created.length] as (typeof created)[number];
+      const credential = created[(index * 7) % created.length] as NewCredential;
       const stranger = organizations[(index * 13) % organizations.length] as string;
       return { credential, asked: index % 3 === 0 ? stranger : credential.organizationId };
     });
@@ -132,7 +133,7 @@ test("without prepared statements, as behind a transaction pooler, everything wo
   await using plain = await openTestStore(database.applicationUrl, { prepared: false });
   const organizationId = randomUUID();
   const row = newCredential(organizationId);
-  const created = await plain.credentials.create(row, LIMITS, allowed(organizationId, row.id));
+  const created = await plain.credentials.create(row, LIMITS, allowed(organizationId, row.id), NEVER);
   expect(await resolve(plain, organizationId, row.id)).toEqual({ ...created, sealed: row.sealed });
 });
 

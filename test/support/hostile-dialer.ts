@@ -25,7 +25,7 @@ export function directIo({ maxBytes = 1024 * 1024, deadlineMs = 8_000 }: { maxBy
     request: () => Promise.reject(new DialError("address_not_allowed")),
     dial: (host, port) =>
       new Promise((resolve, reject) => {
-        const socket = connect({ host: host === "localhost" ? "127.0.0.1" : host, port, noDelay: true });
+        const socket = connect({ host: host === "localhost" ? "127.0.0.1" : host, port });
         sockets.add(socket);
         socket.once("error", () => reject(new DialError("connection_refused")));
         socket.on("connect", () => {
@@ -48,3 +48,24 @@ export function directIo({ maxBytes = 1024 * 1024, deadlineMs = 8_000 }: { maxBy
 
 /** Whether a planted text shows anywhere in a result. */
 export const shows = (result: CheckResult, planted: string): boolean => JSON.stringify(result).includes(planted);
+
+const TICK_MS = 20;
+const QUIET_TICKS = 8;
+const MOST_TICKS = 40;
+
+/**
+ * Ends the time of a test once neither side has sent anything for a while, or when one side will not stop. Counted in turns of the event loop, which
+ * both sides share here, so that a slow machine changes nothing.
+ */
+export function abortWhenQuiet(io: DirectIo, server: { heard(): Buffer }): void {
+  let [said, quiet, ticks] = [-1, 0, 0];
+  const timer = setInterval(() => {
+    const now = io.received() + server.heard().length;
+    quiet = now === said ? quiet + 1 : 0;
+    said = now;
+    ticks += 1;
+    if (quiet < QUIET_TICKS && ticks < MOST_TICKS) return;
+    clearInterval(timer);
+    io.abort();
+  }, TICK_MS);
+}

@@ -7,6 +7,9 @@ import type { NewCredential, Store } from "../../src/store/store.ts";
 /** The limits as they are by default. */
 export const LIMITS = { perProvider: 50, perUser: 100 } as const;
 
+/** The signal of a call that nobody cancels. */
+export const NEVER: AbortSignal = new AbortController().signal;
+
 /** A store that closes with its block. */
 export async function openTestStore(url: string, options: Partial<StoreOptions> = {}): Promise<Store & AsyncDisposable> {
   const store = await openStore({ url, prepared: true, poolSize: 10, statementTimeoutMs: 10_000, resolveQueue: 4096, resolveBatch: 256, log: createLog("error"), ...options });
@@ -53,7 +56,7 @@ export function newCredential(organizationId: string, overrides: Partial<NewCred
 /** Creates one and gives it back as it was asked for. */
 export async function create(store: Store, organizationId: string, overrides: Partial<NewCredential> = {}): Promise<NewCredential> {
   const row = newCredential(organizationId, overrides);
-  await store.credentials.create(row, LIMITS, allowed(organizationId, row.id));
+  await store.credentials.create(row, LIMITS, allowed(organizationId, row.id), NEVER);
   return row;
 }
 

@@ -18,6 +18,8 @@ export interface TlsPostgres {
   run(...statements: string[]): Promise<void>;
   /** Puts rules before all others in pg_hba.conf and reloads. */
   rules(...lines: string[]): Promise<void>;
+  /** Leaves no other rules for TCP in pg_hba.conf and reloads. */
+  onlyRules(...lines: string[]): Promise<void>;
   /** Serves another certificate. */
   certificate(kind: "good" | "expired" | "future" | "otherName" | "selfSigned" | "client"): Promise<void>;
   stop(): Promise<void>;
@@ -75,9 +77,9 @@ export async function startTlsPostgres(): Promise<TlsPostgres> {
     place("server.crt", certificate?.cert ?? "");
     place("server.key", certificate?.private ?? "");
   };
-  const ALWAYS = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+  const [LOCAL, TCP] = ["local all all trust", "host all all 127.0.0.1/32 scram-sha-256"];
   place("ca.pem", certificates.ca);
-  place("hba.conf", ALWAYS);
+  place("hba.conf", `${LOCAL}\n${TCP}\n`);
   serve("good");
   const port = await freePort();
   const server = await startEmbedded(join(folder, "data"), {
@@ -104,7 +106,11 @@ export async function startTlsPostgres(): Promise<TlsPostgres> {
     otherCa: certificates.otherCa,
     run,
     async rules(...lines) {
-      place("hba.conf", `${lines.join("\n")}\n${ALWAYS}`);
+      place("hba.conf", `${[...lines, LOCAL, TCP].join("\n")}\n`);
+      await reload();
+    },
+    async onlyRules(...lines) {
+      place("hba.conf", `${[...lines, LOCAL].join("\n")}\n`);
       await reload();
     },
     async certificate(kind) {

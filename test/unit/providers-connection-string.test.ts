@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { type Connection, parseConnectionString } from "../../src/providers/connection-string.ts";
 import { accept, expose } from "../../src/providers/index.ts";
 
-const NOW = new Date("2030-01-01T00:00:00Z");
+const OPTIONS = { now: new Date("2030-01-01T00:00:00Z"), fairness: "organization", signal: new AbortController().signal };
 const plain: Connection = { host: "db.example.com", port: 5432, username: "u", password: "p", database: "d", sslmode: null };
 
 const readable: readonly (readonly [string, Partial<Connection>])[] = [
@@ -60,7 +60,7 @@ describe("reading a connection string", () => {
     const result = parseConnectionString(text);
     expect(result).toHaveProperty("broken");
     expect(JSON.stringify(result)).not.toMatch(/C4NARY|evil|passwd|192\.0/);
-    const refused = await accept("postgresql", "user_password", { connection_string: text }, NOW).catch((error: unknown) => error);
+    const refused = await accept("postgresql", "user_password", { connection_string: text }, OPTIONS).catch((error: unknown) => error);
     expect(refused).toMatchObject({ reason: "INVALID_CREDENTIALS", violations: [{ path: ["credentials", "connection_string"] }] });
     expect(JSON.stringify(refused)).not.toContain("C4NARY");
   });
@@ -81,7 +81,7 @@ describe("a PostgreSQL credential", () => {
   test("by connection string needs no field, and the string wins over fields whatever they hold", async () => {
     const connection_string = "postgres://u:p@db.example.com/d?sslmode=require";
     for (const beside of [{}, fields, { host: "", port: "", username: 7, password: null, database: "" }]) {
-      const { document } = await accept("postgresql", "user_password", { ...beside, connection_string }, NOW);
+      const { document } = await accept("postgresql", "user_password", { ...beside, connection_string }, OPTIONS);
       expect(document["connection_string"]).toBe(connection_string);
       expect(expose("postgresql", "user_password", document)).toEqual({
         secret: {
@@ -96,15 +96,15 @@ describe("a PostgreSQL credential", () => {
 
   test("an sslmode beside a string counts where the string has none, and is checked in any case", async () => {
     const connection_string = "postgres://u:p@db.example.com/d";
-    const { document } = await accept("postgresql", "user_password", { connection_string, sslmode: "verify-full" }, NOW);
+    const { document } = await accept("postgresql", "user_password", { connection_string, sslmode: "verify-full" }, OPTIONS);
     expect(expose("postgresql", "user_password", document).secret).toMatchObject({ value: { sslmode: "verify-full" } });
-    await expect(accept("postgresql", "user_password", { connection_string, sslmode: "no-verify" }, NOW)).rejects.toThrow("Invalid request data");
+    await expect(accept("postgresql", "user_password", { connection_string, sslmode: "no-verify" }, OPTIONS)).rejects.toThrow("Invalid request data");
   });
 
   test("by fields is exposed with libpq's defaults, for both providers", async () => {
     const { port: _, ...withoutPort } = fields;
     for (const provider of ["postgresql", "internal_postgresql"] as const) {
-      const { document } = await accept(provider, "user_password", { ...withoutPort, connection_string: null }, NOW);
+      const { document } = await accept(provider, "user_password", { ...withoutPort, connection_string: null }, OPTIONS);
       const value = { ...withoutPort, port: 5432, sslmode: "prefer", caCertificate: "", connectionString: "" };
       expect(expose(provider, "user_password", document).secret).toEqual({ $case: "postgresql", value });
     }
@@ -112,7 +112,7 @@ describe("a PostgreSQL credential", () => {
 
   test("an empty or wrongly typed connection string is refused even beside good fields", async () => {
     for (const connection_string of ["", " ", 7, {}]) {
-      await expect(accept("postgresql", "user_password", { ...fields, connection_string }, NOW)).rejects.toMatchObject({
+      await expect(accept("postgresql", "user_password", { ...fields, connection_string }, OPTIONS)).rejects.toMatchObject({
         violations: [{ path: ["credentials", "connection_string"] }],
       });
     }

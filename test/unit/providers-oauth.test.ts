@@ -5,6 +5,7 @@ import { accept, expose } from "../../src/providers/index.ts";
 import { MAX_LIFETIME_SECONDS, timestamp } from "../../src/providers/oauth.ts";
 
 const NOW = new Date("2030-01-01T00:00:00Z");
+const OPTIONS = { now: NOW, fairness: "organization", signal: new AbortController().signal };
 const SHAPES: readonly (readonly [ProviderName, CredentialTypeName])[] = [
   ["google", "google_oauth"],
   ["google", "oauth2"],
@@ -15,7 +16,7 @@ const SHAPES: readonly (readonly [ProviderName, CredentialTypeName])[] = [
 
 async function violations(provider: ProviderName, document: SecretDocument) {
   try {
-    await accept(provider, "oauth2", document, NOW);
+    await accept(provider, "oauth2", document, OPTIONS);
     return [];
   } catch (error) {
     if (error instanceof CredentialError) return error.violations;
@@ -27,9 +28,9 @@ const keys = async (provider: ProviderName, document: SecretDocument) => (await 
 describe("tokens", () => {
   test.each(SHAPES)("%s/%s takes an access token, or a refresh token, and needs one of them", async (provider, type) => {
     for (const token of ["access_token", "refresh_token"]) {
-      expect((await accept(provider, type, { [token]: "t" }, NOW)).document).toEqual({ [token]: "t" });
+      expect((await accept(provider, type, { [token]: "t" }, OPTIONS)).document).toEqual({ [token]: "t" });
     }
-    await expect(accept(provider, type, { scope: "a" }, NOW)).rejects.toMatchObject({
+    await expect(accept(provider, type, { scope: "a" }, OPTIONS)).rejects.toMatchObject({
       violations: [{ path: ["credentials", "access_token"], type: "missing", message: expect.stringContaining("authorize flow") as string }],
     });
   });
@@ -41,14 +42,14 @@ describe("tokens", () => {
 
   test("an id token is not verified, so it gives no account address", async () => {
     const body = Buffer.from(JSON.stringify({ email: "a@example.com", email_verified: true })).toString("base64url");
-    const accepted = await accept("google", "google_oauth", { access_token: "t", id_token: `e30.${body}.x` }, NOW);
+    const accepted = await accept("google", "google_oauth", { access_token: "t", id_token: `e30.${body}.x` }, OPTIONS);
     expect(accepted.accountEmail).toBeNull();
   });
 
   test.each(SHAPES)("%s/%s never hands out a refresh token, an id token or a client secret, in any spelling or depth", async (provider, type) => {
     const withheld = { refresh_token: "C4NARY", id_token: "C4NARY", client_secret: "C4NARY" };
     const spelled = { refreshToken: "C4NARY", "Client-Secret": "C4NARY", ID_TOKEN: "C4NARY", raw: { list: [{ ...withheld, kept: 1 }] } };
-    const { document } = await accept(provider, type, { access_token: "t", client_id: "id", ...withheld, ...spelled, note: "x" }, NOW);
+    const { document } = await accept(provider, type, { access_token: "t", client_id: "id", ...withheld, ...spelled, note: "x" }, OPTIONS);
     const exposed = expose(provider, type, document);
     expect(JSON.stringify(exposed)).not.toContain("C4NARY");
     expect(exposed.extra).toEqual({ raw: { list: [{ kept: 1 }] }, note: "x" });
@@ -56,7 +57,7 @@ describe("tokens", () => {
 
   test("what an executor gets has scopes as a list and Bearer unless said otherwise", async () => {
     const given = { access_token: "t", scope: "a  b c", expires_at: "2031-02-03T04:05:06+01:00", tenant_id: "contoso.com" };
-    const { document } = await accept("microsoft", "oauth2", given, NOW);
+    const { document } = await accept("microsoft", "oauth2", given, OPTIONS);
     const expiresAt = new Date("2031-02-03T03:05:06Z");
     expect(expose("microsoft", "oauth2", document)).toEqual({
       secret: {
@@ -78,7 +79,7 @@ describe("when a token ends", () => {
     [1e12, MAX_LIFETIME_SECONDS],
     ["999999999999999", MAX_LIFETIME_SECONDS],
   ])("expires_in %j becomes expires_at, counted from now and at most ten years on", async (expires_in, seconds) => {
-    const accepted = await accept("google", "oauth2", { access_token: "t", expires_in }, NOW);
+    const accepted = await accept("google", "oauth2", { access_token: "t", expires_in }, OPTIONS);
     const end = new Date(NOW.getTime() + seconds * 1000);
     expect(accepted.document).toEqual({ access_token: "t", expires_at: end.toISOString() });
     expect(accepted.tokenExpiresAt).toEqual(end);
@@ -90,7 +91,7 @@ describe("when a token ends", () => {
 
   test("expires_at wins over expires_in and is stored as given", async () => {
     const given = { access_token: "t", expires_at: "2030-01-02t00:00:00.5z", expires_in: 5 };
-    const { document, tokenExpiresAt } = await accept("google", "oauth2", given, NOW);
+    const { document, tokenExpiresAt } = await accept("google", "oauth2", given, OPTIONS);
     expect(document).toEqual({ access_token: "t", expires_at: "2030-01-02t00:00:00.5z" });
     expect(tokenExpiresAt).toEqual(new Date("2030-01-02T00:00:00.500Z"));
   });
@@ -109,8 +110,8 @@ describe("when a token ends", () => {
   });
 
   test("without an access token nothing ends, and without an end it is unknown", async () => {
-    expect((await accept("google", "oauth2", { refresh_token: "r", expires_in: 5 }, NOW)).tokenExpiresAt).toBeNull();
-    expect((await accept("google", "oauth2", { access_token: "t" }, NOW)).tokenExpiresAt).toBeNull();
+    expect((await accept("google", "oauth2", { refresh_token: "r", expires_in: 5 }, OPTIONS)).tokenExpiresAt).toBeNull();
+    expect((await accept("google", "oauth2", { access_token: "t" }, OPTIONS)).tokenExpiresAt).toBeNull();
   });
 });
 
@@ -119,12 +120,12 @@ describe("Google", () => {
     "%s JSON is refused, with tokens or without, whatever the type of credential",
     async (type) => {
       for (const document of [{ type, private_key: "x" }, { type, access_token: "t" }]) expect(await keys("google", document)).toContain("credentials");
-      await expect(accept("google", "api_key", { type, api_key: "k" }, NOW)).rejects.toThrow("Invalid request data");
+      await expect(accept("google", "api_key", { type, api_key: "k" }, OPTIONS)).rejects.toThrow("Invalid request data");
     },
   );
 
   test("an API key is one key", async () => {
-    const { document } = await accept("google", "api_key", { api_key: "AIza" }, NOW);
+    const { document } = await accept("google", "api_key", { api_key: "AIza" }, OPTIONS);
     expect(expose("google", "api_key", document)).toEqual({ secret: { $case: "apiKey", value: { apiKey: "AIza" } }, extra: {}, expiresAt: null });
   });
 });
@@ -133,7 +134,7 @@ describe("Microsoft and SharePoint", () => {
   const client = { client_id: "id", client_secret: "s", tenant_id: "2f6b1a52-7a2b-4a0a-9d0c-0f4f1c6c3e1d" };
 
   test("Microsoft takes client credentials, all three of them, in place of tokens", async () => {
-    expect((await accept("microsoft", "oauth2", client, NOW)).document).toEqual(client);
+    expect((await accept("microsoft", "oauth2", client, OPTIONS)).document).toEqual(client);
     expect(await keys("microsoft", { client_secret: "s", client_id: "id" })).toEqual(["tenant_id"]);
     expect(await keys("microsoft", { client_secret: "s" })).toEqual(["client_id", "tenant_id"]);
     expect(await keys("microsoft", { client_id: "id", tenant_id: "contoso.com" })).toEqual(["access_token"]);
@@ -161,7 +162,7 @@ describe("Microsoft and SharePoint", () => {
   ])(
     "site %s is taken and handed out",
     async (site_url) => {
-      const { document } = await accept("sharepoint", "sharepoint_oauth", { access_token: "t", site_url }, NOW);
+      const { document } = await accept("sharepoint", "sharepoint_oauth", { access_token: "t", site_url }, OPTIONS);
       expect(expose("sharepoint", "sharepoint_oauth", document).secret).toMatchObject({ value: { siteUrl: site_url } });
     },
   );

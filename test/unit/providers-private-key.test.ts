@@ -4,14 +4,16 @@ import ssh2 from "ssh2";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { SecretDocument } from "../../src/domain/credential.ts";
 import { accept, expose } from "../../src/providers/index.ts";
-import { createKeyPool } from "../../src/providers/key-pool.ts";
-import { checkPrivateKey } from "../../src/providers/private-key.ts";
+import { checkPrivateKey, keyOpeners } from "../../src/providers/private-key.ts";
 
 const PASSPHRASE = "correct horse";
 const { utils } = ssh2;
 const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
 const p256 = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
 const ed25519 = generateKeyPairSync("ed25519");
+
+const OPTIONS = { now: new Date(0), fairness: "organization", signal: new AbortController().signal };
+const check = (text: string, passphrase: string) => checkPrivateKey(text, passphrase, keyOpeners(OPTIONS));
 
 const pem = (key: KeyObject, type: "pkcs1" | "pkcs8" | "sec1", cipher?: string): string =>
   (cipher === undefined ? key.export({ format: "pem", type }) : key.export({ format: "pem", type, cipher, passphrase: PASSPHRASE })).toString();
@@ -42,13 +44,13 @@ const encrypted: readonly (readonly [string, string])[] = [
 
 describe("keys that are not encrypted", () => {
   test.each(plain)("%s is taken, with line ends of either kind, space around it, and a needless passphrase", async (_, key) => {
-    for (const text of [key, key.trim(), `\n  ${key}\n\n`, key.replaceAll("\n", "\r\n")]) expect(await checkPrivateKey(text, "")).toBeNull();
-    expect(await checkPrivateKey(key, "needless")).toBeNull();
+    for (const text of [key, key.trim(), `\n  ${key}\n\n`, key.replaceAll("\n", "\r\n")]) expect(await check(text, "")).toBeNull();
+    expect(await check(key, "needless")).toBeNull();
   });
 
   test("the key is stored and handed out as given", async () => {
     const given: SecretDocument = { host: "h", username: "u", port: "2222", private_key_data: ` ${plain[1]?.[1]}`, private_key_passphrase: "" };
-    const { document } = await accept("sftp", "key_file", given, new Date(0));
+    const { document } = await accept("sftp", "key_file", given, OPTIONS);
     expect(document).toEqual({ ...given, port: 2222 });
     expect(expose("sftp", "key_file", document)).toEqual({
       secret: {
@@ -63,7 +65,7 @@ describe("keys that are not encrypted", () => {
 
 describe("encrypted keys", () => {
   test.each(encrypted)("%s opens with its passphrase only", async (_, key) => {
-    const [right, wrong, missing] = await Promise.all([PASSPHRASE, "wrong", ""].map((passphrase) => checkPrivateKey(key, passphrase)));
+    const [right, wrong, missing] = await Promise.all([PASSPHRASE, "wrong", ""].map((passphrase) => check(key, passphrase)));
     expect(right).toBeNull();
     expect(wrong).toEqual({ key: "private_key_passphrase", type: "value_error", message: "The passphrase does not open the private key" });
     expect(missing).toEqual({ key: "private_key_passphrase", type: "missing", message: "The private key is encrypted; give its passphrase" });
@@ -71,7 +73,7 @@ describe("encrypted keys", () => {
 
   test("a wrong passphrase is a fault of private_key_passphrase that quotes neither", async () => {
     const document = { host: "h", username: "u", private_key_data: encrypted[0]?.[1], private_key_passphrase: "C4NARY" };
-    const refused = await accept("sftp", "key_file", document, new Date(0)).catch((error: unknown) => error);
+    const refused = await accept("sftp", "key_file", document, OPTIONS).catch((error: unknown) => error);
     expect(refused).toMatchObject({ violations: [{ path: ["credentials", "private_key_passphrase"] }], cause: undefined });
     expect(JSON.stringify(refused)).not.toContain("C4NARY");
   });
@@ -81,7 +83,7 @@ describe("encrypted keys", () => {
     const bytes = Buffer.from(lines.slice(1, -1).join(""), "base64");
     bytes.writeUInt8(bytes.readUInt8(bytes.length - 1) ^ 1, bytes.length - 1);
     const tampered = [lines[0], bytes.toString("base64"), lines.at(-1)].join("\n");
-    expect(await checkPrivateKey(tampered, PASSPHRASE)).toMatchObject({ key: "private_key_passphrase" });
+    expect(await check(tampered, PASSPHRASE)).toMatchObject({ key: "private_key_passphrase" });
   });
 });
 
@@ -93,7 +95,7 @@ describe("what is no private key", () => {
     certificate = (await selfsigned.generate([{ name: "commonName", value: "x" }])).cert;
   });
   const advice = async (text: string): Promise<string> => {
-    const fault = await checkPrivateKey(text, "");
+    const fault = await check(text, "");
     expect(fault).toMatchObject({ key: "private_key_data", type: "value_error" });
     return fault?.message ?? "";
   };
@@ -134,7 +136,7 @@ describe("what is no private key", () => {
       expect(await advice(pem(other.privateKey, "pkcs8"))).toMatch(/SSH can use/);
     }
     const hidden = pem(generateKeyPairSync("x25519").privateKey, "pkcs8", "aes-256-cbc");
-    expect(await checkPrivateKey(hidden, PASSPHRASE)).toMatchObject({ key: "private_key_data" });
+    expect(await check(hidden, PASSPHRASE)).toMatchObject({ key: "private_key_data" });
     const head = Buffer.concat([Buffer.from("openssh-key-v1\0"), ...["none", "none", ""].map(sshString), Buffer.from([0, 0, 0, 1])]);
     const security = Buffer.concat([head, sshString(sshString("sk-ssh-ed25519@openssh.com")), sshString("")]);
     expect(await advice(`-----BEGIN OPENSSH PRIVATE KEY-----\n${security.toString("base64")}\n-----END OPENSSH PRIVATE KEY-----\n`)).toMatch(/security key/);
@@ -143,7 +145,7 @@ describe("what is no private key", () => {
   test("ca_certificate is certificates and nothing else", async () => {
     const fields = { host: "h", username: "u", password: "p", database: "d" };
     const taken = async (ca_certificate: string) => {
-      const { document } = await accept("postgresql", "user_password", { ...fields, ca_certificate }, new Date(0));
+      const { document } = await accept("postgresql", "user_password", { ...fields, ca_certificate }, OPTIONS);
       return document["ca_certificate"];
     };
     for (const text of [certificate, `${certificate}\n# another\n${certificate}`]) expect(await taken(text)).toBe(text);
@@ -153,23 +155,6 @@ describe("what is no private key", () => {
     ]) {
       await expect(taken(text)).rejects.toMatchObject({ violations: [{ path: ["credentials", "ca_certificate"] }] });
     }
-  });
-});
-
-describe("the pool that opens encrypted keys", () => {
-  const job = { text: encrypted[0]?.[1] ?? "", passphrase: PASSPHRASE, form: { kind: "pkcs8", encrypted: true } } as const;
-
-  test("opens a few at once, lets a few wait, and refuses the rest at once", async () => {
-    const open = createKeyPool({ concurrency: 1, queue: 1, deadlineMs: 20_000 });
-    const settled = await Promise.allSettled([open(job), open(job), open(job)]);
-    expect(settled.map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "rejected"]);
-    expect(settled[2]).toMatchObject({ reason: { reason: "OVERLOADED" } });
-    expect(await open(job)).toBe("opened");
-  });
-
-  test("gives up at its deadline and is free again", async () => {
-    const open = createKeyPool({ concurrency: 1, queue: 0, deadlineMs: 0 });
-    for (let attempt = 0; attempt < 2; attempt++) await expect(open(job)).rejects.toMatchObject({ reason: "OVERLOADED" });
   });
 });
 

@@ -3,7 +3,7 @@ import { CREDENTIAL_TYPES, type CredentialTypeName, MAX_SECRET_BYTES, type Provi
 import { CredentialError } from "../../src/domain/errors.ts";
 import { accept, catalog, expose, providers } from "../../src/providers/index.ts";
 
-const NOW = new Date("2030-01-01T00:00:00Z");
+const OPTIONS = { now: new Date("2030-01-01T00:00:00Z"), fairness: "organization", signal: new AbortController().signal };
 const TAKEN: Record<ProviderName, readonly CredentialTypeName[]> = {
   microsoft: ["oauth2"],
   sharepoint: ["sharepoint_oauth", "oauth2"],
@@ -21,7 +21,7 @@ const SMTP = { username: "AKIAEXAMPLE", password: "s3cret", region: "eu-central-
 /** The faults of a document by key, or an empty object where it is accepted. */
 async function faults(provider: ProviderName, type: CredentialTypeName, document: SecretDocument): Promise<Record<string, string>> {
   try {
-    await accept(provider, type, document, NOW);
+    await accept(provider, type, document, OPTIONS);
     return {};
   } catch (error) {
     if (!(error instanceof CredentialError)) throw error;
@@ -40,7 +40,7 @@ describe("which types a provider takes", () => {
   });
 
   test("the refusal names the types that the provider takes", async () => {
-    await expect(accept("sftp", "oauth2", SFTP, NOW)).rejects.toMatchObject({
+    await expect(accept("sftp", "oauth2", SFTP, OPTIONS)).rejects.toMatchObject({
       violations: [{ in: "body", path: ["credential_type"], message: "This provider takes user_password, key_file" }],
     });
   });
@@ -68,19 +68,19 @@ describe("required keys", () => {
   });
 
   test("optional keys may be null, which says that they are not given", async () => {
-    const { document } = await accept("sftp", "user_password", { ...SFTP, port: null, host_key_fingerprint: null }, NOW);
+    const { document } = await accept("sftp", "user_password", { ...SFTP, port: null, host_key_fingerprint: null }, OPTIONS);
     expect(document).toEqual(SFTP);
   });
 
   test("text is stored untouched, spaces around it included", async () => {
     const given = { ...SFTP, username: " alice ", password: "  päss\0wörd\n" };
-    expect((await accept("sftp", "user_password", given, NOW)).document).toEqual(given);
+    expect((await accept("sftp", "user_password", given, OPTIONS)).document).toEqual(given);
   });
 });
 
 describe("single fields", () => {
   test.each([1, 22, 65_535, "1", "2222", "65535"])("port %j becomes a number", async (port) => {
-    expect((await accept("sftp", "user_password", { ...SFTP, port }, NOW)).document["port"]).toBe(Number(port));
+    expect((await accept("sftp", "user_password", { ...SFTP, port }, OPTIONS)).document["port"]).toBe(Number(port));
   });
 
   test.each([0, 65_536, -1, 22.5, "0", "65536", "22x", " 22", "0x16", "", "1e3", true, [22]])("port %j is refused", async (port) => {
@@ -126,7 +126,7 @@ describe("single fields", () => {
     const { region: _, ...neither } = SMTP;
     expect(await faults("aws_ses", "user_password", neither)).toEqual({ "credentials.region": "missing" });
     expect(expose("aws_ses", "user_password", SMTP).secret).toMatchObject({ value: { host: "email-smtp.eu-central-1.amazonaws.com", port: 587 } });
-    const { document } = await accept("aws_ses", "user_password", { ...neither, host: "mail.example.com", port: "2587" }, NOW);
+    const { document } = await accept("aws_ses", "user_password", { ...neither, host: "mail.example.com", port: "2587" }, OPTIONS);
     expect(expose("aws_ses", "user_password", document).secret).toMatchObject({ value: { host: "mail.example.com", port: 2587, region: "" } });
   });
 
@@ -174,7 +174,7 @@ describe("documents of any shape", () => {
 
   test("unknown keys are kept and come back as extra", async () => {
     const extra = { note: "x", nested: { list: [1, null, { a: true }] } };
-    const { document } = await accept("sftp", "user_password", { ...SFTP, ...extra }, NOW);
+    const { document } = await accept("sftp", "user_password", { ...SFTP, ...extra }, OPTIONS);
     expect(document).toEqual({ ...SFTP, ...extra });
     expect(expose("sftp", "user_password", document).extra).toEqual(extra);
   });

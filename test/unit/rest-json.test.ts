@@ -57,6 +57,56 @@ describe("a JSON body", () => {
     expect(parse(JSON.stringify(Array.from({ length: 200_000 }, () => 1)))).toHaveProperty("refused");
   });
 
+  it("is measured before it is read, so that a repeated key hides neither depth nor keys, at any depth", () => {
+    const deep = "[".repeat(5_000) + "]".repeat(5_000);
+    for (const text of [`{"a":${deep},"a":1}`, `{"a":${deep}`, `{"a":"${deep}","a":${deep}`]) {
+      expect(parse(text)).toEqual({ refused: "JSON should not be nested deeper than 4 levels" });
+    }
+    expect(parse('{"a":[1,2,3,4,5,6],"a":1}')).toEqual({ refused: "JSON should not have more than 6 keys" });
+    expect(parse(`[${'"[[[[[[",'.repeat(5)}"{{{{{{:::"]`)).toHaveProperty("value");
+  });
+
+  it("has as many keys and levels as the engine finds in it", () => {
+    const count = (value: unknown): { entries: number; depth: number } => {
+      if (typeof value !== "object" || value === null) return { entries: 0, depth: 0 };
+      const inner = Object.values(value).map(count);
+      return { entries: inner.reduce((sum, { entries }) => sum + entries, inner.length), depth: 1 + Math.max(0, ...inner.map(({ depth }) => depth)) };
+    };
+    const spaced = fc.tuple(fc.json({ maxDepth: 5 }), fc.constantFrom("", " ", "\t", "\n  ")).map(([text, space]) => JSON.stringify(JSON.parse(text), null, space));
+    fc.assert(
+      fc.property(spaced, (text) => {
+        const { entries, depth } = count(JSON.parse(text));
+        const refused = (maxDepth: number, maxKeys: number) => JSON.stringify(parseJson(Buffer.from(text), { maxDepth, maxKeys }));
+        expect(refused(depth, entries)).not.toMatch(/levels|than \d+ keys/);
+        if (depth > 0) expect(refused(depth - 1, entries)).toContain("levels");
+        if (entries > 0) expect(refused(depth, entries - 1)).toMatch(/than \d+ keys/);
+      }),
+      { seed: 1, numRuns: 500 },
+    );
+  });
+
+  it("is refused wherever the engine refuses it, and taken nowhere else than within the rules", () => {
+    const wide = { maxDepth: 100, maxKeys: 1_000 };
+    const damaged = fc.tuple(fc.json({ maxDepth: 3 }), fc.nat(), fc.constantFrom("", "[", "]", "{", "}", ",", ":", '"', "\\", "/", "1", "\u0000", "\u2028"));
+    fc.assert(
+      fc.property(damaged, ([json, at, put]) => {
+        const cut = at % (json.length + 1);
+        const text = json.slice(0, cut) + put + json.slice(cut + 1);
+        let value: unknown;
+        try {
+          value = JSON.parse(text);
+        } catch {
+          expect(parseJson(Buffer.from(text), wide)).toHaveProperty("refused");
+          return;
+        }
+        const read = parseJson(Buffer.from(text), wide);
+        if ("value" in read) expect(read.value).toEqual(value);
+        else expect(read.refused).toMatch(/unique|prototype|Unicode|finite/);
+      }),
+      { seed: 1, numRuns: 2_000 },
+    );
+  });
+
   it("may not hold what a message cannot carry: lone surrogates and numbers beyond the range", () => {
     expect(parse('{"a":"\\ud800"}')).toEqual({ refused: "JSON text should be valid Unicode" });
     expect(parse('{"\\udfff":1}')).toEqual({ refused: "JSON text should be valid Unicode" });

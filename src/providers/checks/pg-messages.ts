@@ -74,6 +74,7 @@ function screenLogin(trial: Trial, watch: LoginWatch): (type: string, body: Buff
       const bound = trial.details["tls"] !== "none" && offered.includes("SCRAM-SHA-256-PLUS");
       if (!bound && !offered.includes("SCRAM-SHA-256")) throw new CheckFailure("pg_authentication_unsupported");
       asked("scram-sha-256");
+      trial.details["channel_binding"] = bound;
     } else if (code === LOGIN.saslContinue) {
       const iterations = /(?:^|,)i=(\d{1,20})(?:,|$)/.exec(text)?.[1];
       if (method !== "scram-sha-256" || iterations === undefined) throw new CheckFailure("pg_protocol_broken");

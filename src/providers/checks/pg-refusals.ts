@@ -46,7 +46,6 @@ const TLS_CODES: Readonly<Record<string, Reason>> = {
 export function loginReason(error: unknown): Reason | null {
   if (error instanceof pg.DatabaseError) return refusal(error);
   const code = codeOf(error);
-  if (code.startsWith("ERR_OSSL_PEM") || code.startsWith("ERR_OSSL_ASN1")) return "tls_ca_unreadable";
   if (TLS_CODES[code] !== undefined) return TLS_CODES[code];
   if (!(error instanceof Error) || isLoss(error)) return null;
   // The driver finds fault with the server's proof of itself only at the end of SCRAM (RFC 5802 section 3).
@@ -76,7 +75,7 @@ function authorizationRefusal({ message, routine }: pg.DatabaseError): Reason {
   if (/client certificate/.test(message)) return "pg_client_certificate_required";
   if (/not permitted to log in/.test(message)) return "pg_role_may_not_log_in";
   if (/^role ".*" does not exist$/s.test(message)) return "pg_role_missing";
-  if (/no encryption|SSL off/.test(message)) return "pg_tls_required";
+  if (/^no pg_hba\.conf entry.*(?:no encryption|SSL off)/s.test(message)) return "pg_tls_required";
   return routine === "ClientAuthentication" || /pg_hba\.conf/.test(message) ? "pg_host_not_permitted" : "pg_login_refused";
 }
 

@@ -60,7 +60,7 @@ class ScreenedConnection extends Driver {
   override startup({ user = "", database = "" }: Readonly<Record<string, string>>): void {
     const send = (): void => {
       this.#trial.phase = "pg_startup";
-      super.startup({ user, database, application_name: "flow-credentials", client_encoding: "UTF8" });
+      super.startup({ user, database, application_name: "flow-credentials" });
     };
     if (!("authorized" in this.stream)) return send();
     const secured = this.stream;
@@ -104,7 +104,10 @@ export async function openSession(connection: GuardedConnection, target: Postgre
     client_encoding: "UTF8",
   };
   const client = new pg.Client(session);
-  client.on("error", () => {});
+  client.on("error", (error) => {
+    const reason = loginReason(error);
+    if (reason !== null) trial.fail(reason);
+  });
   const connected = client.connect();
   relay.resume();
   try {

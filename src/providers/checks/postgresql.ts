@@ -1,6 +1,6 @@
 import type pg from "pg";
 import type { CheckIo, CheckResult } from "../../domain/check.ts";
-import type { SSL_MODES } from "../fields.ts";
+import { isCertificates, type SSL_MODES } from "../fields.ts";
 import { failed } from "./doctor.ts";
 import { queryReason } from "./pg-refusals.ts";
 import { openSession } from "./pg-session.ts";
@@ -24,6 +24,7 @@ export async function checkPostgresql(target: PostgresqlTarget, io: CheckIo): Pr
   // The driver looks for an empty part in the environment and in files.
   if (target.password === "") return failed("pg_password_missing");
   if ([target.host, target.username, target.database].includes("")) return failed("check_failed");
+  if (target.caCertificate !== "" && !isCertificates(target.caCertificate)) return failed("tls_ca_unreadable");
   return conduct(io, target, target.sslmode === "disable" ? "pg_startup" : "pg_tls_reply", async (connection, trial) => {
     const client = await openSession(connection, target, trial);
     trial.details["can_connect"] = true;

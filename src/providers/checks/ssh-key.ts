@@ -2,7 +2,7 @@ import { createPrivateKey, type KeyObject, randomBytes } from "node:crypto";
 import ssh2 from "ssh2";
 import type { ParsedKey } from "ssh2";
 import { readArmour } from "../key-armour.ts";
-import { MAX_MODULUS_BITS } from "../key-form.ts";
+import { MAX_MODULUS_BITS, TOO_LARGE, UNUSABLE } from "../key-form.ts";
 import { inspectKey } from "../key-limits.ts";
 import { CheckFailure } from "./trial.ts";
 
@@ -17,6 +17,7 @@ export function openSshKey(text: string, passphrase: string): ParsedKey {
   const armour = readArmour(text);
   if (typeof armour === "string") throw new CheckFailure("key_unreadable");
   const form = inspectKey(armour);
+  if (form === UNUSABLE || form === TOO_LARGE) throw new CheckFailure("key_unusable");
   if (typeof form === "string") throw new CheckFailure("key_unreadable");
   if (form.encrypted && passphrase === "") throw new CheckFailure("key_passphrase_missing");
   const key = form.kind === "pkcs8" ? parsed(fromPkcs8(text.trim(), passphrase)) : parsed(text, passphrase);

@@ -11,7 +11,7 @@ create table service_account (
   name text not null,
   created_at timestamptz(3) not null default now(),
   constraint service_account_pkey primary key (organization_id, id),
-  constraint service_account_name_must_have_1_to_200_characters check (length(name) between 1 and 200)
+  constraint service_account_name_must_have_1_to_255_characters check (length(name) between 1 and 255)
 );
 comment on table service_account is 'Callers that are programs, such as executors of flows.';
 ${tenantTable("service_account")}

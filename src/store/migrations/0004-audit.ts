@@ -23,8 +23,8 @@ create table audit_event (
   constraint audit_event_pkey primary key (organization_id, link, position),
   constraint audit_event_place_must_be_positive check (link >= 1 and position >= 1),
   constraint audit_event_actor_kind_must_be_known check (actor_kind in ('user', 'service_account', 'operator')),
-  constraint audit_event_outcome_must_be_known check (outcome in ('allowed', 'refused')),
-  constraint audit_event_refusal_must_have_a_reason check ((outcome = 'refused') = (reason is not null)),
+  constraint audit_event_outcome_must_be_known check (outcome in ('allowed', 'refused', 'cancelled', 'failed')),
+  constraint audit_event_must_have_a_reason_unless_allowed check ((outcome = 'allowed') = (reason is null)),
   constraint audit_event_hash_must_be_32_bytes check (length(hash) = 32)
 );
 comment on table audit_event is 'Who did what with which credential. Append-only: nothing in it is ever changed.';
@@ -32,7 +32,8 @@ comment on column audit_event.link is 'Link of the organization''s chain: the re
 comment on column audit_event.position is 'Place in the link, from 1.';
 comment on column audit_event.request_id is 'ULID of the request.';
 comment on column audit_event.actor_id is 'User, service account, or an operator''s subject.';
-comment on column audit_event.reason is 'Why it was refused; null where it was allowed.';
+comment on column audit_event.outcome is 'A call that was allowed and did not end as its caller wished has a second record, which is cancelled or failed.';
+comment on column audit_event.reason is 'Why it was refused, cancelled or failed; null where it was allowed.';
 comment on column audit_event.hash is 'Hash of the link: sha256(hash of the link before ‖ sha256(digests of the link''s records, in order)); 32 zero bytes come before link 1.';
 
 create table audit_head (

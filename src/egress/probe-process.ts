@@ -1,0 +1,133 @@
+import { spawn } from "node:child_process";
+import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import type { Socket } from "node:net";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { CheckResult } from "../domain/check.ts";
+import { MAX_ANSWER_BYTES, readAnswer } from "./probe-answer.ts";
+import { CHANNEL_FD, NEWLINE, type ProbeOrder } from "./probe-task.ts";
+
+/** One child process, for one test. */
+export interface Probe {
+  readonly pid: number | undefined;
+  /** When the process is gone, or could not be started. */
+  readonly gone: Promise<void>;
+  /** Gives it its one order. Resolves with the answer, or undefined where that is not one; where none comes, never. From here it keeps the service's process alive. */
+  ask(order: ProbeOrder): Promise<CheckResult | undefined>;
+  /** Its memory in bytes, native memory included; undefined where the system does not tell, which only Linux does. */
+  memory(): number | undefined;
+  /** Ends it and whatever it may have started. */
+  kill(): void;
+}
+
+/** The file that a child runs, which is TypeScript in the source tree and JavaScript in a build. */
+export const PROBE_ENTRY = new URL(import.meta.url.endsWith(".ts") ? "./probe-child.ts" : "./probe-child.js", import.meta.url);
+
+/** V8's heap gets this part of the memory; the modules' code and native buffers need the rest. */
+const HEAP_SHARE = 0.5;
+const BYTES_PER_KILOBYTE = 1_024;
+
+/** Starts a child that waits for its order. It keeps no process alive, and ends itself when this one is gone. */
+export function startProbe(entry: URL, memoryMegabytes: number): Probe {
+  const child = spawn(process.execPath, [...flags(entry, memoryMegabytes), fileURLToPath(entry)], {
+    cwd: "/",
+    // The drivers take defaults from the environment: passwords, hosts, files, agents. And nobody's secrets are theirs to see.
+    env: {},
+    // A group of its own, so that all of it can be killed.
+    detached: true,
+    stdio: ["ignore", "ignore", "ignore", "pipe"],
+    windowsHide: true,
+  });
+  const channel = child.stdio[CHANNEL_FD] as Socket;
+  // Whatever befalls the channel, the end of the process says it too.
+  channel?.on("error", () => {});
+  child.unref();
+  channel?.unref();
+  const { promise: gone, resolve } = Promise.withResolvers<void>();
+  child.once("exit", () => resolve());
+  child.once("error", () => resolve());
+  if (child.pid !== undefined) yieldOnTrouble(child.pid);
+  return {
+    pid: child.pid,
+    gone,
+    ask(order) {
+      child.ref();
+      channel.ref();
+      channel.write(`${JSON.stringify(order)}\n`);
+      return answerFrom(channel);
+    },
+    memory: () => (child.pid === undefined ? undefined : residentBytes(child.pid)),
+    kill() {
+      if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+      try {
+        if (process.platform === "win32") child.kill("SIGKILL");
+        else process.kill(-child.pid, "SIGKILL");
+      } catch {
+        // It went by itself.
+      }
+    },
+  };
+}
+
+/** Node's own locks: the code and its packages may be read and nothing else; no writing, no programs, no threads, no native addons. */
+function flags(entry: URL, memoryMegabytes: number): string[] {
+  return [
+    "--permission",
+    ...readable(entry).map((path) => `--allow-fs-read=${path}`),
+    "--no-addons",
+    "--disable-proto=throw",
+    "--disallow-code-generation-from-strings",
+    "--disable-sigusr1",
+    `--max-old-space-size=${Math.floor(memoryMegabytes * HEAP_SHARE)}`,
+  ];
+}
+
+/** The folder of the code, the description of the package it belongs to, and every folder in which Node looks for packages. */
+function readable(entry: URL): string[] {
+  const code = fileURLToPath(new URL("..", import.meta.url));
+  const found = [code, fileURLToPath(entry)];
+  for (let folder = dirname(code); ; folder = dirname(folder)) {
+    found.push(...[join(folder, "package.json"), join(folder, "node_modules")].filter((path) => existsSync(path)));
+    if (folder === dirname(folder)) break;
+  }
+  return [...new Set(found.flatMap((path) => [path, realpathSync(path)]))];
+}
+
+/** On Linux: when memory is short the kernel ends the child and not the service, and a core file of it would hold none of its memory. */
+function yieldOnTrouble(pid: number): void {
+  for (const [file, value] of [["oom_score_adj", "1000"], ["coredump_filter", "0"]] as const) {
+    try {
+      writeFileSync(`/proc/${pid}/${file}`, value);
+    } catch {
+      // Another system, or the child is gone already.
+    }
+  }
+}
+
+function residentBytes(pid: number): number | undefined {
+  try {
+    const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
+    return kilobytes === undefined ? undefined : Number(kilobytes) * BYTES_PER_KILOBYTE;
+  } catch {
+    return undefined;
+  }
+}
+
+/** One line; more than that, or more than is allowed, is no answer. */
+function answerFrom(channel: Socket): Promise<CheckResult | undefined> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  return new Promise((resolve) => {
+    channel.on("data", (chunk: Buffer) => {
+      length += chunk.length;
+      if (length > MAX_ANSWER_BYTES) {
+        channel.destroy();
+        resolve(undefined);
+        return;
+      }
+      chunks.push(chunk);
+      const end = chunk.indexOf(NEWLINE);
+      if (end >= 0) resolve(end === chunk.length - 1 ? readAnswer(Buffer.concat(chunks).toString()) : undefined);
+    });
+  });
+}

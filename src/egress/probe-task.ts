@@ -1,0 +1,34 @@
+import type { CheckOptions } from "../domain/check.ts";
+import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
+
+/** A secret to be tried against the real system. */
+export interface ProbeTask {
+  readonly provider: ProviderName;
+  readonly credentialType: CredentialTypeName;
+  /** As the provider accepted it. */
+  readonly document: SecretDocument;
+  readonly options: CheckOptions;
+}
+
+/** Where tests may go, as the operator says. */
+export interface ProbeEgress {
+  readonly profile: "development" | "production";
+  /** CIDR ranges that are not global and may be reached all the same; see `parseAllowList`. */
+  readonly allow: readonly string[];
+  /** Ports that a provider's tests may use, by provider; one that is not named may use any. */
+  readonly ports: Readonly<Record<string, readonly number[]>>;
+}
+
+/** What a child is told: one line of JSON. */
+export interface ProbeOrder {
+  readonly task: ProbeTask;
+  readonly egress: ProbeEgress;
+  /** Time for the test, ms. */
+  readonly budgetMs: number;
+}
+
+/** Descriptor of the child's end of the channel on which it is told its task and answers. */
+export const CHANNEL_FD = 3;
+
+/** What ends the order and the answer; JSON text has none inside. */
+export const NEWLINE = 0x0a;

@@ -1,0 +1,100 @@
+import type { ServerHttp2Stream } from "node:http2";
+
+/**
+ * Most bytes that requests which have not ended may hold, over all connections. Nobody has been authenticated by then:
+ * it bounds what strangers can make the process keep.
+ */
+export const MAX_UNFINISHED_BYTES = 64 * 1024 * 1024;
+
+/** What a request counts for before its first byte, bytes: about what Node and grpc-js keep for an open stream. */
+export const STREAM_BYTES = 8 * 1024;
+
+/** How long a client may go on sending after its answer, ms. */
+const LINGER_MS = 1_000;
+
+/**
+ * Ends a stream that has been answered, whether or not its client goes on sending (RFC 9113 section 8.1). Not at once:
+ * a reset would overtake an answer that waits to be sent.
+ */
+export function linger(stream: ServerHttp2Stream): void {
+  const timer = setTimeout(() => stream.close(), LINGER_MS);
+  stream.once("close", () => clearTimeout(timer));
+  stream.resume();
+}
+
+/** Why a request is not waited for any longer. */
+export type Unfinished = "DEADLINE_EXCEEDED" | "OVERLOADED";
+
+/** Requests on their way in: those whose last byte has not come. */
+export interface Arrivals<Call> {
+  /**
+   * Waits for the end of a request, after the one who reads it has begun to listen. It is given up at the deadline, or
+   * where requests hold too much and it is the one that takes longest: a slow sender has to go before a quick one.
+   *
+   * @param conversation whether the request is a sequence of messages with answers between them; its deadline is that
+   * of the first bytes, and it counts until it ends
+   */
+  expect(stream: ServerHttp2Stream, call: Call, conversation: boolean): void;
+  /** Bytes that are held now. */
+  readonly heldBytes: number;
+}
+
+interface Arrival<Call> {
+  readonly stream: ServerHttp2Stream;
+  readonly call: Call;
+  bytes: number;
+}
+
+/** Begins with nothing on its way. */
+export function createArrivals<Call>(options: {
+  /** How long a request may take to end, ms. */
+  readonly deadlineMs: number;
+  readonly maxBytes: number;
+  /** Ends a request that is given up. */
+  readonly refuse: (stream: ServerHttp2Stream, call: Call, reason: Unfinished) => void;
+}): Arrivals<Call> {
+  const { deadlineMs, maxBytes, refuse } = options;
+  // In the order of their beginning.
+  const arriving = new Set<Arrival<Call>>();
+  let held = 0;
+  const leave = (arrival: Arrival<Call>): boolean => {
+    if (!arriving.delete(arrival)) return false;
+    held -= arrival.bytes;
+    return true;
+  };
+  const giveUp = (arrival: Arrival<Call>, reason: Unfinished): void => {
+    if (leave(arrival)) refuse(arrival.stream, arrival.call, reason);
+  };
+  const count = (arrival: Arrival<Call>, bytes: number): void => {
+    arrival.bytes += bytes;
+    held += bytes;
+    if (held <= maxBytes) return;
+    for (const oldest of arriving) {
+      giveUp(oldest, "OVERLOADED");
+      if (held <= maxBytes) return;
+    }
+  };
+  return {
+    expect(stream, call, conversation) {
+      const arrival = { stream, call, bytes: 0 };
+      const timer = setTimeout(giveUp, deadlineMs, arrival, "DEADLINE_EXCEEDED");
+      const ended = (): void => {
+        clearTimeout(timer);
+        leave(arrival);
+      };
+      stream.on("data", (chunk: Buffer) => {
+        if (!arriving.has(arrival)) return;
+        if (conversation) clearTimeout(timer);
+        if (!stream.writableEnded) return count(arrival, chunk.length);
+        ended();
+        linger(stream);
+      });
+      stream.once("end", ended).once("close", ended);
+      arriving.add(arrival);
+      count(arrival, STREAM_BYTES);
+    },
+    get heldBytes() {
+      return held;
+    },
+  };
+}

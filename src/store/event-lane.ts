@@ -1,0 +1,106 @@
+import type { Reason } from "../domain/errors.ts";
+import type { Log } from "../log.ts";
+import type { EventRow } from "./audit.ts";
+import { Batcher, type Waiting } from "./batcher.ts";
+import type { ConnectionFields } from "./connection.ts";
+import { isRolledBack, translate } from "./errors.ts";
+import { Lane } from "./lane.ts";
+import type { Row, Session, Statement } from "./transaction.ts";
+
+/** What every lane of events is opened with. */
+export interface LaneSetup {
+  readonly fields: ConnectionFields;
+  readonly session: Session;
+  readonly log: Log;
+  /** Calls that may wait; more are refused. */
+  readonly queue: number;
+  /** Calls that share one transaction at most. */
+  readonly batch: number;
+}
+
+/** What one lane of events does. */
+export interface EventLaneOptions<Answer> extends LaneSetup {
+  /** What the lane is for, as the log names it. */
+  readonly name: string;
+  /** Whether a second connection stands by. */
+  readonly reserve: boolean;
+  /** Records the events of its one JSON parameter; a row answers the event at its `place`, counted from 1. */
+  readonly statement: Statement;
+  /** The answer to one event, from its row if it has one. May throw. */
+  readonly answer: (row: Row | undefined, event: EventRow) => Answer;
+  /** Why a call is refused that the queue has no room for. */
+  readonly full: Reason;
+}
+
+/** Transactions under way at once: while one commits, the next is read. */
+const IN_FLIGHT = 2;
+
+/** Longest wait for a lock, ms: everyone else in the batch, and behind it, waits too. */
+const LANE_LOCK_MS = 250;
+
+/**
+ * Calls that record one event each, on a connection of their own: those that wait share one transaction. Where a batch is
+ * rolled back because of something that one organization's rows may have caused, it is sent again for each organization
+ * by itself, so that nobody suffers from another one's lock. Failures are AUDIT_UNAVAILABLE.
+ */
+export class EventLane<Answer> {
+  readonly #options: EventLaneOptions<Answer>;
+  readonly #lane: Lane;
+  readonly #batcher: Batcher<EventRow, Answer>;
+
+  constructor(options: EventLaneOptions<Answer>) {
+    this.#options = options;
+    const { fields, session, log, name, reserve, queue, batch, full } = options;
+    const timeouts = { ...session.timeouts, lockMs: Math.min(LANE_LOCK_MS, session.timeouts.lockMs) };
+    this.#lane = new Lane({ fields, session: { ...session, timeouts }, log, name, reserve, onChange: () => this.#batcher.schedule() });
+    this.#batcher = new Batcher({
+      queue, batch, full,
+      inFlight: IN_FLIGHT,
+      down: "AUDIT_UNAVAILABLE",
+      state: () => this.#lane.state,
+      send: (calls) => this.#send(calls),
+    });
+  }
+
+  /** Connects. Rejects with the driver's error. */
+  open(): Promise<void> {
+    return this.#lane.open();
+  }
+
+  /** Commits an event and gives the answer to it. */
+  submit(event: EventRow): Promise<Answer> {
+    return this.#batcher.submit(event);
+  }
+
+  /** Waits for the calls that were taken, then disconnects. */
+  async close(): Promise<void> {
+    await this.#batcher.close();
+    await this.#lane.close();
+  }
+
+  async #send(calls: readonly Waiting<EventRow, Answer>[]): Promise<void> {
+    const organizations = [...new Set(calls.map(({ item }) => item.organization_id))];
+    let rows: Row[];
+    try {
+      rows = await this.#lane.run(organizations, this.#options.statement, [JSON.stringify(calls.map(({ item }) => item))]);
+    } catch (error) {
+      if (organizations.length > 1 && isRolledBack(error)) {
+        // One after the other: the driver's clock for a silent connection starts when a transaction is sent.
+        for (const organization of organizations) await this.#send(calls.filter(({ item }) => item.organization_id === organization));
+        return;
+      }
+      // The batch may have been committed although the answer was lost: a record without a release, never the reverse.
+      const failure = translate(error, "AUDIT_UNAVAILABLE");
+      for (const { reject } of calls) reject(failure);
+      return;
+    }
+    const byPlace = new Map(rows.map((row) => [Number(row["place"]), row]));
+    calls.forEach((call, index) => {
+      try {
+        call.resolve(this.#options.answer(byPlace.get(index + 1), call.item));
+      } catch (error) {
+        call.reject(translate(error));
+      }
+    });
+  }
+}

@@ -1,0 +1,85 @@
+import { fail } from "../domain/errors.ts";
+import { Batcher, type Waiting } from "./batcher.ts";
+import { Database, type DatabaseOptions } from "./db.ts";
+import { translate } from "./errors.ts";
+import { serviceAccountKey } from "./rows.ts";
+import type { ServiceAccountKeyRow } from "./store.ts";
+import type { Row } from "./transaction.ts";
+
+/** Connections for looking up API keys. */
+const CONNECTIONS = 2;
+
+/** Prefixes that may wait; more are refused. */
+const QUEUE = 1_024;
+
+/** Prefixes that are looked up together at most. */
+const BATCH = 256;
+
+/** Callers that may wait for one prefix, whose look-up is under way; more are refused. */
+const SHARERS = 1_024;
+
+/** A look-up under way and how many wait for it. */
+interface Flight {
+  readonly found: Promise<ServiceAccountKeyRow | undefined>;
+  sharers: number;
+}
+
+type Lookup = Waiting<string, ServiceAccountKeyRow | undefined>;
+
+/**
+ * Finds API keys by their prefix, on connections of its own. Anyone may present a made-up key, so the look-ups must not
+ * take connections from those who are known: the prefixes that wait share one statement, and callers with the same
+ * prefix share one look-up.
+ */
+export class KeyLookup {
+  readonly #database: Database;
+  readonly #batcher: Batcher<string, ServiceAccountKeyRow | undefined>;
+  readonly #flights = new Map<string, Flight>();
+
+  constructor(options: Omit<DatabaseOptions, "poolSize">) {
+    this.#database = new Database({ ...options, poolSize: CONNECTIONS });
+    this.#batcher = new Batcher({
+      queue: QUEUE,
+      batch: BATCH,
+      inFlight: CONNECTIONS,
+      full: "OVERLOADED",
+      down: "DATABASE_UNAVAILABLE",
+      state: () => "up",
+      send: (lookups) => this.#send(lookups),
+    });
+  }
+
+  /** The key with that prefix. Rejects with OVERLOADED where too many wait. */
+  async find(prefix: string): Promise<ServiceAccountKeyRow | undefined> {
+    if (prefix.includes("\0")) return undefined;
+    const flight = this.#flights.get(prefix) ?? this.#start(prefix);
+    if (flight.sharers >= SHARERS) throw fail("OVERLOADED");
+    flight.sharers++;
+    return await flight.found;
+  }
+
+  /** Waits for what is under way and closes every connection. */
+  async close(): Promise<void> {
+    await this.#batcher.close();
+    await this.#database.close();
+  }
+
+  #start(prefix: string): Flight {
+    const found = this.#batcher.submit(prefix).finally(() => this.#flights.delete(prefix));
+    const flight = { found, sharers: 0 };
+    this.#flights.set(prefix, flight);
+    return flight;
+  }
+
+  async #send(lookups: readonly Lookup[]): Promise<void> {
+    try {
+      const prefixes = lookups.map(({ item }) => item);
+      const { rows } = await this.#database.read<{ rows: Row[] }>(null, (trx) => trx.raw("select * from service_account_key where token_prefix = any(?)", [prefixes]));
+      const keys = new Map(rows.map((row) => [row["token_prefix"] as string, serviceAccountKey(row)]));
+      for (const { item, resolve } of lookups) resolve(keys.get(item));
+    } catch (error) {
+      const failure = translate(error);
+      for (const { reject } of lookups) reject(failure);
+    }
+  }
+}

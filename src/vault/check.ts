@@ -1,0 +1,103 @@
+import type { Envelope } from "../crypto/envelope.ts";
+import type { Action } from "../domain/access.ts";
+import type { CheckOptions, CheckResult } from "../domain/check.ts";
+import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
+import { CredentialError, fail } from "../domain/errors.ts";
+import type { Log } from "../log.ts";
+import { accept } from "../providers/index.ts";
+import type { Store } from "../store/store.ts";
+import { auditEvent, type Grant } from "./gate.ts";
+import { withIncident } from "./incident.ts";
+
+/** One connection test to run outside of this process. */
+export interface CheckTask {
+  readonly provider: ProviderName;
+  readonly credentialType: CredentialTypeName;
+  readonly document: SecretDocument;
+  readonly options: CheckOptions;
+}
+
+/** Runs connection tests, each in a process of its own. Throws OVERLOADED beyond its bounds. */
+export interface Prober {
+  run(task: CheckTask, context: { readonly organizationId: string; readonly signal: AbortSignal }): Promise<CheckResult>;
+}
+
+/** What connection tests need. */
+export interface CheckDeps {
+  readonly store: Pick<Store, "credentials" | "audit">;
+  readonly envelope: Pick<Envelope, "open">;
+  readonly prober: Prober;
+  readonly log: Log;
+  readonly now: () => Date;
+}
+
+/** A test of a secret that is not stored. */
+export interface CheckInput {
+  readonly provider: ProviderName;
+  readonly credentialType: CredentialTypeName;
+  readonly document: SecretDocument;
+  readonly testPath: string;
+}
+
+/** A test of a stored secret. */
+export interface StoredCheckInput {
+  readonly credentialId: string;
+  /** Providers it may be of; INVALID_CREDENTIALS for another. Null for any. */
+  readonly providers: readonly ProviderName[] | null;
+}
+
+/** What a test found, and how long it took, ms. */
+export interface Checked {
+  readonly result: CheckResult;
+  readonly durationMs: number;
+}
+
+type CheckAction = Extract<Action, `test_${string}`>;
+
+/** Folder in which a stored SFTP credential is tried. */
+const STORED_TEST_PATH = ".";
+
+/**
+ * Tries a secret against the real system before it is stored; nothing is kept. The audit record is committed before the
+ * first packet leaves. A system that refuses is a result, not an error. Throws INVALID_CREDENTIALS and OVERLOADED.
+ */
+export async function checkSecret(deps: CheckDeps, grant: Grant<CheckAction>, input: CheckInput): Promise<Checked> {
+  const { caller, call } = grant;
+  const { provider, credentialType, testPath } = input;
+  const context = { now: deps.now(), fairness: caller.organizationId, signal: call.signal };
+  const { document } = await accept(provider, credentialType, input.document, context).catch(atTopLevel);
+  await deps.store.audit.append([auditEvent(call, grant.action)]);
+  return probe(deps, grant, { provider, credentialType, document, options: { testPath } });
+}
+
+/**
+ * Tries a stored secret against the host that is stored with it, and no other: nobody can have a secret they cannot read
+ * sent somewhere else. Throws CREDENTIAL_NOT_FOUND, SECRET_UNREADABLE and OVERLOADED.
+ */
+export async function checkStored(deps: CheckDeps, grant: Grant<CheckAction>, { credentialId, providers }: StoredCheckInput): Promise<Checked> {
+  const { caller, call } = grant;
+  const { organizationId } = caller;
+  const stored = await deps.store.credentials.resolve(organizationId, credentialId, auditEvent(call, grant.action, { credentialId }));
+  if (!stored) throw fail("CREDENTIAL_NOT_FOUND");
+  const { provider, credentialType, secretVersion } = stored;
+  if (providers !== null && !providers.includes(provider)) {
+    throw fail("INVALID_CREDENTIALS", { violations: [{ in: "path", path: ["credential_id"], type: "value_error", message: `The credential is not of ${providers.join(" or ")}` }] });
+  }
+  call.signal.throwIfAborted();
+  const place = { organizationId, credentialId, provider, credentialType, secretVersion };
+  const document = await withIncident(deps.log, call, place, () => deps.envelope.open(place, stored.sealed));
+  return probe(deps, grant, { provider, credentialType, document, options: { testPath: STORED_TEST_PATH } });
+}
+
+async function probe({ prober }: CheckDeps, { caller, call }: Grant<CheckAction>, task: CheckTask): Promise<Checked> {
+  const started = performance.now();
+  const result = await prober.run(task, { organizationId: caller.organizationId, signal: call.signal });
+  return { result, durationMs: Math.round(performance.now() - started) };
+}
+
+/** The fields of a test stand at the top of its request, not inside `credentials`. */
+function atTopLevel(error: unknown): never {
+  if (!(error instanceof CredentialError) || error.reason !== "INVALID_CREDENTIALS") throw error;
+  const violations = error.violations.map((fault) => ({ ...fault, path: fault.path[0] === "credentials" ? fault.path.slice(1) : fault.path }));
+  throw fail("INVALID_CREDENTIALS", { violations });
+}
