@@ -133,7 +133,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const database = await databaseOf(config, log, resources);
   signal.throwIfAborted();
   if (database.ownerUrl !== undefined) {
-    for (const migration of await migrate({ url: database.ownerUrl, ...caOf(config), applicationRole: parseDatabaseUrl(database.url).user })) log.info({ migration }, "migrated");
+    for (const migration of await migrate({ url: database.ownerUrl, ...caOf(config), applicationRole: parseDatabaseUrl(database.url).user, signal })) log.info({ migration }, "migrated");
   }
   const store = await openStore({
     url: database.url,

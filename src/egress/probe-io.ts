@@ -37,7 +37,10 @@ const HEARD: Readonly<Record<EgressReason, DialReason>> = {
 
 const dialError = (error: unknown): DialError => new DialError(error instanceof EgressError ? HEARD[error.reason] : "host_unreachable");
 
-/** The ways out of one test: the guarded dialer and the guarded fetch, under the operator's rules for its provider. */
+/**
+ * The ways out of one test: the guarded dialer and the guarded fetch, under the operator's rules for its provider, for so many milliseconds.
+ * A list of ports that an operator gives a provider binds its HTTPS requests too.
+ */
 export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: number): CheckIo {
   const signal = AbortSignal.timeout(budgetMs);
   const policy = createAddressPolicy({ profile: egress.profile, allow: egress.allow });

@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { dirname, join } from "node:path";
@@ -9,7 +9,6 @@ import { CHANNEL_FD, NEWLINE, type ProbeOrder } from "./probe-task.ts";
 
 /** One child process, for one test. */
 export interface Probe {
-  readonly pid: number | undefined;
   /** When the process is gone, or could not be started. */
   readonly gone: Promise<void>;
   /** Gives it its one order. Resolves with the answer, or undefined where that is not one; where none comes, never. From here it keeps the service's process alive. */
@@ -27,9 +26,21 @@ export const PROBE_ENTRY = new URL(import.meta.url.endsWith(".ts") ? "./probe-ch
 const HEAP_SHARE = 0.5;
 const BYTES_PER_KILOBYTE = 1_024;
 
-/** Starts a child that waits for its order. It keeps no process alive, and ends itself when this one is gone. */
-export function startProbe(entry: URL, memoryMegabytes: number): Probe {
-  const child = spawn(process.execPath, [...flags(entry, memoryMegabytes), fileURLToPath(entry)], {
+/** Makes what starts children for a file; each has this much memory, in megabytes. */
+export function createProbeStarter(entry: URL, memoryMegabytes: number): () => Probe {
+  const command = [...flags(entry, memoryMegabytes), fileURLToPath(entry)];
+  return () => {
+    try {
+      return probeOf(start(command));
+    } catch {
+      // Most faults of starting a process are told by an event, the rest is thrown. Either way there is none, and it is gone.
+      return { gone: Promise.resolve(), ask: () => Promise.withResolvers<never>().promise, memory: () => undefined, kill: () => {} };
+    }
+  };
+}
+
+const start = (command: readonly string[]): ChildProcess =>
+  spawn(process.execPath, command, {
     cwd: "/",
     // The drivers take defaults from the environment: passwords, hosts, files, agents. And nobody's secrets are theirs to see.
     env: {},
@@ -38,17 +49,20 @@ export function startProbe(entry: URL, memoryMegabytes: number): Probe {
     stdio: ["ignore", "ignore", "ignore", "pipe"],
     windowsHide: true,
   });
+
+/** A child that waits for its order. It keeps no process alive, and ends itself when this one is gone. */
+function probeOf(child: ChildProcess): Probe {
   const channel = child.stdio[CHANNEL_FD] as Socket;
   // Whatever befalls the channel, the end of the process says it too.
-  channel?.on("error", () => {});
+  channel.on("error", () => {});
   child.unref();
-  channel?.unref();
+  channel.unref();
   const { promise: gone, resolve } = Promise.withResolvers<void>();
   child.once("exit", () => resolve());
   child.once("error", () => resolve());
-  if (child.pid !== undefined) yieldOnTrouble(child.pid);
+  const { pid } = child;
+  if (pid !== undefined) yieldOnTrouble(pid);
   return {
-    pid: child.pid,
     gone,
     ask(order) {
       child.ref();
@@ -56,12 +70,14 @@ export function startProbe(entry: URL, memoryMegabytes: number): Probe {
       channel.write(`${JSON.stringify(order)}\n`);
       return answerFrom(channel);
     },
-    memory: () => (child.pid === undefined ? undefined : residentBytes(child.pid)),
+    memory: () => (pid === undefined ? undefined : residentBytes(pid)),
     kill() {
-      if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+      if (pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+      // Somebody may wait for its end.
+      child.ref();
       try {
         if (process.platform === "win32") child.kill("SIGKILL");
-        else process.kill(-child.pid, "SIGKILL");
+        else process.kill(-pid, "SIGKILL");
       } catch {
         // It went by itself.
       }

@@ -3,7 +3,7 @@ import type { CheckIo, CheckOptions, CheckResult } from "../domain/check.ts";
 import type { SecretDocument } from "../domain/credential.ts";
 import { NOT_SUPPORTED } from "./probe-answer.ts";
 import { createCheckIo } from "./probe-io.ts";
-import { CHANNEL_FD, NEWLINE, type ProbeOrder, type ProbeTask } from "./probe-task.ts";
+import { CHANNEL_FD, NEWLINE, type ProbeOrder, type ProbeTask, sharedClockMs } from "./probe-task.ts";
 
 /** What can be tried. */
 export interface Checkable {
@@ -18,9 +18,10 @@ export async function serveOneTask(find: (task: ProbeTask) => Checkable | undefi
   const channel = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
   channel.on("error", () => process.exit(1));
   channel.on("close", () => process.exit(0));
-  const { task, egress, budgetMs } = await orderFrom(channel);
+  const { task, egress, endsAt } = await orderFrom(channel);
   const shape = find(task);
-  const result = shape?.check ? await shape.check(task.document, createCheckIo(task.provider, egress, budgetMs), task.options) : NOT_SUPPORTED;
+  const io = createCheckIo(task.provider, egress, Math.max(0, endsAt - sharedClockMs()));
+  const result = shape?.check ? await shape.check(task.document, io, task.options) : NOT_SUPPORTED;
   channel.write(`${JSON.stringify(result)}\n`);
 }
 

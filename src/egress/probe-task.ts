@@ -23,9 +23,12 @@ export interface ProbeEgress {
 export interface ProbeOrder {
   readonly task: ProbeTask;
   readonly egress: ProbeEgress;
-  /** Time for the test, ms. */
-  readonly budgetMs: number;
+  /** When the test's time is over, as `sharedClockMs` tells it: the time that the child needs to start is part of the test's. */
+  readonly endsAt: number;
 }
+
+/** The system's monotonic clock, ms. Unlike `performance.now()` it says the same in every process. */
+export const sharedClockMs = (): number => Number(process.hrtime.bigint() / 1_000_000n);
 
 /** Descriptor of the child's end of the channel on which it is told its task and answers. */
 export const CHANNEL_FD = 3;

@@ -3,9 +3,9 @@ import { fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { createAddressPolicy } from "./policy.ts";
 import { DEADLINE_EXCEEDED, TEST_FAILED } from "./probe-answer.ts";
-import { type Probe, PROBE_ENTRY, startProbe } from "./probe-process.ts";
+import { createProbeStarter, type Probe, PROBE_ENTRY } from "./probe-process.ts";
 import { createSpares } from "./probe-spare.ts";
-import type { ProbeEgress, ProbeTask } from "./probe-task.ts";
+import { type ProbeEgress, type ProbeTask, sharedClockMs } from "./probe-task.ts";
 
 export type { ProbeEgress, ProbeTask } from "./probe-task.ts";
 
@@ -43,8 +43,8 @@ const MEMORY_MEGABYTES = 256;
 const BYTES_PER_MEGABYTE = 1_048_576;
 /** How often a test's memory is looked at, ms. */
 const MEMORY_WATCH_MS = 100;
-/** Part of the time that is kept for what comes before and after a test in its process: a test that runs out of time can still say where. */
-const RESERVE = 0.05;
+/** Time that is kept for the answer, ms: a test that runs out of time can still say where. */
+const ANSWER_MS = 250;
 
 /** How a test ended: with an answer, or without. */
 type End = CheckResult | "crashed" | "garbage" | "memory" | "deadline" | "cancelled" | "stopped";
@@ -55,7 +55,7 @@ export function createProber(options: ProberOptions): Prober {
   const { maxPerOrganization = MAX_PER_ORGANIZATION, maxTotal = MAX_TOTAL } = options;
   createAddressPolicy(egress);
   const spares = createSpares(
-    () => startProbe(entry, memoryMegabytes),
+    createProbeStarter(entry, memoryMegabytes),
     () => log.warn({}, "the spare process for connection tests died"),
   );
   const perOrganization = new Map<string, number>();
@@ -74,7 +74,7 @@ export function createProber(options: ProberOptions): Prober {
     try {
       const probe = spares.take();
       const end = await watched(probe, {
-        answer: probe.ask({ task, egress, budgetMs: Math.floor(deadlineMs * (1 - RESERVE)) }),
+        answer: probe.ask({ task, egress, endsAt: sharedClockMs() + deadlineMs - ANSWER_MS }),
         deadlineMs,
         maxBytes: memoryMegabytes * BYTES_PER_MEGABYTE,
         cancelled: signal,

@@ -90,6 +90,8 @@ export function createArrivals<Call>(options: {
         linger(stream);
       });
       stream.once("end", ended).once("close", ended);
+      // Node ends what was broken off as if it were complete, and grpc-js would run it.
+      if (!conversation) stream.once("aborted", () => stream.removeAllListeners("end").resume());
       arriving.add(arrival);
       count(arrival, STREAM_BYTES);
     },

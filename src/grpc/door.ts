@@ -1,4 +1,4 @@
-import { constants, type Http2SecureServer, type Http2Server, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
+import type { Http2SecureServer, Http2Server, IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from "node:http2";
 import { Metadata, type Server } from "@grpc/grpc-js";
 import { type CredentialError, fail, GRPC_CODE, REASONS } from "../domain/errors.ts";
 import { createArrivals, linger, MAX_UNFINISHED_BYTES } from "./arrivals.ts";
@@ -19,6 +19,10 @@ type StreamListener = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, 
 
 /** Connections at once on one address; one more is closed at once. */
 export const MAX_CONNECTIONS = 2_048;
+
+/** The flag of a request that ends with its headers, and the code of a stream that is no longer wanted (RFC 9113 sections 6.2 and 7). */
+const END_STREAM = 0x1;
+const CANCEL = 0x8;
 
 /** What the door knows of a method. */
 export interface Method {
@@ -69,7 +73,7 @@ function answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, request
   if (stream.destroyed || stream.closed) return;
   // Whoever has begun to read the request is told nothing more, its end least of all: it would run the call.
   stream.removeAllListeners("data").removeAllListeners("end");
-  if (stream.headersSent) return stream.close(constants.NGHTTP2_CANCEL);
+  if (stream.headersSent) return stream.close(CANCEL);
   stream.on("error", () => stream.destroy());
   if (headers["content-type"]?.startsWith("application/grpc")) {
     const trailers = { "grpc-status": String(code), "grpc-message": encodeURI(details), ...metadata.toHttp2Headers() };
@@ -120,7 +124,7 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
       if (method.needsIdentity && !head.identified) return turnAway(stream, visitor, fail("UNAUTHENTICATED"));
       adjust(headers, raw, head);
       grpc.call(server, stream, headers, flags, raw);
-      if ((flags & constants.NGHTTP2_FLAG_END_STREAM) === 0) arrivals.expect(stream, visitor, method.requestStream);
+      if ((flags & END_STREAM) === 0) arrivals.expect(stream, visitor, method.requestStream);
     });
     server.on("session", (session: ServerHttp2Session) => {
       sessions.add(session);

@@ -6,7 +6,7 @@ import { CredentialError, fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { accept } from "../providers/index.ts";
 import type { Store } from "../store/store.ts";
-import { auditEvent, type Grant } from "./gate.ts";
+import { auditEvent, type Grant, recordUndelivered } from "./gate.ts";
 import { withIncident } from "./incident.ts";
 
 /** One connection test to run outside of this process. */
@@ -67,7 +67,7 @@ export async function checkSecret(deps: CheckDeps, grant: Grant<CheckAction>, in
   const context = { now: deps.now(), fairness: caller.organizationId, signal: call.signal };
   const { document } = await accept(provider, credentialType, input.document, context).catch(atTopLevel);
   await deps.store.audit.append([auditEvent(call, grant.action)]);
-  return probe(deps, grant, { provider, credentialType, document, options: { testPath } });
+  return recorded(deps, grant, null, () => probe(deps, grant, { provider, credentialType, document, options: { testPath } }));
 }
 
 /**
@@ -77,16 +77,29 @@ export async function checkSecret(deps: CheckDeps, grant: Grant<CheckAction>, in
 export async function checkStored(deps: CheckDeps, grant: Grant<CheckAction>, { credentialId, providers }: StoredCheckInput): Promise<Checked> {
   const { caller, call } = grant;
   const { organizationId } = caller;
+  call.signal.throwIfAborted();
   const stored = await deps.store.credentials.resolve(organizationId, credentialId, auditEvent(call, grant.action, { credentialId }));
   if (!stored) throw fail("CREDENTIAL_NOT_FOUND");
   const { provider, credentialType, secretVersion } = stored;
   if (providers !== null && !providers.includes(provider)) {
     throw fail("INVALID_CREDENTIALS", { violations: [{ in: "path", path: ["credential_id"], type: "value_error", message: `The credential is not of ${providers.join(" or ")}` }] });
   }
-  call.signal.throwIfAborted();
-  const place = { organizationId, credentialId, provider, credentialType, secretVersion };
-  const document = await withIncident(deps.log, call, place, () => deps.envelope.open(place, stored.sealed));
-  return probe(deps, grant, { provider, credentialType, document, options: { testPath: STORED_TEST_PATH } });
+  return recorded(deps, grant, credentialId, async () => {
+    call.signal.throwIfAborted();
+    const place = { organizationId, credentialId, provider, credentialType, secretVersion };
+    const document = await withIncident(deps.log, call, place, () => deps.envelope.open(place, stored.sealed));
+    return probe(deps, grant, { provider, credentialType, document, options: { testPath: STORED_TEST_PATH } });
+  });
+}
+
+/** Runs what was recorded as allowed, and records it where it comes to nothing. */
+async function recorded<T>({ store }: CheckDeps, { action, call }: Grant<CheckAction>, credentialId: string | null, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    await recordUndelivered(store.audit, call, action, error, credentialId);
+    throw error;
+  }
 }
 
 async function probe({ prober }: CheckDeps, { caller, call }: Grant<CheckAction>, task: CheckTask): Promise<Checked> {

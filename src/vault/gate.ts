@@ -74,7 +74,7 @@ export async function recordRefusal(audit: AuditStore, call: Call, action: Actio
  * Records that a call came to nothing after its record said that it was allowed: `cancelled` where nobody waits for the answer
  * any more, `failed` where the service failed. A refusal is left to `recordRefusal`. Resolves whether or not it could be recorded.
  */
-export async function recordUndelivered(audit: AuditStore, call: Call, action: Action, error: unknown, credentialId: string): Promise<"recorded" | "not recorded"> {
+export async function recordUndelivered(audit: AuditStore, call: Call, action: Action, error: unknown, credentialId: string | null): Promise<"recorded" | "not recorded"> {
   const cause = call.signal.aborted ? call.signal.reason : error;
   const reason = cause instanceof CredentialError ? cause.reason : call.signal.aborted ? "CANCELLED" : "INTERNAL";
   if (!NOT_REFUSALS.has(reason)) return "not recorded";

@@ -10,7 +10,7 @@ let database: FreshDatabase;
 let store: Store & AsyncDisposable;
 beforeAll(async () => {
   database = await freshDatabase();
-  store = await openTestStore(database.applicationUrl, { poolSize: 2 });
+  store = await openTestStore(database.applicationUrl, { poolSize: 2, statementTimeoutMs: 20_000 });
 });
 afterAll(async () => {
   await store.close();
@@ -37,16 +37,18 @@ describe("a call that is cancelled", () => {
     const organizationId = randomUUID();
     const { id } = await create(store, organizationId);
     const before = await store.credentials.list(organizationId, { userId: null, provider: null }, NEVER);
-    await using blocker = await block(database.superuserUrl, "lock table credential in access exclusive mode");
+    await using superuser = await connect(database.superuserUrl);
+    await using watcher = await block(database.superuserUrl, "select");
+    // Longer than any limit of the store's own.
+    await superuser.query("create policy slow on credential as restrictive using (pg_sleep(60) is not null) with check (pg_sleep(60) is not null)");
     const aborter = new AbortController();
     const outcome = reasonOf(calls(store, organizationId, id, aborter.signal)[name]?.() ?? Promise.resolve());
-    await blocker.holds(1);
+    await watcher.holds(1);
     aborter.abort(fail("DEADLINE_EXCEEDED"));
-    await blocker.holds(0);
+    await watcher.holds(0);
     expect(await outcome).toBe("DEADLINE_EXCEEDED");
-    await blocker.release();
+    await superuser.query("drop policy slow on credential");
     expect(await store.credentials.list(organizationId, { userId: null, provider: null }, NEVER)).toEqual(before);
-    await using superuser = await connect(database.superuserUrl);
     const { rows } = await superuser.query("select count(*)::integer as n from audit_event where organization_id = $1", [organizationId]);
     expect(rows).toEqual([{ n: 1 }]);
   });

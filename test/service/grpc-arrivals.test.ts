@@ -117,6 +117,24 @@ it("forgets at the deadline", async () => {
   close();
 });
 
+it("does not run a request that is broken off before its end, however much of it has come", async () => {
+  await using grpc = await startGrpc();
+  const session = open(grpc.target);
+  const { path } = RPCS.listIntegrations;
+  const { stream, gone } = begin(session, path, { authorization: "Bearer user" }, Buffer.alloc(5));
+  const health = () => {
+    const asked = begin(session, "/grpc.health.v1.Health/Check", {});
+    asked.stream.end(Buffer.alloc(5));
+    return asked.gone;
+  };
+  expect(await health()).toMatchObject({ "grpc-status": "0" });
+  stream.destroy();
+  await gone;
+  expect(await health()).toMatchObject({ "grpc-status": "0" });
+  expect(grpc.calls()).toEqual([]);
+  session.destroy();
+});
+
 it("closes on a sender that goes on after it was answered", async () => {
   await using grpc = await startGrpc({ options: { maxMessageBytes: 1_024 } });
   const session = open(grpc.target);

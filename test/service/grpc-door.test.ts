@@ -6,23 +6,24 @@ import { expect, it, test } from "vitest";
 import { createDoor, MAX_CONNECTIONS } from "../../src/grpc/door.ts";
 import { detailsOf, metadataOf, rawCall, RPCS, startGrpc } from "../support/grpc.ts";
 
-const methods = new Map([["/a/B", { needsIdentity: true, requestStream: false }]]);
+const METHOD = { needsIdentity: true, requestStream: false };
+const methods = new Map([["/a/B", METHOD], ["/a/Slow", METHOD]]);
 const identity = { authorization: "Bearer user" };
 
 /** A door before an HTTP/2 server that stands where grpc-js keeps its own, and what it let through and wrote down. */
-async function behindDoor() {
+async function behindDoor(options: { maxUnfinishedBytes?: number } = {}) {
   const passed: unknown[] = [];
   const written: object[] = [];
   const http2 = createServer();
   http2.on("stream", (stream, headers) => {
     passed.push(headers[":path"]);
-    stream.respond({ ":status": 200, "grpc-status": "0" }, { endStream: true });
+    if (headers[":path"] !== "/a/Slow") stream.respond({ ":status": 200, "grpc-status": "0" }, { endStream: true });
   });
   http2.listen(0, "127.0.0.1");
   await once(http2, "listening");
   const write = (fields: object) => void written.push(fields);
   const log = { debug: write, info: write, warn: write, error: write };
-  const door = createDoor({ log, metrics: { observe: write } }, { methods, maxMetadataBytes: 16_384, deadlineMs: 15_000 });
+  const door = createDoor({ log, metrics: { observe: write } }, { methods, maxMetadataBytes: 16_384, deadlineMs: 15_000, ...options });
   const inside = { http2Servers: new Map<Http2Server, object>([[http2, {}]]) } as unknown as Server;
   return { passed, written, door, inside, http2, target: `127.0.0.1:${(http2.address() as AddressInfo).port}` };
 }
@@ -54,6 +55,15 @@ it("refuses to stand open before a server it does not know from inside", async (
   expect(() => door.guard({} as Server)).toThrow("grpc-js");
   http2.on("stream", () => {});
   expect(() => door.guard(inside)).toThrow("grpc-js");
+  http2.close();
+});
+
+it("answers OVERLOADED where unfinished requests hold too much", async () => {
+  const { written, door, inside, http2, target } = await behindDoor({ maxUnfinishedBytes: 0 });
+  door.guard(inside);
+  const refused = await rawCall(target, "/a/Slow", identity);
+  expect([refused["grpc-status"], reasonOf(refused), door.heldBytes]).toEqual([String(status.RESOURCE_EXHAUSTED), "OVERLOADED", 0]);
+  expect(written).toMatchObject([{ method: "/a/Slow", reason: "OVERLOADED" }, { method: "/a/Slow", code: "RESOURCE_EXHAUSTED" }]);
   http2.close();
 });
 

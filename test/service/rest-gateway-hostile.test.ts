@@ -68,7 +68,7 @@ describe("a body", () => {
   it("of hostile JSON is one fault each, and changes no prototype", async () => {
     const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
     const polluting = ['{"__proto__":{"x":1}}', '{"credentials":{"constructor":{"prototype":{"x":1}}}}'];
-    const bodies = [...polluting, `{"credentials":${nested(3_000)}}`, `{"a":[${"1,".repeat(200)}1]}`, '{"a":1,"a":2}', '"\\ud800"', "\ufeff{}"];
+    const bodies = [...polluting, `{"credentials":${nested(3_000)}}`, `{"a":${nested(3_900)},"a":1}`, `{"a":[${"1,".repeat(200)}1]}`, '{"a":1,"a":2}', '"\\ud800"', "\ufeff{}"];
     for (const body of bodies) {
       expect((await post(body, { "content-type": "application/json" })).status).toBe(422);
       expect(reportedFaults(rest.seen.at(-1))).toMatchObject([{ in: "body", path: [], type: "json_invalid" }]);

@@ -62,6 +62,16 @@ test("of parallel updates with the same etag one succeeds, and the others learn 
   expect(outcomes.filter((outcome) => outcome === "ETAG_MISMATCH")).toHaveLength(9);
 });
 
+test("an update that is overtaken a hundred times takes effect then", async () => {
+  const of = caller();
+  const { credentials: real } = stores[0] as Store;
+  const { id } = await make(depsOf(stores[0] as Store), of);
+  let overtaken = 0;
+  const deps = depsOf({ credentials: { ...real, replace: async (...call) => (overtaken++ < 100 ? "stale" : real.replace(...call)) } });
+  expect(await updateCredential(deps, admit(callOf(of), "update_credential"), change(id))).toMatchObject({ id, revision: 2 });
+  expect(deps.checks).toBe(1);
+});
+
 test("an update that never comes first is told to try again, not that its caller was late", async () => {
   const of = caller();
   const { credentials: real } = stores[0] as Store;

@@ -3,7 +3,7 @@ import { connect } from "./postgres.ts";
 
 /** A session that holds what others want. */
 export interface Blocker extends AsyncDisposable {
-  /** Sessions of the application role whose statement waits for a lock. */
+  /** Sessions of the application role whose statement waits for a lock, or sleeps. */
   waiting(): Promise<number[]>;
   /** Resolves when exactly so many wait. */
   holds(count: number): Promise<void>;
@@ -18,7 +18,7 @@ export async function block(superuserUrl: string, statement: string, values: rea
   await holder.query(statement, [...values]);
   const waiting = async () => {
     const { rows } = await watcher.query<{ pid: number }>(
-      "select pid from pg_stat_activity where usename = 'credentials_app' and datname = current_database() and state = 'active' and wait_event_type = 'Lock'",
+      "select pid from pg_stat_activity where usename = 'credentials_app' and datname = current_database() and state = 'active' and wait_event_type in ('Lock', 'Timeout')",
     );
     return rows.map(({ pid }) => pid);
   };

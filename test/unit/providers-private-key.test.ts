@@ -158,6 +158,20 @@ describe("what is no private key", () => {
   });
 });
 
+describe("encrypted keys of several organizations", () => {
+  const document = { host: "h", username: "u", private_key_data: encrypted[0]?.[1] ?? "", private_key_passphrase: PASSPHRASE };
+
+  test("are opened in turns: one that posts too many is refused, another is not", async () => {
+    const post = (fairness: string) => accept("sftp", "key_file", document, { ...OPTIONS, fairness }).then(() => "taken", (error: { reason: string }) => error.reason);
+    expect(await Promise.all(["a", "a", "a", "a", "a", "b"].map(post))).toEqual(["taken", "taken", "taken", "OVERLOADED", "OVERLOADED", "taken"]);
+  });
+
+  test("are not opened for a caller who has gone", async () => {
+    const gone = { ...OPTIONS, signal: AbortSignal.abort(new Error("gone")) };
+    await expect(accept("sftp", "key_file", document, gone)).rejects.toThrow("gone");
+  });
+});
+
 function sshString(content: string | Buffer): Buffer {
   const bytes = Buffer.from(content);
   const length = Buffer.alloc(4);

@@ -1,0 +1,118 @@
+import { generateKeyPairSync } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { canary } from "../support/canary.ts";
+import { closedPort } from "../support/egress.ts";
+import { login, OK, postgresServer } from "../support/hostile-postgres.ts";
+import { acceptAll, sshServer } from "../support/hostile-ssh.ts";
+import { listen } from "../support/hostile-tcp.ts";
+import { testProber } from "../support/probe-tools.ts";
+import { startTlsPostgres } from "../support/tls-postgres.ts";
+
+const PASSWORD = canary("password");
+const POISON = canary("environment");
+const NAMES = ["PGPASSWORD", "PGUSER", "PGHOST", "PGPORT", "PGDATABASE", "PGOPTIONS", "PGSSLMODE", "PGSSLROOTCERT", "PGAPPNAME", "SSH_AUTH_SOCK", "USER", "HTTPS_PROXY"];
+const saved = new Map(NAMES.map((name) => [name, process.env[name]]));
+beforeAll(() => {
+  for (const name of NAMES) process.env[name] = POISON;
+});
+afterAll(() => {
+  for (const [name, value] of saved) {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  }
+});
+
+const database = (port: number, more: Record<string, unknown> = {}) => ({ document: { host: "127.0.0.1", port, username: "user", password: PASSWORD, database: "db", sslmode: "disable", ...more } });
+const files = (port: number, more: Record<string, unknown> = {}) => ({ provider: "sftp" as const, document: { host: "127.0.0.1", port, username: "user", password: PASSWORD, ...more } });
+/** Asks for the password as it is, and refuses it. */
+const CLEARTEXT = login(3);
+
+describe("a real test in its process", () => {
+  test("logs in to an SFTP server with a password, lists, writes and removes", async () => {
+    await using it = testProber();
+    await using server = await sshServer({ login: acceptAll });
+    const result = await it.run(files(server.port));
+    expect(result).toMatchObject({ success: true, layer: null, reason: "ok", nextStep: "" });
+    expect(server.passwords).toEqual([PASSWORD]);
+    expect(JSON.stringify(result)).not.toContain(PASSWORD);
+  });
+
+  test("logs in with a private key", async () => {
+    await using it = testProber();
+    await using server = await sshServer({ login: acceptAll });
+    const privateKey = generateKeyPairSync("ed25519").privateKey.export({ format: "pem", type: "pkcs8" }).toString();
+    expect(await it.run({ ...files(server.port, { private_key_data: privateKey }), credentialType: "key_file" })).toMatchObject({ success: true });
+    expect(server.methods).toContain("publickey");
+  });
+
+  test.each(["chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com"])("speaks %s without native code", async (cipher) => {
+    await using it = testProber();
+    await using server = await sshServer({ login: acceptAll, config: { algorithms: { cipher: [cipher] } } as never });
+    expect(await it.run(files(server.port))).toMatchObject({ success: true });
+  });
+
+  test("sends nothing of the service's environment to a server", async () => {
+    await using it = testProber();
+    await using server = await postgresServer(OK);
+    await using ssh = await sshServer({ login: acceptAll });
+    await Promise.all([it.run(database(server.port)), it.run(files(ssh.port))]);
+    for (const { heard } of [server, ssh]) expect([heard().length > 0, heard().includes(POISON)]).toEqual([true, false]);
+    expect(server.heard().includes("user\0user\0database\0db\0")).toBe(true);
+  });
+
+  test("with an empty password does not send another one", async () => {
+    await using it = testProber();
+    await using server = await postgresServer(CLEARTEXT, OK);
+    expect(await it.run(database(server.port, { password: "" }))).toMatchObject({ success: false });
+    expect(server.heard().includes(POISON)).toBe(false);
+  });
+
+  test("says what has no test", async () => {
+    await using it = testProber();
+    expect(await it.run({ provider: "sftp", credentialType: "api_key", document: {} })).toMatchObject({ success: false, reason: "not_supported" });
+  });
+});
+
+describe("the way out of a test", () => {
+  test.each([
+    ["10.0.0.1", 22], ["169.254.169.254", 80], ["0x7f000001", 22], ["2130706433", 22], ["127.1", 22], ["[::ffff:127.0.0.1]", 22], ["::1", 22],
+    ["localhost\0.example.com", 22], ["/var/run/postgresql", 5432], ["127.0.0.1", 25],
+  ])("to %s port %i is refused like any other", async (host, port) => {
+    await using it = testProber({ egress: { profile: "development", allow: ["127.0.0.0/8"], ports: { sftp: [22], postgresql: [22, 80, 5432] } } });
+    const refused = { success: false, layer: "address", reason: "address_not_allowed" };
+    expect(await it.run(files(port, { host }))).toMatchObject(refused);
+  });
+
+  test("is closed to loopback in production, and nothing arrives there", async () => {
+    await using it = testProber({ egress: { profile: "production", allow: [], ports: {} } });
+    await using server = await postgresServer(OK);
+    expect(await it.run(database(server.port))).toMatchObject({ layer: "address", reason: "address_not_allowed" });
+    expect(server.heard()).toHaveLength(0);
+  });
+
+  test("to a port where nobody listens says so", async () => {
+    await using it = testProber();
+    expect(await it.run(database(await closedPort()))).toMatchObject({ layer: "connect", reason: "connection_refused" });
+  });
+
+  test("ends in silence before the deadline with the test's own words", async () => {
+    await using it = testProber({ deadlineMs: 3_000 });
+    await using server = await listen(() => {});
+    const result = await it.run(database(server.port));
+    expect(result).toMatchObject({ success: false, layer: "timeout" });
+    expect(result.reason).not.toBe("deadline_exceeded");
+  });
+});
+
+test("a real PostgreSQL is tried over verified TLS with SCRAM", async () => {
+  const server = await startTlsPostgres();
+  try {
+    await server.run(`create role app login password '${PASSWORD}'`);
+    await using it = testProber();
+    const result = await it.run(database(server.port, { username: "app", database: "postgres", sslmode: "verify-ca", ca_certificate: server.ca }));
+    expect(result).toMatchObject({ success: true, reason: "ok", details: { tls: "verified", password_method: "scram-sha-256", can_select: true } });
+    expect(JSON.stringify(result)).not.toContain(PASSWORD);
+  } finally {
+    await server.stop();
+  }
+});

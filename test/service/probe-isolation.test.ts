@@ -1,0 +1,139 @@
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { canary } from "../support/canary.ts";
+import { behave, childrenOf, SCRIPTED_ENTRY, shownBy, testProber } from "../support/probe-tools.ts";
+
+const FAILED = { success: false, layer: "protocol", reason: "test_failed", message: "The test could not be finished.", nextStep: expect.any(String), details: {} };
+const POISON = canary("environment");
+const NAMES = ["PGPASSWORD", "PGHOST", "PGUSER", "PGSSLROOTCERT", "SSH_AUTH_SOCK", "NODE_EXTRA_CA_CERTS", "AWS_SECRET_ACCESS_KEY", "CREDENTIALS_MASTER_KEYS", "HOME"];
+const saved = new Map(NAMES.map((name) => [name, process.env[name]]));
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(realpathSync(tmpdir()), "flow-probe-"));
+  for (const name of NAMES) process.env[name] = POISON;
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true });
+  for (const [name, value] of saved) {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  }
+});
+
+const scripted = (options: Parameters<typeof testProber>[0] = {}) => testProber({ entry: SCRIPTED_ENTRY, ...options });
+
+describe("the process of a test", () => {
+  test("has no environment, no arguments and no folder", async () => {
+    await using it = scripted();
+    const { details } = await it.run(behave("environment"));
+    expect(details).toEqual({ names: "", arguments: "", cwd: "/" });
+  });
+
+  test("shows neither the secret nor anything of the service's environment to who lists processes", async () => {
+    await using it = scripted();
+    const secret = canary("secret");
+    const stop = new AbortController();
+    const run = it.run(behave("hang", { password: secret }), stop).catch(() => {});
+    const shown = childrenOf().map(shownBy).join("");
+    stop.abort();
+    await run;
+    expect(shown).toContain("--permission");
+    expect([shown.includes(secret), shown.includes(POISON)]).toEqual([false, false]);
+  });
+
+  test("may read no file but its code, write none, and start no program and no thread", async () => {
+    await using it = scripted();
+    const file = join(folder, "tenant.pem");
+    writeFileSync(file, "content");
+    const { details } = await it.run(behave("locks", { file }));
+    const no = "ERR_ACCESS_DENIED";
+    expect(details).toEqual({
+      passwd: no, environ: no, exists: no, read: no, write: no, append: no, program: no, thread: no, inspector: no,
+      code: "failed", proto: "ERR_PROTO_ACCESS",
+    });
+    expect(readFileSync(file, "utf8")).toBe("content");
+  });
+
+  test("is heard by nobody when it prints", async () => {
+    // The script's own output is what would show it: the children's must not be in it.
+    const script = `
+      import { behave, SCRIPTED_ENTRY, testProber } from ${JSON.stringify(new URL("../support/probe-tools.ts", import.meta.url).href)};
+      const it = testProber({ entry: SCRIPTED_ENTRY });
+      const { success } = await it.run(behave("loud"));
+      const { reason } = await it.run(behave("throw"));
+      console.log(success, reason);
+      await it.prober.close();`;
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script]);
+    expect([stdout, stderr]).toEqual(["true test_failed\n", ""]);
+  });
+});
+
+describe("a test that goes wrong", () => {
+  test.each(["crash", "exit", "throw"])("by %s costs that test only", async (behaviour) => {
+    await using it = scripted();
+    expect(await it.run(behave(behaviour))).toEqual(FAILED);
+    expect(it.lines.map(({ fields }) => fields.reason)).toEqual(["crashed"]);
+    expect(await it.run(behave("answer"))).toMatchObject({ success: true });
+  });
+
+  test("by native memory is killed and costs that test only", async () => {
+    await using it = scripted({ deadlineMs: 20_000 });
+    expect(await it.run(behave("hog"))).toEqual(FAILED);
+    expect(it.lines.map(({ fields }) => fields.reason)).toEqual(["memory"]);
+  });
+
+  test("by V8's heap ends by itself and costs that test only", async () => {
+    await using it = scripted({ deadlineMs: 20_000 });
+    expect(await it.run(behave("heap"))).toEqual(FAILED);
+  });
+
+  test("by flooding the channel is killed", async () => {
+    await using it = scripted();
+    expect(await it.run(behave("flood"))).toEqual(FAILED);
+    expect(it.lines.map(({ fields }) => fields.reason)).toEqual(["garbage"]);
+  });
+
+  test("by answering twice is not believed", async () => {
+    await using it = scripted();
+    expect(await it.run(behave("twice"))).toEqual(FAILED);
+  });
+
+  test.each(["hang", "block"])("by %s ends at the deadline", async (behaviour) => {
+    await using it = scripted({ deadlineMs: 700 });
+    expect(await it.run(behave(behaviour))).toMatchObject({ success: false, layer: "timeout", reason: "deadline_exceeded", message: "The test took too long and was ended." });
+    expect(it.lines.map(({ fields }) => fields.reason)).toEqual(["deadline"]);
+  });
+});
+
+const good = { success: false, layer: "auth", reason: "some_reason", message: "It failed.", nextStep: "Try.", details: { version: 3 } };
+test.each<readonly [string, string]>([
+  ["no JSON", "canary\n"],
+  ["null", "null\n"],
+  ["a list", "[]\n"],
+  ["a layer that does not exist", JSON.stringify({ ...good, layer: "canary" })],
+  ["a failure without a layer", JSON.stringify({ ...good, layer: null })],
+  ["a success with a layer", JSON.stringify({ ...good, success: true, reason: "ok" })],
+  ["a success with another reason", JSON.stringify({ ...good, success: true, layer: null })],
+  ["a failure that is ok", JSON.stringify({ ...good, reason: "ok" })],
+  ["a reason that is no word", JSON.stringify({ ...good, reason: "password=canary" })],
+  ["a message of two lines", JSON.stringify({ ...good, message: "canary\r\nHTTP/1.1" })],
+  ["a message with escapes of a terminal", JSON.stringify({ ...good, message: "\u001b[31mcanary" })],
+  ["a message without end", JSON.stringify({ ...good, message: "x".repeat(2_000) })],
+  ["no next step", JSON.stringify({ ...good, nextStep: undefined })],
+  ["details that are a list", JSON.stringify({ ...good, details: [1] })],
+  ["details of details", JSON.stringify({ ...good, details: { a: {} } })],
+  ["a detail named like a prototype", JSON.stringify(good).replace('"version"', '"__proto__"')],
+  ["too many details", JSON.stringify({ ...good, details: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`n${i}`, i])) })],
+])("an answer with %s is none", async (_, text) => {
+  await using it = scripted();
+  expect(await it.run(behave("garbage", { text: text.endsWith("\n") ? text : `${text}\n` }))).toEqual(FAILED);
+});
+
+test("an answer that is one arrives, without what does not belong to it", async () => {
+  await using it = scripted();
+  expect(await it.run(behave("garbage", { text: `${JSON.stringify({ ...good, extra: "canary" })}\n` }))).toEqual(good);
+});
