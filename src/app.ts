@@ -10,6 +10,8 @@ import { Envelope } from "./crypto/envelope.ts";
 import { parseMasterKeys } from "./crypto/keyring.ts";
 import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
+import { parsePorts } from "./egress/policy.ts";
+import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -76,6 +78,15 @@ function refusePlaintext(url: string, caFile: string | undefined): void {
   const { host, ssl } = parseDatabaseUrl(url, caFile);
   const local = host.startsWith("/") || isLoopback(host);
   if (!ssl && !local) throw new ConfigError("the database is on another machine: production needs CREDENTIALS_DATABASE_CA_FILE, or sslmode=verify-full in its URL");
+}
+
+/** The ports that tests may use, by provider. */
+function portsOf({ egressPortsSftp, egressPortsPostgresql }: Config["settings"]): Record<string, readonly number[]> {
+  const database = egressPortsPostgresql && parsePorts("CREDENTIALS_EGRESS_PORTS_POSTGRESQL", egressPortsPostgresql);
+  return {
+    ...(egressPortsSftp ? { sftp: parsePorts("CREDENTIALS_EGRESS_PORTS_SFTP", egressPortsSftp) } : {}),
+    ...(database ? { postgresql: database, internal_postgresql: database } : {}),
+  };
 }
 
 function readPem(setting: string, file: string): Buffer {
@@ -151,8 +162,17 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const envelope = new Envelope({ keyring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: settings.keyCacheSeconds * 1000 });
   metrics.watchSealing(() => envelope.counters);
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
+  const prober = createProber({
+    maxPerOrganization: settings.testsPerOrganization,
+    maxTotal: settings.testsTotal,
+    deadlineMs: settings.testDeadlineMs,
+    memoryMegabytes: settings.testMemoryMb,
+    egress: { profile: settings.profile, allow: settings.egressAllow, ports: portsOf(settings) },
+    log,
+  });
+  resources.defer(() => prober.close());
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
-  const vault = bindUseCases({ store, envelope, limits, newApiKey, log, now });
+  const vault = bindUseCases({ store, envelope, prober, limits, newApiKey, log, now });
   const server = await serveGrpc(
     { authenticator, audit: store.audit, log, metrics, vault },
     {

@@ -34,6 +34,7 @@ export const ACTIONS = {
   list_integrations: TENANT,
   test_sftp_connection: TENANT,
   test_postgres_connection: TENANT,
+  test_postgres_credential: TENANT,
   test_credential: TENANT,
   create_service_account: ["operator"],
   create_service_account_key: ["operator"],

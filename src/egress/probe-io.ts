@@ -51,6 +51,8 @@ export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: n
     async dial(host, port) {
       try {
         const socket = await dialer.dial({ host, port, provider }, { signal });
+        // Logins are short messages back and forth, and each would wait for a delayed acknowledgement.
+        socket.setNoDelay(true);
         return { stream: new CheckStream(socket), authenticated: () => socket.authenticated() };
       } catch (error) {
         throw dialError(error);

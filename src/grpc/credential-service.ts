@@ -1,5 +1,6 @@
 import { z } from "zod";
 import * as api from "../../gen/flow/credentials/v1/credential_service.ts";
+import { connectionTests } from "./connection-tests.ts";
 import { toCredential, toCredentialDetail, toIntegration, toResolved } from "./convert.ts";
 import type { UseCases } from "../vault/use-cases.ts";
 import * as parse from "./parse.ts";
@@ -77,6 +78,7 @@ export function credentialService(deps: UnaryDeps, vault: UseCases): Record<keyo
         return toResolved(record, exposed);
       },
     }),
+    ...connectionTests(deps, vault),
     listIntegrations: unary(deps, {
       action: "list_integrations",
       method: service.listIntegrations,

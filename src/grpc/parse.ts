@@ -18,6 +18,9 @@ function required<W extends string>(table: EnumTable<W>, words: readonly W[]) {
 
 const NAME_MAX = 255;
 
+/** Longest folder of an SFTP test, in characters. */
+const TEST_PATH_MAX = 1_024;
+
 /** Faults of a name; control characters are refused because neither PostgreSQL's text (NUL) nor a terminal takes them. */
 function checkedName(name: string, ctx: z.RefinementCtx): string {
   if (name === "") return refuse(ctx, "string_too_short", "String should have at least 1 character");
@@ -85,6 +88,25 @@ export const requiredName = z.string().transform((name, ctx): string => (name ==
 export const optionalEtag = z.string().transform((etag, ctx): string | null => {
   if (etag === "") return null;
   return /^[\x21\x23-\x7e]{1,64}$/.test(etag) ? etag : refuse(ctx, "etag", "Input should be an etag of this service");
+});
+
+/** A required text that is passed on as it is. */
+export const requiredText = z.string().transform((text, ctx): string => (text === "" ? missing(ctx) : text));
+
+/** Reports, from a rule about several fields, that one of them is missing. */
+export const reportMissing = (ctx: z.RefinementCtx, field: string): void => ctx.addIssue({ code: "custom", message: "Field required", path: [field], params: { type: "missing", in: "body" } });
+
+/** How an SFTP test logs in; `password` is another word for `user_password`. */
+export const sftpAuthType = z.string().transform((text, ctx): "user_password" | "key_file" => {
+  if (text === "user_password" || text === "key_file") return text;
+  if (text === "password") return "user_password";
+  return text === "" ? missing(ctx) : refuse(ctx, "enum", "Input should be 'user_password', 'password' or 'key_file'");
+});
+
+/** Folder of an SFTP test; `/` where unset. */
+export const testPath = z.string().optional().transform((path = "/", ctx): string => {
+  if (path === "" || path.length > TEST_PATH_MAX) return refuse(ctx, "string_too_long", `String should have 1 to ${TEST_PATH_MAX} characters`);
+  return /\p{Cc}/u.test(path) ? refuse(ctx, "string_pattern_mismatch", "String should not contain control characters") : path;
 });
 
 /** An optional time in the future; null where unset. */

@@ -1,7 +1,7 @@
 import { create, type DescField, fromJson, type JsonObject, type JsonValue, toBinary } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import type { JsonText } from "./json.ts";
-import type { Route } from "./routes.ts";
+import { isWhole, type Route } from "./routes.ts";
 import { spellingOf } from "./spelling.ts";
 
 /** One fault of a request, as it is reported to the service in `x-rest-faults-bin`. Never holds a value of the request. */
@@ -20,6 +20,8 @@ export interface Decoded {
   readonly bytes: Uint8Array;
   readonly faults: readonly Fault[];
 }
+
+const MAX_UINT32 = 0xffff_ffff;
 
 type Refusal = Pick<Fault, "type" | "message">;
 type Value = { readonly value: unknown } | { readonly refused: Refusal };
@@ -41,14 +43,23 @@ function decodeEnum(field: DescField & { fieldKind: "enum" }, value: JsonValue):
   return found === undefined ? refuse("enum", `Input should be ${oneOf(words)}`) : { value: found };
 }
 
-/** Reads one field; routes are only made for requests whose fields are enums, texts and free-form objects. */
+/** Reads one field; routes are only made for requests whose fields are enums, texts, whole numbers and free-form objects. */
 function decodeField(field: DescField, value: JsonValue): Value {
   if (field.fieldKind === "enum") return decodeEnum(field, value);
   if (field.fieldKind === "message") {
     if (!isObject(value)) return refuse("dict_type", "Input should be a valid dictionary");
     return { value: reflect(field.message, fromJson(field.message, value)) };
   }
+  if (isWhole(field)) return decodeWhole(value);
   return typeof value === "string" ? { value } : refuse("string_type", "Input should be a valid string");
+}
+
+/** A whole number, or a text of digits: callers write ports both ways. */
+function decodeWhole(value: JsonValue): Value {
+  const number = typeof value === "string" && /^\d{1,10}$/.test(value) ? Number(value) : value;
+  return typeof number === "number" && Number.isInteger(number) && number >= 0 && number <= MAX_UINT32
+    ? { value: number }
+    : refuse("int_parsing", "Input should be a valid whole number");
 }
 
 /** Whether null stands for "not given": where a field is `optional`, or is a scalar whose zero value means the same. */

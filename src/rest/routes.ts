@@ -44,9 +44,12 @@ const PREFIX = "/api";
 
 const isText = (field: DescField | undefined): boolean => field?.fieldKind === "scalar" && field.scalar === ScalarType.STRING;
 
-/** Whether REST can read a field of a request from JSON: an enum, a text, a free-form object. */
+/** Whether a field is a whole number. */
+export const isWhole = (field: DescField): boolean => field.fieldKind === "scalar" && field.scalar === ScalarType.UINT32;
+
+/** Whether REST can read a field of a request from JSON: an enum, a text, a whole number, a free-form object. */
 function isReadable(field: DescField): boolean {
-  return field.fieldKind === "enum" || isText(field) || (field.fieldKind === "message" && field.message.typeName === "google.protobuf.Struct");
+  return field.fieldKind === "enum" || isText(field) || isWhole(field) || (field.fieldKind === "message" && field.message.typeName === "google.protobuf.Struct");
 }
 
 function compileSegment(text: string, method: DescMethod): Segment {

@@ -1,5 +1,4 @@
 import type { Envelope } from "../crypto/envelope.ts";
-import type { Action } from "../domain/access.ts";
 import type { CheckOptions, CheckResult } from "../domain/check.ts";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { CredentialError, fail } from "../domain/errors.ts";
@@ -52,7 +51,9 @@ export interface Checked {
   readonly durationMs: number;
 }
 
-type CheckAction = Extract<Action, `test_${string}`>;
+type SecretGrant = Grant<"test_sftp_connection"> | Grant<"test_postgres_connection">;
+type StoredGrant = Grant<"test_postgres_credential"> | Grant<"test_credential">;
+type CheckGrant = SecretGrant | StoredGrant;
 
 /** Folder in which a stored SFTP credential is tried. */
 const STORED_TEST_PATH = ".";
@@ -61,7 +62,7 @@ const STORED_TEST_PATH = ".";
  * Tries a secret against the real system before it is stored; nothing is kept. The audit record is committed before the
  * first packet leaves. A system that refuses is a result, not an error. Throws INVALID_CREDENTIALS and OVERLOADED.
  */
-export async function checkSecret(deps: CheckDeps, grant: Grant<CheckAction>, input: CheckInput): Promise<Checked> {
+export async function checkSecret(deps: CheckDeps, grant: SecretGrant, input: CheckInput): Promise<Checked> {
   const { caller, call } = grant;
   const { provider, credentialType, testPath } = input;
   const context = { now: deps.now(), fairness: caller.organizationId, signal: call.signal };
@@ -74,7 +75,7 @@ export async function checkSecret(deps: CheckDeps, grant: Grant<CheckAction>, in
  * Tries a stored secret against the host that is stored with it, and no other: nobody can have a secret they cannot read
  * sent somewhere else. Throws CREDENTIAL_NOT_FOUND, SECRET_UNREADABLE and OVERLOADED.
  */
-export async function checkStored(deps: CheckDeps, grant: Grant<CheckAction>, { credentialId, providers }: StoredCheckInput): Promise<Checked> {
+export async function checkStored(deps: CheckDeps, grant: StoredGrant, { credentialId, providers }: StoredCheckInput): Promise<Checked> {
   const { caller, call } = grant;
   const { organizationId } = caller;
   call.signal.throwIfAborted();
@@ -93,7 +94,7 @@ export async function checkStored(deps: CheckDeps, grant: Grant<CheckAction>, { 
 }
 
 /** Runs what was recorded as allowed, and records it where it comes to nothing. */
-async function recorded<T>({ store }: CheckDeps, { action, call }: Grant<CheckAction>, credentialId: string | null, work: () => Promise<T>): Promise<T> {
+async function recorded<T>({ store }: CheckDeps, { action, call }: CheckGrant, credentialId: string | null, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
@@ -102,7 +103,7 @@ async function recorded<T>({ store }: CheckDeps, { action, call }: Grant<CheckAc
   }
 }
 
-async function probe({ prober }: CheckDeps, { caller, call }: Grant<CheckAction>, task: CheckTask): Promise<Checked> {
+async function probe({ prober }: CheckDeps, { caller, call }: CheckGrant, task: CheckTask): Promise<Checked> {
   const started = performance.now();
   const result = await prober.run(task, { organizationId: caller.organizationId, signal: call.signal });
   return { result, durationMs: Math.round(performance.now() - started) };

@@ -2,6 +2,7 @@ import type { Envelope } from "../crypto/envelope.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
 import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
+import { type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
 import type { Grant } from "./gate.ts";
 import * as manage from "./manage.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
@@ -9,6 +10,7 @@ import * as accounts from "./service-accounts.ts";
 
 export type { CatalogEntry } from "../providers/index.ts";
 export type { Exposed } from "../providers/provider.ts";
+export type { Checked, CheckInput, Prober } from "./check.ts";
 export type { AuditStore, ServiceAccountKeyRow, ServiceAccountRow } from "../store/store.ts";
 
 /** What the use cases stand on. */
@@ -16,6 +18,7 @@ export interface VaultDeps {
   readonly store: Store;
   readonly envelope: Envelope;
   readonly limits: CredentialLimits;
+  readonly prober: Prober;
   readonly newApiKey: accounts.ServiceAccountDeps["newApiKey"];
   readonly log: Log;
   readonly now: () => Date;
@@ -30,6 +33,8 @@ export interface UseCases {
   deleteCredential(grant: Grant<"delete_credential">, input: manage.DeleteInput): Promise<void>;
   resolveCredential(grant: Grant<"resolve_credential">, credentialId: string): Promise<Resolved>;
   listIntegrations(grant: Grant<"list_integrations">): ReturnType<typeof manage.listIntegrations>;
+  checkSecret(grant: Grant<"test_sftp_connection"> | Grant<"test_postgres_connection">, input: CheckInput): Promise<Checked>;
+  checkStored(grant: Grant<"test_postgres_credential"> | Grant<"test_credential">, input: StoredCheckInput): Promise<Checked>;
   createServiceAccount(grant: Grant<"create_service_account">, input: accounts.AccountInput): ReturnType<typeof accounts.createServiceAccount>;
   createServiceAccountKey(grant: Grant<"create_service_account_key">, input: accounts.KeyInput): ReturnType<typeof accounts.createServiceAccountKey>;
   /** The entity tag of a credential. */
@@ -46,6 +51,8 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     deleteCredential: (grant, input) => manage.deleteCredential(deps, grant, input),
     resolveCredential: (grant, id) => resolveCredential(deps, grant, id),
     listIntegrations: (grant) => manage.listIntegrations(grant),
+    checkSecret: (grant, input) => checkSecret(deps, grant, input),
+    checkStored: (grant, input) => checkStored(deps, grant, input),
     createServiceAccount: (grant, input) => accounts.createServiceAccount(deps, grant, input),
     createServiceAccountKey: (grant, input) => accounts.createServiceAccountKey(deps, grant, input),
     etagOf: manage.etagOf,

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { createCredentialClient, type CredentialClient } from "../../src/client/index.ts";
@@ -138,8 +139,9 @@ test("while no record can be written nothing is handed out, stored, changed or d
   expect(await client.resolveCredential({ credentialId: created.id })).toMatchObject({ secretVersion: 1n });
 });
 
-/** How many secrets this service has opened so far. */
+/** How many secrets this service has opened so far. A scrape is served again for a second, so this one waits for a new one. */
 async function sealingOperations(): Promise<string | undefined> {
+  await sleep(1_100);
   const { text } = await rest(service, "GET", "/metrics");
   return /credentials_sealing_total\{operation="opened"\} (\d+)/.exec(text)?.[1];
 }

@@ -27,6 +27,10 @@ const REQUESTS: { [N in RpcName]: { good: object; badPath?: object; pathReason?:
   },
   resolveCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
   listIntegrations: { good: {} },
+  testSftpConnection: { good: { host: "h", username: "u", authType: "password", password: "p" }, badBody: { host: "", username: "u", authType: "x" } },
+  testPostgresConnection: { good: { connectionString: "postgresql://u:p@h/d" }, badBody: { host: "h" } },
+  testPostgresCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
+  testCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
   createServiceAccount: { good: { organizationId: randomUUID(), name: "n" }, badBody: { organizationId: "nonsense", name: "" } },
   createServiceAccountKey: { good: { organizationId: randomUUID(), serviceAccountId: randomUUID() }, badBody: { organizationId: "", serviceAccountId: "x" } },
 };

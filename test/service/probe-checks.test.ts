@@ -6,7 +6,6 @@ import { login, OK, postgresServer } from "../support/hostile-postgres.ts";
 import { acceptAll, sshServer } from "../support/hostile-ssh.ts";
 import { listen } from "../support/hostile-tcp.ts";
 import { testProber } from "../support/probe-tools.ts";
-import { startTlsPostgres } from "../support/tls-postgres.ts";
 
 const PASSWORD = canary("password");
 const POISON = canary("environment");
@@ -102,17 +101,4 @@ describe("the way out of a test", () => {
     expect(result).toMatchObject({ success: false, layer: "timeout" });
     expect(result.reason).not.toBe("deadline_exceeded");
   });
-});
-
-test("a real PostgreSQL is tried over verified TLS with SCRAM", async () => {
-  const server = await startTlsPostgres();
-  try {
-    await server.run(`create role app login password '${PASSWORD}'`);
-    await using it = testProber();
-    const result = await it.run(database(server.port, { username: "app", database: "postgres", sslmode: "verify-ca", ca_certificate: server.ca }));
-    expect(result).toMatchObject({ success: true, reason: "ok", details: { tls: "verified", password_method: "scram-sha-256", can_select: true } });
-    expect(JSON.stringify(result)).not.toContain(PASSWORD);
-  } finally {
-    await server.stop();
-  }
 });

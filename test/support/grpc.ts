@@ -101,6 +101,11 @@ export function memoryVault(): UseCases & { readonly rows: Map<string, { record:
       return { record: row, exposed: { secret: { $case: "sftpPassword", value }, extra, expiresAt: null } };
     },
     listIntegrations: () => [],
+    checkSecret: async () => ({ result: { success: true, layer: null, reason: "ok", message: "It works.", nextStep: "", details: { server: "x" } }, durationMs: 1 }),
+    checkStored: async (_grant, { credentialId }) => {
+      find(credentialId);
+      return { result: { success: false, layer: "auth", reason: "wrong", message: "It does not.", nextStep: "Mend it.", details: {} }, durationMs: 1 };
+    },
     createServiceAccount: async (_grant, input) => ({ ...input, id: randomUUID(), createdAt: new Date() }),
     createServiceAccountKey: async (_grant, input) => ({
       key: { ...input, id: randomUUID(), tokenPrefix: "saf_org_0b7c", tokenHash: Buffer.alloc(32), createdAt: new Date(), revokedAt: null },

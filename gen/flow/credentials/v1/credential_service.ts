@@ -195,6 +195,134 @@ export interface ListIntegrationsResponse {
   integrations: Integration[];
 }
 
+/** What a connection test found. Every text is this service's own; none is the other side's. */
+export interface ConnectionTest {
+  /** Output only. Whether everything that was tried worked. */
+  success: boolean;
+  /**
+   * Output only. Where it ended: `address`, `connect`, `tls`, `host_key`, `auth`, `authorization`, `protocol` or
+   * `timeout`; unset on success.
+   */
+  layer?:
+    | string
+    | undefined;
+  /** Output only. What it was, as a stable lower-case word; `ok` on success. */
+  reason: string;
+  /** Output only. What happened, in one sentence. */
+  message: string;
+  /** Output only. What to do about it, in one sentence; empty on success. */
+  nextStep: string;
+  /** Output only. How long the test took, in milliseconds. */
+  durationMs: number;
+  /** Output only. Facts worth knowing: versions, the host key's fingerprint, how safe the connection was. No secret. */
+  details: { [key: string]: any } | undefined;
+}
+
+/** Request of TestSftpConnection. */
+export interface TestSftpConnectionRequest {
+  /** Required. Host name or IP address. */
+  host: string;
+  /** Optional. TCP port, 1 to 65535; unset for 22. */
+  port?:
+    | number
+    | undefined;
+  /** Required. User name. */
+  username: string;
+  /** Required. `user_password` (or `password`) or `key_file`. */
+  authType: string;
+  /** Input only. Secret. The password, for `user_password`. */
+  password?:
+    | string
+    | undefined;
+  /** Input only. Secret. The private key in PEM or OpenSSH armour, for `key_file`. */
+  privateKeyData?:
+    | string
+    | undefined;
+  /** Input only. Secret. What the private key is encrypted with. */
+  privateKeyPassphrase?:
+    | string
+    | undefined;
+  /** Optional. Folder in which a file is written and removed, at most 1,024 characters; unset for `/`. */
+  testPath?:
+    | string
+    | undefined;
+  /**
+   * Optional. SHA-256 fingerprint that the server's host key must have (`SHA256:` and unpadded base64); it is checked
+   * before anything secret is sent.
+   */
+  hostKeyFingerprint?: string | undefined;
+}
+
+/** Response of TestSftpConnection. */
+export interface TestSftpConnectionResponse {
+  /** What was found. */
+  test: ConnectionTest | undefined;
+}
+
+/** Request of TestPostgresConnection. Either the fields from `host` to `database`, or a connection string, which wins. */
+export interface TestPostgresConnectionRequest {
+  /** Host name or IP address. */
+  host?:
+    | string
+    | undefined;
+  /** TCP port, 1 to 65535; unset for 5432. */
+  port?:
+    | number
+    | undefined;
+  /** Role to log in as. */
+  username?:
+    | string
+    | undefined;
+  /** Input only. Secret. The role's password. */
+  password?:
+    | string
+    | undefined;
+  /** Database to connect to. */
+  database?:
+    | string
+    | undefined;
+  /** Input only. Secret. A connection URI or keyword/value string (PostgreSQL documentation 34.1.1). */
+  connectionString?:
+    | string
+    | undefined;
+  /** Optional. libpq's `sslmode`; unset for `prefer`. */
+  sslmode?:
+    | string
+    | undefined;
+  /** Optional. Certificate authority that signs the server's certificate, PEM. */
+  caCertificate?: string | undefined;
+}
+
+/** Response of TestPostgresConnection. */
+export interface TestPostgresConnectionResponse {
+  /** What was found. */
+  test: ConnectionTest | undefined;
+}
+
+/** Request of TestPostgresCredential. */
+export interface TestPostgresCredentialRequest {
+  /** Required. UUID of the credential. */
+  credentialId: string;
+}
+
+/** Response of TestPostgresCredential. */
+export interface TestPostgresCredentialResponse {
+  /** What was found. */
+  test: ConnectionTest | undefined;
+}
+
+/** Request of TestCredential. */
+export interface TestCredentialRequest {
+  /** Required. UUID of the credential. */
+  credentialId: string;
+}
+
+/** Response of TestCredential. */
+export interface TestCredentialResponse {
+  /** What was found. */
+  test: ConnectionTest | undefined;
+}
+
 function createBaseCreateCredentialRequest(): CreateCredentialRequest {
   return { provider: 0, credentialType: 0, credentials: undefined, name: undefined };
 }
@@ -1591,6 +1719,1026 @@ export const ListIntegrationsResponse: MessageFns<ListIntegrationsResponse> = {
   },
 };
 
+function createBaseConnectionTest(): ConnectionTest {
+  return { success: false, layer: undefined, reason: "", message: "", nextStep: "", durationMs: 0, details: undefined };
+}
+
+export const ConnectionTest: MessageFns<ConnectionTest> = {
+  encode(message: ConnectionTest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.success !== false) {
+      writer.uint32(8).bool(message.success);
+    }
+    if (message.layer !== undefined) {
+      writer.uint32(18).string(message.layer);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.message !== "") {
+      writer.uint32(34).string(message.message);
+    }
+    if (message.nextStep !== "") {
+      writer.uint32(42).string(message.nextStep);
+    }
+    if (message.durationMs !== 0) {
+      writer.uint32(48).uint32(message.durationMs);
+    }
+    if (message.details !== undefined) {
+      Struct.encode(Struct.wrap(message.details), writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConnectionTest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConnectionTest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.success = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.layer = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.nextStep = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.durationMs = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.details = Struct.unwrap(Struct.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ConnectionTest {
+    return {
+      success: isSet(object.success) ? globalThis.Boolean(object.success) : false,
+      layer: isSet(object.layer) ? globalThis.String(object.layer) : undefined,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+      nextStep: isSet(object.nextStep)
+        ? globalThis.String(object.nextStep)
+        : isSet(object.next_step)
+        ? globalThis.String(object.next_step)
+        : "",
+      durationMs: isSet(object.durationMs)
+        ? globalThis.Number(object.durationMs)
+        : isSet(object.duration_ms)
+        ? globalThis.Number(object.duration_ms)
+        : 0,
+      details: isObject(object.details) ? object.details : undefined,
+    };
+  },
+
+  toJSON(message: ConnectionTest): unknown {
+    const obj: any = {};
+    if (message.success !== false) {
+      obj.success = message.success;
+    }
+    if (message.layer !== undefined) {
+      obj.layer = message.layer;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    if (message.nextStep !== "") {
+      obj.nextStep = message.nextStep;
+    }
+    if (message.durationMs !== 0) {
+      obj.durationMs = Math.round(message.durationMs);
+    }
+    if (message.details !== undefined) {
+      obj.details = message.details;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ConnectionTest>): ConnectionTest {
+    return ConnectionTest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConnectionTest>): ConnectionTest {
+    const message = createBaseConnectionTest();
+    message.success = object.success ?? false;
+    message.layer = object.layer ?? undefined;
+    message.reason = object.reason ?? "";
+    message.message = object.message ?? "";
+    message.nextStep = object.nextStep ?? "";
+    message.durationMs = object.durationMs ?? 0;
+    message.details = object.details ?? undefined;
+    return message;
+  },
+};
+
+function createBaseTestSftpConnectionRequest(): TestSftpConnectionRequest {
+  return {
+    host: "",
+    port: undefined,
+    username: "",
+    authType: "",
+    password: undefined,
+    privateKeyData: undefined,
+    privateKeyPassphrase: undefined,
+    testPath: undefined,
+    hostKeyFingerprint: undefined,
+  };
+}
+
+export const TestSftpConnectionRequest: MessageFns<TestSftpConnectionRequest> = {
+  encode(message: TestSftpConnectionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.host !== "") {
+      writer.uint32(10).string(message.host);
+    }
+    if (message.port !== undefined) {
+      writer.uint32(16).uint32(message.port);
+    }
+    if (message.username !== "") {
+      writer.uint32(26).string(message.username);
+    }
+    if (message.authType !== "") {
+      writer.uint32(34).string(message.authType);
+    }
+    if (message.password !== undefined) {
+      writer.uint32(42).string(message.password);
+    }
+    if (message.privateKeyData !== undefined) {
+      writer.uint32(50).string(message.privateKeyData);
+    }
+    if (message.privateKeyPassphrase !== undefined) {
+      writer.uint32(58).string(message.privateKeyPassphrase);
+    }
+    if (message.testPath !== undefined) {
+      writer.uint32(66).string(message.testPath);
+    }
+    if (message.hostKeyFingerprint !== undefined) {
+      writer.uint32(74).string(message.hostKeyFingerprint);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TestSftpConnectionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTestSftpConnectionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.username = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.authType = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.password = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.privateKeyData = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.privateKeyPassphrase = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.testPath = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.hostKeyFingerprint = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TestSftpConnectionRequest {
+    return {
+      host: isSet(object.host) ? globalThis.String(object.host) : "",
+      port: isSet(object.port) ? globalThis.Number(object.port) : undefined,
+      username: isSet(object.username) ? globalThis.String(object.username) : "",
+      authType: isSet(object.authType)
+        ? globalThis.String(object.authType)
+        : isSet(object.auth_type)
+        ? globalThis.String(object.auth_type)
+        : "",
+      password: isSet(object.password) ? globalThis.String(object.password) : undefined,
+      privateKeyData: isSet(object.privateKeyData)
+        ? globalThis.String(object.privateKeyData)
+        : isSet(object.private_key_data)
+        ? globalThis.String(object.private_key_data)
+        : undefined,
+      privateKeyPassphrase: isSet(object.privateKeyPassphrase)
+        ? globalThis.String(object.privateKeyPassphrase)
+        : isSet(object.private_key_passphrase)
+        ? globalThis.String(object.private_key_passphrase)
+        : undefined,
+      testPath: isSet(object.testPath)
+        ? globalThis.String(object.testPath)
+        : isSet(object.test_path)
+        ? globalThis.String(object.test_path)
+        : undefined,
+      hostKeyFingerprint: isSet(object.hostKeyFingerprint)
+        ? globalThis.String(object.hostKeyFingerprint)
+        : isSet(object.host_key_fingerprint)
+        ? globalThis.String(object.host_key_fingerprint)
+        : undefined,
+    };
+  },
+
+  toJSON(message: TestSftpConnectionRequest): unknown {
+    const obj: any = {};
+    if (message.host !== "") {
+      obj.host = message.host;
+    }
+    if (message.port !== undefined) {
+      obj.port = Math.round(message.port);
+    }
+    if (message.username !== "") {
+      obj.username = message.username;
+    }
+    if (message.authType !== "") {
+      obj.authType = message.authType;
+    }
+    if (message.password !== undefined) {
+      obj.password = message.password;
+    }
+    if (message.privateKeyData !== undefined) {
+      obj.privateKeyData = message.privateKeyData;
+    }
+    if (message.privateKeyPassphrase !== undefined) {
+      obj.privateKeyPassphrase = message.privateKeyPassphrase;
+    }
+    if (message.testPath !== undefined) {
+      obj.testPath = message.testPath;
+    }
+    if (message.hostKeyFingerprint !== undefined) {
+      obj.hostKeyFingerprint = message.hostKeyFingerprint;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TestSftpConnectionRequest>): TestSftpConnectionRequest {
+    return TestSftpConnectionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TestSftpConnectionRequest>): TestSftpConnectionRequest {
+    const message = createBaseTestSftpConnectionRequest();
+    message.host = object.host ?? "";
+    message.port = object.port ?? undefined;
+    message.username = object.username ?? "";
+    message.authType = object.authType ?? "";
+    message.password = object.password ?? undefined;
+    message.privateKeyData = object.privateKeyData ?? undefined;
+    message.privateKeyPassphrase = object.privateKeyPassphrase ?? undefined;
+    message.testPath = object.testPath ?? undefined;
+    message.hostKeyFingerprint = object.hostKeyFingerprint ?? undefined;
+    return message;
+  },
+};
+
+function createBaseTestSftpConnectionResponse(): TestSftpConnectionResponse {
+  return { test: undefined };
+}
+
+export const TestSftpConnectionResponse: MessageFns<TestSftpConnectionResponse> = {
+  encode(message: TestSftpConnectionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.test !== undefined) {
+      ConnectionTest.encode(message.test, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TestSftpConnectionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTestSftpConnectionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.test = ConnectionTest.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TestSftpConnectionResponse {
+    return { test: isSet(object.test) ? ConnectionTest.fromJSON(object.test) : undefined };
+  },
+
+  toJSON(message: TestSftpConnectionResponse): unknown {
+    const obj: any = {};
+    if (message.test !== undefined) {
+      obj.test = ConnectionTest.toJSON(message.test);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TestSftpConnectionResponse>): TestSftpConnectionResponse {
+    return TestSftpConnectionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TestSftpConnectionResponse>): TestSftpConnectionResponse {
+    const message = createBaseTestSftpConnectionResponse();
+    message.test = (object.test !== undefined && object.test !== null)
+      ? ConnectionTest.fromPartial(object.test)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseTestPostgresConnectionRequest(): TestPostgresConnectionRequest {
+  return {
+    host: undefined,
+    port: undefined,
+    username: undefined,
+    password: undefined,
+    database: undefined,
+    connectionString: undefined,
+    sslmode: undefined,
+    caCertificate: undefined,
+  };
+}
+
+export const TestPostgresConnectionRequest: MessageFns<TestPostgresConnectionRequest> = {
+  encode(message: TestPostgresConnectionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.host !== undefined) {
+      writer.uint32(10).string(message.host);
+    }
+    if (message.port !== undefined) {
+      writer.uint32(16).uint32(message.port);
+    }
+    if (message.username !== undefined) {
+      writer.uint32(26).string(message.username);
+    }
+    if (message.password !== undefined) {
+      writer.uint32(34).string(message.password);
+    }
+    if (message.database !== undefined) {
+      writer.uint32(42).string(message.database);
+    }
+    if (message.connectionString !== undefined) {
+      writer.uint32(50).string(message.connectionString);
+    }
+    if (message.sslmode !== undefined) {
+      writer.uint32(58).string(message.sslmode);
+    }
+    if (message.caCertificate !== undefined) {
+      writer.uint32(66).string(message.caCertificate);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TestPostgresConnectionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTestPostgresConnectionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.username = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.password = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.database = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.connectionString = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.sslmode = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.caCertificate = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TestPostgresConnectionRequest {
+    return {
+      host: isSet(object.host) ? globalThis.String(object.host) : undefined,
+      port: isSet(object.port) ? globalThis.Number(object.port) : undefined,
+      username: isSet(object.username) ? globalThis.String(object.username) : undefined,
+      password: isSet(object.password) ? globalThis.String(object.password) : undefined,
+      database: isSet(object.database) ? globalThis.String(object.database) : undefined,
+      connectionString: isSet(object.connectionString)
+        ? globalThis.String(object.connectionString)
+        : isSet(object.connection_string)
+        ? globalThis.String(object.connection_string)
+        : undefined,
+      sslmode: isSet(object.sslmode) ? globalThis.String(object.sslmode) : undefined,
+      caCertificate: isSet(object.caCertificate)
+        ? globalThis.String(object.caCertificate)
+        : isSet(object.ca_certificate)
+        ? globalThis.String(object.ca_certificate)
+        : undefined,
+    };
+  },
+
+  toJSON(message: TestPostgresConnectionRequest): unknown {
+    const obj: any = {};
+    if (message.host !== undefined) {
+      obj.host = message.host;
+    }
+    if (message.port !== undefined) {
+      obj.port = Math.round(message.port);
+    }
+    if (message.username !== undefined) {
+      obj.username = message.username;
+    }
+    if (message.password !== undefined) {
+      obj.password = message.password;
+    }
+    if (message.database !== undefined) {
+      obj.database = message.database;
+    }
+    if (message.connectionString !== undefined) {
+      obj.connectionString = message.connectionString;
+    }
+    if (message.sslmode !== undefined) {
+      obj.sslmode = message.sslmode;
+    }
+    if (message.caCertificate !== undefined) {
+      obj.caCertificate = message.caCertificate;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TestPostgresConnectionRequest>): TestPostgresConnectionRequest {
+    return TestPostgresConnectionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TestPostgresConnectionRequest>): TestPostgresConnectionRequest {
+    const message = createBaseTestPostgresConnectionRequest();
+    message.host = object.host ?? undefined;
+    message.port = object.port ?? undefined;
+    message.username = object.username ?? undefined;
+    message.password = object.password ?? undefined;
+    message.database = object.database ?? undefined;
+    message.connectionString = object.connectionString ?? undefined;
+    message.sslmode = object.sslmode ?? undefined;
+    message.caCertificate = object.caCertificate ?? undefined;
+    return message;
+  },
+};
+
+function createBaseTestPostgresConnectionResponse(): TestPostgresConnectionResponse {
+  return { test: undefined };
+}
+
+export const TestPostgresConnectionResponse: MessageFns<TestPostgresConnectionResponse> = {
+  encode(message: TestPostgresConnectionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.test !== undefined) {
+      ConnectionTest.encode(message.test, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TestPostgresConnectionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTestPostgresConnectionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.test = ConnectionTest.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TestPostgresConnectionResponse {
+    return { test: isSet(object.test) ? ConnectionTest.fromJSON(object.test) : undefined };
+  },
+
+  toJSON(message: TestPostgresConnectionResponse): unknown {
+    const obj: any = {};
+    if (message.test !== undefined) {
+      obj.test = ConnectionTest.toJSON(message.test);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TestPostgresConnectionResponse>): TestPostgresConnectionResponse {
+    return TestPostgresConnectionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TestPostgresConnectionResponse>): TestPostgresConnectionResponse {
+    const message = createBaseTestPostgresConnectionResponse();
+    message.test = (object.test !== undefined && object.test !== null)
+      ? ConnectionTest.fromPartial(object.test)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseTestPostgresCredentialRequest(): TestPostgresCredentialRequest {
+  return { credentialId: "" };
+}
+
+export const TestPostgresCredentialRequest: MessageFns<TestPostgresCredentialRequest> = {
+  encode(message: TestPostgresCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.credentialId !== "") {
+      writer.uint32(10).string(message.credentialId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TestPostgresCredentialRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTestPostgresCredentialRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TestPostgresCredentialRequest {
+    return {
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+    };
+  },
+
+  toJSON(message: TestPostgresCredentialRequest): unknown {
+    const obj: any = {};
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TestPostgresCredentialRequest>): TestPostgresCredentialRequest {
+    return TestPostgresCredentialRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TestPostgresCredentialRequest>): TestPostgresCredentialRequest {
+    const message = createBaseTestPostgresCredentialRequest();
+    message.credentialId = object.credentialId ?? "";
+    return message;
+  },
+};
+
+function createBaseTestPostgresCredentialResponse(): TestPostgresCredentialResponse {
+  return { test: undefined };
+}
+
+export const TestPostgresCredentialResponse: MessageFns<TestPostgresCredentialResponse> = {
+  encode(message: TestPostgresCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.test !== undefined) {
+      ConnectionTest.encode(message.test, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TestPostgresCredentialResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTestPostgresCredentialResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.test = ConnectionTest.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TestPostgresCredentialResponse {
+    return { test: isSet(object.test) ? ConnectionTest.fromJSON(object.test) : undefined };
+  },
+
+  toJSON(message: TestPostgresCredentialResponse): unknown {
+    const obj: any = {};
+    if (message.test !== undefined) {
+      obj.test = ConnectionTest.toJSON(message.test);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TestPostgresCredentialResponse>): TestPostgresCredentialResponse {
+    return TestPostgresCredentialResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TestPostgresCredentialResponse>): TestPostgresCredentialResponse {
+    const message = createBaseTestPostgresCredentialResponse();
+    message.test = (object.test !== undefined && object.test !== null)
+      ? ConnectionTest.fromPartial(object.test)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseTestCredentialRequest(): TestCredentialRequest {
+  return { credentialId: "" };
+}
+
+export const TestCredentialRequest: MessageFns<TestCredentialRequest> = {
+  encode(message: TestCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.credentialId !== "") {
+      writer.uint32(10).string(message.credentialId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TestCredentialRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTestCredentialRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TestCredentialRequest {
+    return {
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+    };
+  },
+
+  toJSON(message: TestCredentialRequest): unknown {
+    const obj: any = {};
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TestCredentialRequest>): TestCredentialRequest {
+    return TestCredentialRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TestCredentialRequest>): TestCredentialRequest {
+    const message = createBaseTestCredentialRequest();
+    message.credentialId = object.credentialId ?? "";
+    return message;
+  },
+};
+
+function createBaseTestCredentialResponse(): TestCredentialResponse {
+  return { test: undefined };
+}
+
+export const TestCredentialResponse: MessageFns<TestCredentialResponse> = {
+  encode(message: TestCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.test !== undefined) {
+      ConnectionTest.encode(message.test, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TestCredentialResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTestCredentialResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.test = ConnectionTest.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TestCredentialResponse {
+    return { test: isSet(object.test) ? ConnectionTest.fromJSON(object.test) : undefined };
+  },
+
+  toJSON(message: TestCredentialResponse): unknown {
+    const obj: any = {};
+    if (message.test !== undefined) {
+      obj.test = ConnectionTest.toJSON(message.test);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TestCredentialResponse>): TestCredentialResponse {
+    return TestCredentialResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TestCredentialResponse>): TestCredentialResponse {
+    const message = createBaseTestCredentialResponse();
+    message.test = (object.test !== undefined && object.test !== null)
+      ? ConnectionTest.fromPartial(object.test)
+      : undefined;
+    return message;
+  },
+};
+
 /**
  * Stores integration credentials of one organization, and hands them to the machines that run its flows.
  *
@@ -1686,6 +2834,71 @@ export const CredentialServiceService = {
       Buffer.from(ResolveCredentialResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ResolveCredentialResponse => ResolveCredentialResponse.decode(value),
   },
+  /**
+   * Tries SFTP credentials before they are stored: connects, checks the host key, logs in, lists `test_path`, writes a
+   * file there and removes it. Nothing is stored.
+   *
+   * A system that refuses is a response with `success` false, not an error. At most 2 tests of an organization run at
+   * a time: RESOURCE_EXHAUSTED beyond. Each ends within 10 seconds.
+   */
+  testSftpConnection: {
+    path: "/flow.credentials.v1.CredentialService/TestSftpConnection" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: TestSftpConnectionRequest): Buffer =>
+      Buffer.from(TestSftpConnectionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): TestSftpConnectionRequest => TestSftpConnectionRequest.decode(value),
+    responseSerialize: (value: TestSftpConnectionResponse): Buffer =>
+      Buffer.from(TestSftpConnectionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): TestSftpConnectionResponse => TestSftpConnectionResponse.decode(value),
+  },
+  /**
+   * Tries PostgreSQL credentials before they are stored: connects, negotiates TLS as `sslmode` says, logs in and selects.
+   * Nothing is stored. Limits and failures as in TestSftpConnection.
+   */
+  testPostgresConnection: {
+    path: "/flow.credentials.v1.CredentialService/TestPostgresConnection" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: TestPostgresConnectionRequest): Buffer =>
+      Buffer.from(TestPostgresConnectionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): TestPostgresConnectionRequest => TestPostgresConnectionRequest.decode(value),
+    responseSerialize: (value: TestPostgresConnectionResponse): Buffer =>
+      Buffer.from(TestPostgresConnectionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): TestPostgresConnectionResponse =>
+      TestPostgresConnectionResponse.decode(value),
+  },
+  /**
+   * Tries a stored PostgreSQL credential against the host that is stored with it. INVALID_ARGUMENT for a credential of
+   * another provider. Limits and failures as in TestSftpConnection.
+   */
+  testPostgresCredential: {
+    path: "/flow.credentials.v1.CredentialService/TestPostgresCredential" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: TestPostgresCredentialRequest): Buffer =>
+      Buffer.from(TestPostgresCredentialRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): TestPostgresCredentialRequest => TestPostgresCredentialRequest.decode(value),
+    responseSerialize: (value: TestPostgresCredentialResponse): Buffer =>
+      Buffer.from(TestPostgresCredentialResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): TestPostgresCredentialResponse =>
+      TestPostgresCredentialResponse.decode(value),
+  },
+  /**
+   * Tries a stored credential against the system that is stored with it. Limits and failures as in TestSftpConnection;
+   * `success` is false with the reason `not_supported` where there is nothing to try yet.
+   */
+  testCredential: {
+    path: "/flow.credentials.v1.CredentialService/TestCredential" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: TestCredentialRequest): Buffer =>
+      Buffer.from(TestCredentialRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): TestCredentialRequest => TestCredentialRequest.decode(value),
+    responseSerialize: (value: TestCredentialResponse): Buffer =>
+      Buffer.from(TestCredentialResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): TestCredentialResponse => TestCredentialResponse.decode(value),
+  },
   /** Lists the integrations this installation knows, with the JSON Schema of their credentials. */
   listIntegrations: {
     path: "/flow.credentials.v1.CredentialService/ListIntegrations" as const,
@@ -1727,6 +2940,29 @@ export interface CredentialServiceServer extends UntypedServiceImplementation {
    * turned it on.
    */
   resolveCredential: handleUnaryCall<ResolveCredentialRequest, ResolveCredentialResponse>;
+  /**
+   * Tries SFTP credentials before they are stored: connects, checks the host key, logs in, lists `test_path`, writes a
+   * file there and removes it. Nothing is stored.
+   *
+   * A system that refuses is a response with `success` false, not an error. At most 2 tests of an organization run at
+   * a time: RESOURCE_EXHAUSTED beyond. Each ends within 10 seconds.
+   */
+  testSftpConnection: handleUnaryCall<TestSftpConnectionRequest, TestSftpConnectionResponse>;
+  /**
+   * Tries PostgreSQL credentials before they are stored: connects, negotiates TLS as `sslmode` says, logs in and selects.
+   * Nothing is stored. Limits and failures as in TestSftpConnection.
+   */
+  testPostgresConnection: handleUnaryCall<TestPostgresConnectionRequest, TestPostgresConnectionResponse>;
+  /**
+   * Tries a stored PostgreSQL credential against the host that is stored with it. INVALID_ARGUMENT for a credential of
+   * another provider. Limits and failures as in TestSftpConnection.
+   */
+  testPostgresCredential: handleUnaryCall<TestPostgresCredentialRequest, TestPostgresCredentialResponse>;
+  /**
+   * Tries a stored credential against the system that is stored with it. Limits and failures as in TestSftpConnection;
+   * `success` is false with the reason `not_supported` where there is nothing to try yet.
+   */
+  testCredential: handleUnaryCall<TestCredentialRequest, TestCredentialResponse>;
   /** Lists the integrations this installation knows, with the JSON Schema of their credentials. */
   listIntegrations: handleUnaryCall<ListIntegrationsRequest, ListIntegrationsResponse>;
 }
@@ -1841,6 +3077,85 @@ export interface CredentialServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ResolveCredentialResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Tries SFTP credentials before they are stored: connects, checks the host key, logs in, lists `test_path`, writes a
+   * file there and removes it. Nothing is stored.
+   *
+   * A system that refuses is a response with `success` false, not an error. At most 2 tests of an organization run at
+   * a time: RESOURCE_EXHAUSTED beyond. Each ends within 10 seconds.
+   */
+  testSftpConnection(
+    request: TestSftpConnectionRequest,
+    callback: (error: ServiceError | null, response: TestSftpConnectionResponse) => void,
+  ): ClientUnaryCall;
+  testSftpConnection(
+    request: TestSftpConnectionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: TestSftpConnectionResponse) => void,
+  ): ClientUnaryCall;
+  testSftpConnection(
+    request: TestSftpConnectionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: TestSftpConnectionResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Tries PostgreSQL credentials before they are stored: connects, negotiates TLS as `sslmode` says, logs in and selects.
+   * Nothing is stored. Limits and failures as in TestSftpConnection.
+   */
+  testPostgresConnection(
+    request: TestPostgresConnectionRequest,
+    callback: (error: ServiceError | null, response: TestPostgresConnectionResponse) => void,
+  ): ClientUnaryCall;
+  testPostgresConnection(
+    request: TestPostgresConnectionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: TestPostgresConnectionResponse) => void,
+  ): ClientUnaryCall;
+  testPostgresConnection(
+    request: TestPostgresConnectionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: TestPostgresConnectionResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Tries a stored PostgreSQL credential against the host that is stored with it. INVALID_ARGUMENT for a credential of
+   * another provider. Limits and failures as in TestSftpConnection.
+   */
+  testPostgresCredential(
+    request: TestPostgresCredentialRequest,
+    callback: (error: ServiceError | null, response: TestPostgresCredentialResponse) => void,
+  ): ClientUnaryCall;
+  testPostgresCredential(
+    request: TestPostgresCredentialRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: TestPostgresCredentialResponse) => void,
+  ): ClientUnaryCall;
+  testPostgresCredential(
+    request: TestPostgresCredentialRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: TestPostgresCredentialResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Tries a stored credential against the system that is stored with it. Limits and failures as in TestSftpConnection;
+   * `success` is false with the reason `not_supported` where there is nothing to try yet.
+   */
+  testCredential(
+    request: TestCredentialRequest,
+    callback: (error: ServiceError | null, response: TestCredentialResponse) => void,
+  ): ClientUnaryCall;
+  testCredential(
+    request: TestCredentialRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: TestCredentialResponse) => void,
+  ): ClientUnaryCall;
+  testCredential(
+    request: TestCredentialRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: TestCredentialResponse) => void,
   ): ClientUnaryCall;
   /** Lists the integrations this installation knows, with the JSON Schema of their credentials. */
   listIntegrations(
