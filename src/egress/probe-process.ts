@@ -52,14 +52,15 @@ const start = (command: readonly string[]): ChildProcess =>
 
 /** A child that waits for its order. It keeps no process alive, and ends itself when this one is gone. */
 function probeOf(child: ChildProcess): Probe {
+  const { promise: gone, resolve } = Promise.withResolvers<void>();
+  // Heard first: where descriptors have run out there is no channel, and looking for it throws.
+  child.on("error", () => resolve());
+  child.once("exit", () => resolve());
   const channel = child.stdio[CHANNEL_FD] as Socket;
   // Whatever befalls the channel, the end of the process says it too.
   channel.on("error", () => {});
   child.unref();
   channel.unref();
-  const { promise: gone, resolve } = Promise.withResolvers<void>();
-  child.once("exit", () => resolve());
-  child.once("error", () => resolve());
   const { pid } = child;
   if (pid !== undefined) yieldOnTrouble(pid);
   return {

@@ -113,6 +113,36 @@ describe("the spare", () => {
   });
 });
 
+/** A program that runs a script with the tools of these tests, and may be given fewer descriptors. */
+const script = (then: string, descriptorLimit = "1024"): ChildProcess => {
+  const tools = JSON.stringify(new URL("../support/probe-tools.ts", import.meta.url).href);
+  const text = `import { testProber, behave, SCRIPTED_ENTRY, childrenOf } from ${tools};\n${then}`;
+  return spawn("/bin/sh", ["-c", 'ulimit -n "$1"; shift; exec "$@"', "sh", descriptorLimit, process.execPath, "--input-type=module", "-e", text], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+};
+
+test("a service without descriptors left loses a test, and nothing else", async () => {
+  const service = script(
+    `import { openSync, closeSync } from "node:fs";
+     const it = testProber({ entry: SCRIPTED_ENTRY });
+     await it.run(behave("answer"));
+     await new Promise((resolve) => setTimeout(resolve, 100));
+     process.kill(childrenOf()[0], "SIGKILL");
+     await new Promise((resolve) => setTimeout(resolve, 100));
+     const held = [];
+     try { for (;;) held.push(openSync("/dev/null")); } catch {}
+     const failed = await it.run(behave("answer"));
+     held.forEach((fd) => closeSync(fd));
+     const passed = await it.run(behave("answer"));
+     console.log(failed.reason, passed.reason);
+     await it.prober.close();`,
+    "64",
+  );
+  const text: Buffer[] = await (service.stdout as NodeJS.ReadableStream & { toArray(): Promise<Buffer[]> }).toArray();
+  expect(Buffer.concat(text).toString()).toBe("test_failed ok\n");
+});
+
 describe("the end", () => {
   test("comes with no process left, whatever was running, and no test begins after it", async () => {
     const it = scripted();
@@ -127,11 +157,6 @@ describe("the end", () => {
     expect(children()).toEqual([]);
   });
 
-  const TOOLS = JSON.stringify(new URL("../support/probe-tools.ts", import.meta.url).href);
-  const script = (then: string): ChildProcess =>
-    spawn(process.execPath, ["--input-type=module", "-e", `import { testProber, behave, SCRIPTED_ENTRY, childrenOf } from ${TOOLS};\n${then}`], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
   const alive = (pid: number): boolean => {
     try {
       return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "latin1"));

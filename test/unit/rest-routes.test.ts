@@ -22,6 +22,10 @@ describe("the routes", () => {
       "GET /integrations/credentials/{credential_id}/credentials ResolveCredential",
       "PATCH /integrations/credentials/{credential_id} UpdateCredential",
       "POST /integrations/credentials CreateCredential",
+      "POST /integrations/credentials/{credential_id}/test TestCredential",
+      "POST /integrations/postgres/test-connection TestPostgresConnection",
+      "POST /integrations/postgres/test-connection/{credential_id} TestPostgresCredential",
+      "POST /integrations/sftp/test-connection TestSftpConnection",
     ]);
   });
 
