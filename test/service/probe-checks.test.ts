@@ -76,7 +76,7 @@ describe("the way out of a test", () => {
   test.each([
     ["10.0.0.1", 22], ["169.254.169.254", 80], ["0x7f000001", 22], ["2130706433", 22], ["127.1", 22], ["[::ffff:127.0.0.1]", 22], ["::1", 22],
     ["localhost\0.example.com", 22], ["/var/run/postgresql", 5432], ["127.0.0.1", 25],
-  ])("to %s port %i is refused like any other", async (host, port) => {
+  ])("to %j port %i is refused like any other", async (host, port) => {
     await using it = testProber({ egress: { profile: "development", allow: ["127.0.0.0/8"], ports: { sftp: [22], postgresql: [22, 80, 5432] } } });
     const refused = { success: false, layer: "address", reason: "address_not_allowed" };
     expect(await it.run(files(port, { host }))).toMatchObject(refused);
