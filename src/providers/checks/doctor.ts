@@ -1,6 +1,8 @@
 import type { CheckResult, DialReason } from "../../domain/check.ts";
+import { CLOUD_FINDINGS } from "./doctor-cloud.ts";
 import { POSTGRESQL_FINDINGS } from "./doctor-postgresql.ts";
 import { SFTP_FINDINGS } from "./doctor-sftp.ts";
+import { SMTP_FINDINGS } from "./doctor-smtp.ts";
 import type { Finding } from "./finding.ts";
 
 /** What every test can find out on its way to the server. */
@@ -54,7 +56,7 @@ const CONNECTION_FINDINGS = {
 } as const satisfies Record<DialReason | "check_failed", Finding>;
 
 /** Every way in which a test of a server can fail, with what to say about it. The words are stable. */
-export const FINDINGS = { ...CONNECTION_FINDINGS, ...SFTP_FINDINGS, ...POSTGRESQL_FINDINGS } satisfies Readonly<Record<string, Finding>>;
+export const FINDINGS = { ...CONNECTION_FINDINGS, ...SFTP_FINDINGS, ...POSTGRESQL_FINDINGS, ...SMTP_FINDINGS, ...CLOUD_FINDINGS } satisfies Readonly<Record<string, Finding>>;
 
 /** One word of `FINDINGS`. */
 export type Reason = keyof typeof FINDINGS;
