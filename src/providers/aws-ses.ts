@@ -1,13 +1,14 @@
 import { z } from "zod";
+import { checkAwsSes } from "./checks/aws-ses.ts";
 import { host, port, region, secretLine, secretWord, word } from "./fields.ts";
-import type { Provider } from "./provider.ts";
+import type { CredentialShape, Provider } from "./provider.ts";
 import { numberAt, shape, textAt } from "./shape.ts";
 import { fault } from "./structure.ts";
 
 /** The port of message submission (RFC 6409 section 3.1), which SES serves with STARTTLS. */
 const SUBMISSION_PORT = 587;
 
-const apiKey = shape({
+const keyShape = shape({
   schema: z
     .looseObject({
       access_key_id: word("Access key id", "Id of the access key of an AWS principal that may send mail"),
@@ -26,6 +27,14 @@ const apiKey = shape({
     },
   }),
 });
+
+const apiKey: CredentialShape = {
+  ...keyShape,
+  check(document, io) {
+    const [accessKeyId, secretAccessKey] = [textAt(document, "access_key_id"), textAt(document, "secret_access_key")];
+    return checkAwsSes({ accessKeyId, secretAccessKey, sessionToken: textAt(document, "session_token"), region: textAt(document, "region") }, io);
+  },
+};
 
 /** SES's SMTP endpoint of a region; another partition's endpoint is given as `host`. */
 const endpointOf = (name: string): string => `email-smtp.${name}.amazonaws.com`;

@@ -1,9 +1,10 @@
 import { z } from "zod";
 import type { SecretDocument } from "../domain/credential.ts";
 import type { Violation } from "../domain/errors.ts";
+import { checkGoogle } from "./checks/google.ts";
 import { secretWord } from "./fields.ts";
-import { oauthShape } from "./oauth.ts";
-import type { Provider } from "./provider.ts";
+import { oauthShape, tokenOf } from "./oauth.ts";
+import type { CredentialShape, Provider } from "./provider.ts";
 import { shape, textAt } from "./shape.ts";
 import { fault } from "./structure.ts";
 
@@ -24,8 +25,12 @@ function keyFileFaults(document: SecretDocument): readonly Violation[] {
   return [fault(null, "value_error", "Service account and external account JSON is not supported; give the tokens of a user's OAuth grant")];
 }
 
-const oauth = oauthShape({ title: "Google OAuth", check: keyFileFaults });
+const oauth: CredentialShape = {
+  ...oauthShape({ title: "Google OAuth", check: keyFileFaults }),
+  check: (document, io) => checkGoogle(tokenOf(document), io),
+};
 
+/** It has no test: which API a key is for is not known, and Google documents no call that tells whether a key is good. */
 const apiKey = shape({
   schema: z
     .looseObject({ api_key: secretWord("API key", "An API key of a Google Cloud project") })

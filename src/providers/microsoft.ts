@@ -1,6 +1,8 @@
 import { z } from "zod";
-import { oauthShape } from "./oauth.ts";
-import type { Provider } from "./provider.ts";
+import { checkMicrosoft, checkSharepoint } from "./checks/microsoft.ts";
+import { oauthShape, tokenOf } from "./oauth.ts";
+import type { CredentialShape, Provider } from "./provider.ts";
+import { textAt } from "./shape.ts";
 
 const GUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
@@ -38,7 +40,15 @@ const fields = {
     .optional(),
 };
 
-const sharepointOauth = oauthShape({ title: "SharePoint OAuth", fields });
+const sharepointOauth: CredentialShape = {
+  ...oauthShape({ title: "SharePoint OAuth", fields }),
+  check: (document, io) => checkSharepoint(tokenOf(document), textAt(document, "site_url"), io),
+};
+
+const microsoftOauth: CredentialShape = {
+  ...oauthShape({ title: "Microsoft OAuth", fields, insteadOfTokens: ["client_id", "client_secret", "tenant_id"] }),
+  check: (document, io) => checkMicrosoft(tokenOf(document), io),
+};
 
 /** Microsoft SharePoint. */
 export const sharepoint: Provider = {
@@ -55,5 +65,5 @@ export const microsoft: Provider = {
   displayName: "Microsoft 365",
   description: "Mail, files and calendars of Microsoft 365",
   category: "storage",
-  types: { oauth2: oauthShape({ title: "Microsoft OAuth", fields, insteadOfTokens: ["client_id", "client_secret", "tenant_id"] }) },
+  types: { oauth2: microsoftOauth },
 };

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { SecretDocument } from "../domain/credential.ts";
 import type { Violation } from "../domain/errors.ts";
+import type { OauthToken } from "./checks/oauth-token.ts";
 import { secretWord, word } from "./fields.ts";
 import type { CredentialShape } from "./provider.ts";
 import { shape, textAt } from "./shape.ts";
@@ -74,6 +75,12 @@ export function oauthShape(facts: OauthFacts): CredentialShape {
     extra: (unknown) => withoutGrants(unknown) as SecretDocument,
   });
 }
+
+/** The access token of a document that `accept` gave, as a test needs it. */
+export const tokenOf = (document: SecretDocument): OauthToken => ({
+  accessToken: textAt(document, "access_token"),
+  expiresAt: timestamp(textAt(document, "expires_at")),
+});
 
 function tokenFaults(document: SecretDocument, instead: readonly string[]): Violation[] {
   const given = (key: string): boolean => document[key] !== undefined;
