@@ -48,6 +48,11 @@ export interface GuardedResponse {
 export interface CheckIo {
   /** Opens a connection; rejects with DialError. */
   dial(host: string, port: number): Promise<GuardedConnection>;
+  /**
+   * Speaks TLS 1.2 or later on a dialled stream; the certificate must be valid for the name and come from an authority that Node trusts.
+   * Rejects with what node:tls says, or DialError where the connection is lost; the dialled stream stays the caller's to end.
+   */
+  secure(stream: Duplex, name: string): Promise<Duplex>;
   /** Makes one HTTPS request; follows no redirect; rejects with DialError. */
   request(ask: { readonly method: "GET" | "POST"; readonly url: string; readonly headers: Readonly<Record<string, string>>; readonly body?: string }): Promise<GuardedResponse>;
   /** Aborts at the deadline of the whole test. */

@@ -1,4 +1,6 @@
+import { isIP } from "node:net";
 import { Duplex } from "node:stream";
+import { connect } from "node:tls";
 import { type CheckIo, DialError, type DialReason } from "../domain/check.ts";
 import { createDialer } from "./dialer.ts";
 import { EgressError, type EgressReason } from "./error.ts";
@@ -58,6 +60,7 @@ export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: n
         throw dialError(error);
       }
     },
+    secure: encrypted,
     async request(ask) {
       try {
         const { status, headers, body } = await fetch({ ...ask, provider, signal });
@@ -67,6 +70,18 @@ export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: n
       }
     },
   };
+}
+
+/** TLS over a stream that was dialled before. What it was that the guard ended is for the stream itself to say. */
+function encrypted(stream: Duplex, name: string): Promise<Duplex> {
+  return new Promise((resolve, reject) => {
+    // A server name is never an address (RFC 6066 section 3). Verification is said outright, because the environment can switch the default off.
+    const secured = connect({ socket: stream, host: name, ...(isIP(name) === 0 ? { servername: name } : {}), rejectUnauthorized: true, minVersion: "TLSv1.2" });
+    // Stays, so that what fails later is never unheard.
+    secured.on("error", reject);
+    secured.once("close", () => reject(new DialError("connection_reset")));
+    secured.once("secureConnect", () => resolve(secured));
+  });
 }
 
 /** A guarded connection that fails with the words that tests know. */

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { checkAwsSes } from "./checks/aws-ses.ts";
+import { checkSmtp } from "./checks/smtp.ts";
 import { host, port, region, secretLine, secretWord, word } from "./fields.ts";
 import type { CredentialShape, Provider } from "./provider.ts";
 import { numberAt, shape, textAt } from "./shape.ts";
@@ -39,7 +40,7 @@ const apiKey: CredentialShape = {
 /** SES's SMTP endpoint of a region; another partition's endpoint is given as `host`. */
 const endpointOf = (name: string): string => `email-smtp.${name}.amazonaws.com`;
 
-const userPassword = shape({
+const smtpShape = shape({
   schema: z
     .looseObject({
       username: word("User name", "SMTP user name"),
@@ -65,6 +66,15 @@ const userPassword = shape({
     },
   }),
 });
+
+const userPassword: CredentialShape = {
+  ...smtpShape,
+  check(document, io) {
+    const [username, password, written] = [textAt(document, "username"), textAt(document, "password"), textAt(document, "host")];
+    const host = written || endpointOf(textAt(document, "region"));
+    return checkSmtp({ host, port: numberAt(document, "port", SUBMISSION_PORT), username, password, hostOfRegion: written === "" }, io);
+  },
+};
 
 /** Amazon Simple Email Service. */
 export const awsSes: Provider = {

@@ -3,9 +3,11 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { DIAL_REASONS, DialError } from "../../src/domain/check.ts";
 import { failed } from "../../src/providers/checks/doctor.ts";
 import { checkSmtp, type SmtpTarget } from "../../src/providers/checks/smtp.ts";
+import { providers } from "../../src/providers/index.ts";
 import { leaks } from "../support/canary.ts";
 import { abortWhenQuiet } from "../support/hostile-dialer.ts";
 import { drip, flood } from "../support/hostile-tcp.ts";
+import { testProber } from "../support/probe-tools.ts";
 import { type Certificates, makeCertificates, type Script, scriptedSmtp, type ScriptedSmtp, smtpIo } from "../support/smtp-scripted.ts";
 
 const USER = "AKIACANARYUSER";
@@ -143,6 +145,24 @@ describe("a mail server that fails", () => {
     const amazon = { ...io, dial: () => io.dial("localhost", server.port), secure: (stream: Duplex) => io.secure(stream, "localhost") };
     const target = { host: "email-smtp.eu-central-1.amazonaws.com", port: 587, username: USER, password: SECRET_KEY, hostOfRegion: true };
     expect(await checkSmtp(target, amazon)).toMatchObject({ layer: "auth", reason: "smtp_password_is_access_key" });
+  });
+
+  test("to prove who it is gets no login from a test's own process", async () => {
+    await using it = testProber();
+    await using server = await scriptedSmtp(certificates.of("good"));
+    const document = { username: USER, password: PASSWORD, host: "127.0.0.1", port: server.port };
+    expect(await it.run({ provider: "aws_ses", credentialType: "user_password", document })).toMatchObject({ layer: "tls", reason: "smtp_certificate_not_trusted" });
+    expect([server.clear, server.secret]).toEqual([["EHLO [127.0.0.1]", "STARTTLS"], []]);
+  });
+
+  test("in a region is reached through the provider at the region's host", async () => {
+    const dialled: (readonly [string, number])[] = [];
+    const io = { ...smtpIo(""), dial: (...place: [string, number]) => (dialled.push(place), Promise.reject(new DialError("name_not_found"))) };
+    const check = providers.aws_ses.types.user_password?.check;
+    const login = { username: USER, password: PASSWORD };
+    expect(await check?.({ ...login, region: "eu-central-1" }, io, { testPath: "" })).toEqual(failed("ses_region_unknown"));
+    expect(await check?.({ ...login, region: "eu-central-1", host: "mail.example", port: 465 }, io, { testPath: "" })).toEqual(failed("name_not_found"));
+    expect(dialled).toEqual([["email-smtp.eu-central-1.amazonaws.com", 587], ["mail.example", 465]]);
   });
 
   test.each(DIAL_REASONS)("to be reached is told as the guard tells it: %s", async (reason) => {

@@ -22,6 +22,7 @@ export function directIo({ maxBytes = 1024 * 1024, deadlineMs = 8_000 }: { maxBy
     received: () => received,
     open: () => [...sockets].filter(({ destroyed }) => !destroyed).length,
     abort: () => controller.abort(),
+    secure: () => Promise.reject(new DialError("connection_reset")),
     request: () => Promise.reject(new DialError("address_not_allowed")),
     dial: (host, port) =>
       new Promise((resolve, reject) => {

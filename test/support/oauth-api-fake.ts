@@ -51,6 +51,7 @@ export async function fakeApi(answer: (asked: Asked) => Answer | null): Promise<
     signal: controller.signal,
     abort: () => controller.abort(),
     dial: () => Promise.reject(new DialError("address_not_allowed")),
+    secure: () => Promise.reject(new DialError("address_not_allowed")),
     request: (ask: Parameters<CheckIo["request"]>[0]) => carry(ask, port),
   };
   return {
@@ -81,4 +82,7 @@ function carry({ method, url, headers, body }: Parameters<CheckIo["request"]>[0]
 }
 
 /** A way out on which every request fails in one way, or is answered with something. */
-export const ioWith = (request: CheckIo["request"]): CheckIo => ({ signal: new AbortController().signal, dial: () => Promise.reject(new DialError("address_not_allowed")), request });
+export const ioWith = (request: CheckIo["request"]): CheckIo => {
+  const closed = () => Promise.reject(new DialError("address_not_allowed"));
+  return { signal: new AbortController().signal, dial: closed, secure: closed, request };
+};

@@ -2,7 +2,6 @@ import type { Duplex } from "node:stream";
 import { connect, createSecureContext, TLSSocket } from "node:tls";
 import type { Socket } from "node:net";
 import { generate } from "selfsigned";
-import type { SmtpIo } from "../../src/providers/checks/smtp.ts";
 import { directIo, type DirectIo } from "./hostile-dialer.ts";
 import { listen, type Scripted } from "./hostile-tcp.ts";
 
@@ -36,7 +35,7 @@ export async function makeCertificates(): Promise<Certificates> {
 }
 
 /** A way out to loopback that also speaks TLS, trusting one authority. */
-export function smtpIo(ca: string): DirectIo & SmtpIo {
+export function smtpIo(ca: string): DirectIo {
   return {
     ...directIo({ maxBytes: 256 * 1024 }),
     secure: (stream, name) =>

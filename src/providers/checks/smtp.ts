@@ -15,15 +15,6 @@ export interface SmtpTarget {
   readonly hostOfRegion: boolean;
 }
 
-/** TLS on a connection that stands. */
-export interface SmtpIo extends CheckIo {
-  /**
-   * Speaks TLS 1.2 or later on a stream; the certificate must be valid for the name. Rejects with what node:tls says;
-   * the stream stays the caller's to end.
-   */
-  secure(stream: Duplex, name: string): Promise<Duplex>;
-}
-
 /** Ports on which TLS begins at once (RFC 8314 section 3.3), Amazon's second one included. On all others STARTTLS is demanded. */
 const IMPLICIT_TLS_PORTS: readonly number[] = [465, 2465];
 /** Longest line of a login (RFC 4954 section 4). */
@@ -32,7 +23,7 @@ const MAX_LOGIN_CHARACTERS = 12_288;
 const HELLO = "EHLO [127.0.0.1]";
 
 /** Tests a mail server: demands TLS with a certificate for its name, logs in, and sends nothing. Never throws. */
-export async function checkSmtp(target: SmtpTarget, io: SmtpIo): Promise<CheckResult> {
+export async function checkSmtp(target: SmtpTarget, io: CheckIo): Promise<CheckResult> {
   const { username, password } = target;
   if (`${username}${password}`.includes("\0") || plainOf(target).length > MAX_LOGIN_CHARACTERS) return failed("smtp_login_malformed");
   const implicit = IMPLICIT_TLS_PORTS.includes(target.port);
@@ -67,7 +58,7 @@ async function hello(session: SmtpConversation, trial: Trial): Promise<readonly 
   return reply.lines.slice(1).map((line) => line.trim().toUpperCase());
 }
 
-async function afterStarttls(io: SmtpIo, stream: Duplex, target: SmtpTarget, trial: Trial): Promise<Duplex> {
+async function afterStarttls(io: CheckIo, stream: Duplex, target: SmtpTarget, trial: Trial): Promise<Duplex> {
   const session = new SmtpConversation(stream, trial);
   await greeted(session, trial);
   if (!(await hello(session, trial)).includes("STARTTLS")) throw new CheckFailure("smtp_starttls_missing");
@@ -90,7 +81,7 @@ const TLS_REASONS: Partial<Record<Reason, Reason>> = {
 };
 const LOST: ReadonlySet<string> = new Set(["", "ECONNRESET", "EPIPE", "ERR_STREAM_PREMATURE_CLOSE", "ERR_STREAM_DESTROYED"]);
 
-async function secured(io: SmtpIo, stream: Duplex, { host, port }: SmtpTarget, trial: Trial): Promise<Duplex> {
+async function secured(io: CheckIo, stream: Duplex, { host, port }: SmtpTarget, trial: Trial): Promise<Duplex> {
   trial.phase = "smtp_tls_handshake";
   try {
     const encrypted = await Promise.race([io.secure(stream, host.replace(/\.$/, "")), trial.over]);
