@@ -3,7 +3,7 @@ import type { CheckOptions, CheckResult } from "../domain/check.ts";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { CredentialError, fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
-import { accept } from "../providers/index.ts";
+import { accept, expose } from "../providers/index.ts";
 import type { Store } from "../store/store.ts";
 import { auditEvent, type Grant, recordUndelivered } from "./gate.ts";
 import { withIncident } from "./incident.ts";
@@ -103,10 +103,22 @@ async function recorded<T>({ store }: CheckDeps, { action, call }: CheckGrant, c
   }
 }
 
-async function probe({ prober }: CheckDeps, { caller, call }: CheckGrant, task: CheckTask): Promise<Checked> {
+async function probe({ prober, log }: CheckDeps, { action, caller, call }: CheckGrant, task: CheckTask): Promise<Checked> {
   const started = performance.now();
   const result = await prober.run(task, { organizationId: caller.organizationId, signal: call.signal });
-  return { result, durationMs: Math.round(performance.now() - started) };
+  const durationMs = Math.round(performance.now() - started);
+  // Whoever was dialled may ask the operator who it was and why.
+  log.info(
+    { request_id: call.requestId, method: action, organization_id: caller.organizationId, address: targetOf(task), reason: result.reason, duration_ms: durationMs },
+    "connection test",
+  );
+  return { result, durationMs };
+}
+
+/** Where a test goes, `host:port`; undefined where the provider alone says it. */
+function targetOf({ provider, credentialType, document }: CheckTask): string | undefined {
+  const { value } = expose(provider, credentialType, document).secret;
+  return "host" in value ? `${value.host}:${value.port}` : undefined;
 }
 
 /** The fields of a test stand at the top of its request, not inside `credentials`. */

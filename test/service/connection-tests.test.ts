@@ -1,6 +1,10 @@
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
+import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { canary } from "../support/canary.ts";
+import { connectionOf } from "../support/postgres.ts";
 import { rest, startFresh, token } from "../support/service.ts";
 import { sshdAvailable, startSshd, type Sshd } from "../support/sshd.ts";
 import { startTlsPostgres, type TlsPostgres } from "../support/tls-postgres.ts";
@@ -128,4 +132,43 @@ test("what is missing or of the wrong kind is a 422 that names it", async () => 
 test("a credential of a provider without a test says so", async () => {
   const { json } = await rest(service, "POST", "/integrations/credentials", { token: user, body: { provider: "google", credential_type: "api_key", credentials: { api_key: "k" } } });
   expect((await call(`/integrations/credentials/${json.id}/test`)).json).toMatchObject({ success: false, reason: "not_supported" });
+});
+
+test("every test leaves one line that says who had what dialled and how it ended, without the secret", async () => {
+  const planted = canary("logged");
+  await call("/integrations/postgres/test-connection", { connection_string: `postgresql://u:${planted}@127.0.0.1:1/d` });
+  const lines = service.output().split("\n").filter((line) => line.includes('"connection test"'));
+  expect(JSON.parse(lines.at(-1) as string)).toMatchObject({ method: "test_postgres_connection", organization_id: organization, address: "127.0.0.1:1", reason: "connection_refused" });
+  expect(service.output()).not.toContain(planted);
+});
+
+test("a test is recorded before it dials, under the caller's organization", async () => {
+  const administrator = new pg.Client(connectionOf(service.database.superuserUrl));
+  await administrator.connect();
+  const answer = await call("/integrations/postgres/test-connection", { host: "127.0.0.1", port: 1, username: "u", password: "p", database: "d" });
+  const { rows } = await administrator.query("select action, outcome, organization_id from audit_event where request_id = $1", [answer.headers.get("x-request-id")]);
+  await administrator.end();
+  expect(rows).toEqual([{ action: "test_postgres_connection", outcome: "allowed", organization_id: organization }]);
+});
+
+test("a third test of one organization at a time is refused at once, and says so", async () => {
+  const silent = createServer(() => {}).listen(0, "127.0.0.1");
+  await once(silent, "listening");
+  const { port } = silent.address() as AddressInfo;
+  const mine = await token("user", randomUUID());
+  const body = { host: "127.0.0.1", port, username: "u", password: "p", database: "d" };
+  const abort = new AbortController();
+  const running = [1, 2].map(() =>
+    fetch(`${service.rest}/integrations/postgres/test-connection`, { method: "POST", signal: abort.signal, headers: { authorization: `Bearer ${mine}`, "content-type": "application/json" }, body: JSON.stringify(body) }).catch(() => {}),
+  );
+  let connections = 0;
+  silent.on("connection", () => connections++);
+  await expect.poll(() => connections, { timeout: 8_000 }).toBe(2);
+  const third = await call("/integrations/postgres/test-connection", body, mine);
+  expect([third.status, third.headers.has("retry-after")]).toEqual([429, true]);
+  abort.abort();
+  await Promise.all(running);
+  silent.close();
+  // A caller who hangs up gives the place back.
+  await expect.poll(async () => (await call("/integrations/postgres/test-connection", { ...body, port: 1 }, mine)).status, { timeout: 8_000, interval: 200 }).toBe(200);
 });
