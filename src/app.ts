@@ -165,6 +165,8 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const prober = createProber({
     maxPerOrganization: settings.testsPerOrganization,
     maxTotal: settings.testsTotal,
+    burst: settings.testsBurst,
+    refillMs: settings.testRefillMs,
     deadlineMs: settings.testDeadlineMs,
     memoryMegabytes: settings.testMemoryMb,
     egress: { profile: settings.profile, allow: settings.egressAllow, ports: portsOf(settings) },

@@ -95,6 +95,8 @@ export const SETTINGS = {
   TEST_DEADLINE_MS: defaulted("10000", whole(1_000, 14_000), "longest time of a connection test, ms"),
   TEST_MEMORY_MB: defaulted("256", whole(160, 4_096), "most memory of a connection test's process, MiB"),
   TESTS_PER_ORGANIZATION: defaulted("2", whole(1, 100), "connection tests of one organization at a time; more are refused at once"),
+  TESTS_BURST: defaulted("30", whole(1, 10_000), "connection tests that an organization may run in a row before it has to wait"),
+  TEST_REFILL_MS: defaulted("2000", whole(1, 3_600_000), "time in which an organization may run one more connection test, ms"),
   TESTS_TOTAL: defaulted("16", whole(1, 1_000), "connection tests at a time; more are refused at once"),
   CORS_ORIGINS: defaulted("", list, "exact origins that browsers may call REST from"),
   PUBLIC_URL: setting(url, "reserved for OAuth: base of the callback URL"),

@@ -1,7 +1,7 @@
 import { networkInterfaces } from "node:os";
 import { isIP } from "node:net";
 import ipaddr from "ipaddr.js";
-import { isIn, kindOf, LOOPBACK, METADATA, NEVER, overlaps, parseAddress, type Range, within } from "./address.ts";
+import { isIn, kindOf, LOOPBACK, METADATA, NEVER, overlaps, parseAddress, type ParsedAddress, type Range, within } from "./address.ts";
 import { EgressSetupError } from "./error.ts";
 import { isPort } from "./name.ts";
 
@@ -36,6 +36,13 @@ const SETTING = "EGRESS_ALLOW";
 
 const interfaceAddresses = (): string[] => Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
 
+/** NAT64 with the well-known prefix (RFC 6052 section 2.1). */
+const NAT64: readonly Range[] = [[ipaddr.IPv6.parse("64:ff9b::"), 96]];
+
+/** Where packets to an address end up, in its canonical spelling: NAT64 takes them to the IPv4 address that it carries. */
+const destination = (address: ParsedAddress): string =>
+  (isIn(address, NAT64) ? new ipaddr.IPv4(address.toByteArray().slice(12)) : address).toString();
+
 /**
  * Reads the operator's list. Link-local, multicast, unspecified and address-translation ranges may not be covered by an entry, loopback only by one
  * that lies within it and in development. Throws `EgressSetupError`.
@@ -67,6 +74,11 @@ export function parseAllowList(entries: readonly string[], profile: "development
 export function createAddressPolicy(options: AddressPolicyOptions): AddressPolicy {
   const list = parseAllowList(options.allow ?? [], options.profile);
   const own = options.own ?? interfaceAddresses;
+  const isOwn = (address: ParsedAddress): boolean =>
+    own().some((text) => {
+      const mine = parseAddress(text);
+      return mine !== undefined && destination(mine) === destination(address);
+    });
   return {
     development: options.profile === "development",
     admit: (text) => {
@@ -74,10 +86,9 @@ export function createAddressPolicy(options: AddressPolicyOptions): AddressPolic
       if (!parsed) return undefined;
       const kind = kindOf(parsed);
       const listed = isIn(parsed, list);
-      const address = parsed.toString();
       if (kind === "never" || (kind !== "global" && !listed)) return undefined;
-      if (!listed && own().some((mine) => parseAddress(mine)?.toString() === address)) return undefined;
-      return { address, family: parsed.kind() === "ipv4" ? 4 : 6, listed };
+      if (!listed && isOwn(parsed)) return undefined;
+      return { address: parsed.toString(), family: parsed.kind() === "ipv4" ? 4 : 6, listed };
     },
   };
 }

@@ -46,7 +46,10 @@ function parsed(text: string): unknown {
 
 const isPlain = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** No control characters, so that it stays one line wherever it is shown. */
-const isText = (value: unknown): value is string => typeof value === "string" && value.length <= MAX_TEXT && !/\p{Cc}/u.test(value);
+/** Control and format characters, characters that stand for nothing, lone surrogates, and ends of lines and paragraphs. */
+const UNSHOWABLE = /[\p{C}\p{Zl}\p{Zp}]/u;
+
+/** It stays one line, and reads as it is written, wherever it is shown. */
+const isText = (value: unknown): value is string => typeof value === "string" && value.length <= MAX_TEXT && !UNSHOWABLE.test(value);
 
 const isFact = (value: unknown): boolean => typeof value === "boolean" || Number.isFinite(value) || isText(value);

@@ -9,9 +9,11 @@ import { CHANNEL_FD, NEWLINE, type ProbeOrder } from "./probe-task.ts";
 
 /** One child process, for one test. */
 export interface Probe {
+  /** When it can take its order; where it never can, never. */
+  readonly ready: Promise<void>;
   /** When the process is gone, or could not be started. */
   readonly gone: Promise<void>;
-  /** Gives it its one order. Resolves with the answer, or undefined where that is not one; where none comes, never. From here it keeps the service's process alive. */
+  /** Gives it its one order, when it is ready. Resolves with the answer, or undefined where that is not one; where none comes, never. From here it keeps the service's process alive. */
   ask(order: ProbeOrder): Promise<CheckResult | undefined>;
   /** Its memory in bytes, native memory included; undefined where the system does not tell, which only Linux does. */
   memory(): number | undefined;
@@ -34,10 +36,12 @@ export function createProbeStarter(entry: URL, memoryMegabytes: number): () => P
       return probeOf(start(command));
     } catch {
       // Most faults of starting a process are told by an event, the rest is thrown. Either way there is none, and it is gone.
-      return { gone: Promise.resolve(), ask: () => Promise.withResolvers<never>().promise, memory: () => undefined, kill: () => {} };
+      return { ready: never(), gone: Promise.resolve(), ask: never, memory: () => undefined, kill: () => {} };
     }
   };
 }
+
+const never = (): Promise<never> => Promise.withResolvers<never>().promise;
 
 const start = (command: readonly string[]): ChildProcess =>
   spawn(process.execPath, command, {
@@ -63,13 +67,16 @@ function probeOf(child: ChildProcess): Probe {
   channel.unref();
   const { pid } = child;
   if (pid !== undefined) yieldOnTrouble(pid);
+  const { ready, answer } = heardFrom(channel);
   return {
+    ready,
     gone,
-    ask(order) {
+    async ask(order) {
       child.ref();
       channel.ref();
+      await ready;
       channel.write(`${JSON.stringify(order)}\n`);
-      return answerFrom(channel);
+      return answer;
     },
     memory: () => (pid === undefined ? undefined : residentBytes(pid)),
     kill() {
@@ -130,21 +137,27 @@ function residentBytes(pid: number): number | undefined {
   }
 }
 
-/** One line; more than that, or more than is allowed, is no answer. */
-function answerFrom(channel: Socket): Promise<CheckResult | undefined> {
+/** An empty line, which says that the child is ready, and then one line, its answer; more than that, or more than is allowed, is no answer. */
+function heardFrom(channel: Socket): { readonly ready: Promise<void>; readonly answer: Promise<CheckResult | undefined> } {
+  const ready = Promise.withResolvers<void>();
+  const answer = Promise.withResolvers<CheckResult | undefined>();
   const chunks: Buffer[] = [];
   let length = 0;
-  return new Promise((resolve) => {
-    channel.on("data", (chunk: Buffer) => {
-      length += chunk.length;
-      if (length > MAX_ANSWER_BYTES) {
-        channel.destroy();
-        resolve(undefined);
-        return;
-      }
-      chunks.push(chunk);
-      const end = chunk.indexOf(NEWLINE);
-      if (end >= 0) resolve(end === chunk.length - 1 ? readAnswer(Buffer.concat(chunks).toString()) : undefined);
-    });
+  const hear = (chunk: Buffer) => {
+    length += chunk.length;
+    if (length > MAX_ANSWER_BYTES) {
+      channel.destroy();
+      answer.resolve(undefined);
+      return;
+    }
+    chunks.push(chunk);
+    const end = chunk.indexOf(NEWLINE);
+    if (end >= 0) answer.resolve(end === chunk.length - 1 ? readAnswer(Buffer.concat(chunks).toString()) : undefined);
+  };
+  channel.once("data", (chunk: Buffer) => {
+    channel.on("data", hear);
+    if (chunk.length === 1 && chunk[0] === NEWLINE) ready.resolve();
+    else channel.destroy();
   });
+  return { ready: ready.promise, answer: answer.promise };
 }

@@ -11,15 +11,17 @@ export interface Checkable {
 }
 
 /**
- * Runs in the child: waits for one order, does it, answers once, and waits to be killed. What is thrown ends the process, which is an answer
+ * Runs in the child: says that it is ready, waits for one order, does it, answers once, and waits to be killed. What is thrown ends the process, which is an answer
  * too. When the parent is gone the channel ends, and the process with it.
  */
-export async function serveOneTask(find: (task: ProbeTask) => Checkable | undefined): Promise<void> {
+export async function serveOneTask(find: (task: ProbeTask) => Promise<Checkable | undefined>): Promise<void> {
   const channel = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
   channel.on("error", () => process.exit(1));
   channel.on("close", () => process.exit(0));
-  const { task, egress, endsAt } = await orderFrom(channel);
-  const shape = find(task);
+  const ordered = orderFrom(channel);
+  channel.write("\n");
+  const { task, egress, endsAt } = await ordered;
+  const shape = await find(task);
   const io = createCheckIo(task.provider, egress, Math.max(0, endsAt - sharedClockMs()));
   const result = shape?.check ? await shape.check(task.document, io, task.options) : NOT_SUPPORTED;
   channel.write(`${JSON.stringify(result)}\n`);

@@ -18,8 +18,19 @@ export interface Connection {
   readonly sslmode: string | null;
 }
 
+/** What a connection string demands of a session beyond its sslmode. */
+export interface Demands {
+  /** libpq's `channel_binding=require`: the login must be bound to the TLS session (RFC 5802 section 6). */
+  readonly channelBinding: boolean;
+  /** The oldest version of TLS; never one older than 1.2, which RFC 8996 forbids. */
+  readonly minTlsVersion: "TLSv1.2" | "TLSv1.3";
+}
+
+/** What holds where no connection string demands anything. */
+export const NO_DEMANDS: Demands = { channelBinding: false, minTlsVersion: "TLSv1.2" };
+
 /** A connection string that was read, or the rule it breaks: a sentence that quotes nothing of it. */
-export type ConnectionResult = { readonly connection: Connection } | { readonly broken: string };
+export type ConnectionResult = { readonly connection: Connection; readonly demands: Demands } | { readonly broken: string };
 
 class Broken extends Error {}
 
@@ -53,6 +64,16 @@ const HARMLESS: ReadonlySet<string> = new Set([
   "ssl_max_protocol_version",
 ]);
 
+const TLS_VERSIONS = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
+/** Parameters that secure a connection, with libpq's values for them: a misspelt one would pass for a demand that is met. */
+const CHOICES: Readonly<Record<string, readonly string[]>> = {
+  sslmode: SSL_MODES,
+  channel_binding: ["disable", "prefer", "require"],
+  gssencmode: ["disable", "prefer", "require"],
+  ssl_min_protocol_version: TLS_VERSIONS,
+  ssl_max_protocol_version: TLS_VERSIONS,
+};
+
 const NOT_ALLOWED = `Of the parameters only these may be given: ${[...HARMLESS].join(", ")}`;
 const ENCODE = "Reserved characters in a part of the URI must be percent-encoded";
 
@@ -65,7 +86,8 @@ export function parseConnectionString(text: string): ConnectionResult {
   try {
     if (text.length > MAX_CHARACTERS) throw new Broken(`Must not be longer than ${MAX_CHARACTERS} characters`);
     const authority = /^postgres(?:ql)?:\/\//.exec(text);
-    return { connection: connectionOf(authority ? settingsOfUri(text.slice(authority[0].length)) : settingsOfKeywords(text)) };
+    const settings = authority ? settingsOfUri(text.slice(authority[0].length)) : settingsOfKeywords(text);
+    return { connection: connectionOf(settings), demands: demandsOf(settings) };
   } catch (error) {
     if (error instanceof Broken) return { broken: error.message };
     throw error;
@@ -83,8 +105,21 @@ function connectionOf(settings: Settings): Connection {
   const port = settings.get("port") ?? String(POSTGRES_PORT);
   if (!/^\d{1,5}$/.test(port) || Number(port) < 1 || Number(port) > 65_535) throw new Broken("The port must be a whole number from 1 to 65535");
   const sslmode = settings.get("sslmode") ?? null;
-  if (sslmode !== null && !SSL_MODES.some((mode) => mode === sslmode)) throw new Broken(`sslmode must be one of ${SSL_MODES.join(", ")}`);
   return { host, port: Number(port), username: named("user", "user"), password: named("password", "password"), database: named("dbname", "database"), sslmode };
+}
+
+/** Every demand is either kept or refused: one that is passed over would leave a connection less safe than it says. */
+function demandsOf(settings: Settings): Demands {
+  for (const [key, choices] of Object.entries(CHOICES)) {
+    const value = settings.get(key);
+    if (value !== undefined && !choices.includes(value)) throw new Broken(`${key} must be one of ${choices.join(", ")}`);
+  }
+  if (settings.get("gssencmode") === "require") throw new Broken("gssencmode=require cannot be met: connections are encrypted with TLS, not with GSSAPI");
+  const [oldest, newest] = [settings.get("ssl_min_protocol_version") ?? "TLSv1.2", settings.get("ssl_max_protocol_version") ?? "TLSv1.3"];
+  if (TLS_VERSIONS.indexOf(oldest) > TLS_VERSIONS.indexOf(newest)) {
+    throw new Broken("ssl_max_protocol_version must not be older than TLSv1.2, nor than ssl_min_protocol_version");
+  }
+  return { channelBinding: settings.get("channel_binding") === "require", minTlsVersion: oldest === "TLSv1.3" ? oldest : "TLSv1.2" };
 }
 
 /** Collects settings and refuses repetition, control characters and parameters that are not allowed. */

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { SecretDocument } from "../domain/credential.ts";
 import { checkPostgresql, type PostgresqlTarget } from "./checks/postgresql.ts";
-import { type Connection, POSTGRES_PORT, parseConnectionString } from "./connection-string.ts";
+import { type Connection, type Demands, NO_DEMANDS, POSTGRES_PORT, parseConnectionString } from "./connection-string.ts";
 import { caCertificate, host, identifier, port, secretLine, SSL_MODES, sslmode } from "./fields.ts";
 import type { CredentialShape, Provider } from "./provider.ts";
 import { numberAt, shape, textAt } from "./shape.ts";
@@ -48,6 +48,12 @@ function connectionOf(document: SecretDocument): Connection {
   };
 }
 
+/** What its connection string demands of the session. */
+function demandsOf(document: SecretDocument): Demands {
+  const read = parseConnectionString(textAt(document, "connection_string"));
+  return "demands" in read ? read.demands : NO_DEMANDS;
+}
+
 /** How far its connection is secured: what the connection string says, or the field, or libpq's default. */
 const sslmodeOf = (document: SecretDocument, connection: Connection): PostgresqlTarget["sslmode"] =>
   SSL_MODES.find((mode) => mode === (connection.sslmode ?? textAt(document, "sslmode"))) ?? "prefer";
@@ -58,7 +64,10 @@ const passwordShape = shape({
   check(document) {
     if (document["connection_string"] === undefined) return [];
     const read = parseConnectionString(textAt(document, "connection_string"));
-    return "broken" in read ? [fault("connection_string", "value_error", read.broken)] : [];
+    if ("broken" in read) return [fault("connection_string", "value_error", read.broken)];
+    const { sslmode: inString } = read.connection;
+    const disagree = inString !== null && document["sslmode"] !== undefined && document["sslmode"] !== inString;
+    return disagree ? [fault("sslmode", "value_error", "The connection string gives another sslmode, and which of the two wins is unclear: give it once")] : [];
   },
   secret(document) {
     const connection = connectionOf(document);
@@ -78,7 +87,8 @@ const userPassword: CredentialShape = {
   ...passwordShape,
   check(document, io) {
     const connection = connectionOf(document);
-    return checkPostgresql({ ...connection, sslmode: sslmodeOf(document, connection), caCertificate: textAt(document, "ca_certificate") }, io);
+    const [sslmode, caCertificate] = [sslmodeOf(document, connection), textAt(document, "ca_certificate")];
+    return checkPostgresql({ ...connection, sslmode, caCertificate, demands: demandsOf(document) }, io);
   },
 };
 

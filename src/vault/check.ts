@@ -16,9 +16,15 @@ export interface CheckTask {
   readonly options: CheckOptions;
 }
 
-/** Runs connection tests, each in a process of its own. Throws OVERLOADED beyond its bounds. */
+/** The right to run one connection test, until it is disposed of. */
+export interface CheckSlot extends Disposable {
+  run(task: CheckTask, signal: AbortSignal): Promise<CheckResult>;
+}
+
+/** Runs connection tests, each in a process of its own. */
 export interface Prober {
-  run(task: CheckTask, context: { readonly organizationId: string; readonly signal: AbortSignal }): Promise<CheckResult>;
+  /** Throws OVERLOADED beyond its bounds. */
+  reserve(organizationId: string): CheckSlot;
 }
 
 /** What connection tests need. */
@@ -65,10 +71,12 @@ const STORED_TEST_PATH = ".";
 export async function checkSecret(deps: CheckDeps, grant: SecretGrant, input: CheckInput): Promise<Checked> {
   const { caller, call } = grant;
   const { provider, credentialType, testPath } = input;
+  // Before the secret is looked at: opening a key is work, and there is none for a test that is refused.
+  using slot = deps.prober.reserve(caller.organizationId);
   const context = { now: deps.now(), fairness: caller.organizationId, signal: call.signal };
   const { document } = await accept(provider, credentialType, input.document, context).catch(atTopLevel);
   await deps.store.audit.append([auditEvent(call, grant.action)]);
-  return recorded(deps, grant, null, () => probe(deps, grant, { provider, credentialType, document, options: { testPath } }));
+  return await recorded(deps, grant, null, () => probe(slot, deps.log, grant, { provider, credentialType, document, options: { testPath } }));
 }
 
 /**
@@ -79,17 +87,18 @@ export async function checkStored(deps: CheckDeps, grant: StoredGrant, { credent
   const { caller, call } = grant;
   const { organizationId } = caller;
   call.signal.throwIfAborted();
+  using slot = deps.prober.reserve(organizationId);
   const stored = await deps.store.credentials.resolve(organizationId, credentialId, auditEvent(call, grant.action, { credentialId }));
   if (!stored) throw fail("CREDENTIAL_NOT_FOUND");
   const { provider, credentialType, secretVersion } = stored;
   if (providers !== null && !providers.includes(provider)) {
     throw fail("INVALID_CREDENTIALS", { violations: [{ in: "path", path: ["credential_id"], type: "value_error", message: `The credential is not of ${providers.join(" or ")}` }] });
   }
-  return recorded(deps, grant, credentialId, async () => {
+  return await recorded(deps, grant, credentialId, async () => {
     call.signal.throwIfAborted();
     const place = { organizationId, credentialId, provider, credentialType, secretVersion };
     const document = await withIncident(deps.log, call, place, () => deps.envelope.open(place, stored.sealed));
-    return probe(deps, grant, { provider, credentialType, document, options: { testPath: STORED_TEST_PATH } });
+    return probe(slot, deps.log, grant, { provider, credentialType, document, options: { testPath: STORED_TEST_PATH } });
   });
 }
 
@@ -103,9 +112,9 @@ async function recorded<T>({ store }: CheckDeps, { action, call }: CheckGrant, c
   }
 }
 
-async function probe({ prober, log }: CheckDeps, { action, caller, call }: CheckGrant, task: CheckTask): Promise<Checked> {
+async function probe(slot: CheckSlot, log: Log, { action, caller, call }: CheckGrant, task: CheckTask): Promise<Checked> {
   const started = performance.now();
-  const result = await prober.run(task, { organizationId: caller.organizationId, signal: call.signal });
+  const result = await slot.run(task, call.signal);
   const durationMs = Math.round(performance.now() - started);
   // Whoever was dialled may ask the operator who it was and why.
   log.info(

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../../src/domain/credential.ts";
 import { CredentialError } from "../../src/domain/errors.ts";
-import { parseConnectionString } from "../../src/providers/connection-string.ts";
+import { NO_DEMANDS, parseConnectionString } from "../../src/providers/connection-string.ts";
 import { accept, expose, providers } from "../../src/providers/index.ts";
 
 const RUNS = process.env["FLOW_TEST_LONG"] ? 5_000 : 300;
@@ -154,7 +154,7 @@ describe("connection strings", () => {
       fc.property(parts, (given) => {
         const [user, password, database] = [given.username, given.password, given.database].map(encodeURIComponent);
         const uri = `postgresql://${user}:${password}@${given.host}:${given.port}/${database}`;
-        expect(parseConnectionString(uri)).toEqual({ connection: { ...given, sslmode: null } });
+        expect(parseConnectionString(uri)).toEqual({ connection: { ...given, sslmode: null }, demands: NO_DEMANDS });
       }),
       { numRuns: RUNS },
     );
@@ -165,7 +165,7 @@ describe("connection strings", () => {
     fc.assert(
       fc.property(parts, ({ host: at, port: number, username, password, database }) => {
         const pairsText = `host=${at} port=${number} user=${quoted(username)} password = ${quoted(password)} dbname=${quoted(database)}`;
-        expect(parseConnectionString(pairsText)).toEqual({ connection: { host: at, port: number, username, password, database, sslmode: null } });
+        expect(parseConnectionString(pairsText)).toEqual({ connection: { host: at, port: number, username, password, database, sslmode: null }, demands: NO_DEMANDS });
       }),
       { numRuns: RUNS },
     );

@@ -2,6 +2,7 @@ import { readdirSync } from "node:fs";
 import type { Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import { checkPostgresql, type PostgresqlTarget } from "../../src/providers/checks/postgresql.ts";
+import { NO_DEMANDS } from "../../src/providers/connection-string.ts";
 import { canary } from "../support/canary.ts";
 import { abortWhenQuiet, directIo, shows } from "../support/hostile-dialer.ts";
 import { answerOf, hangUp, lengthLie, login, message, OK, postgresServer, READY, refusal, reset, rowOf, SCRAM } from "../support/hostile-postgres.ts";
@@ -10,7 +11,7 @@ import { drip, flood } from "../support/hostile-tcp.ts";
 type Step = Buffer | string | ((socket: Socket, heard: Buffer) => void);
 const PASSWORD = canary("password");
 const target = (port: number, sslmode: PostgresqlTarget["sslmode"]): PostgresqlTarget => ({
-  host: "127.0.0.1", port, username: canary("user"), password: PASSWORD, database: "data", sslmode, caCertificate: "",
+  host: "127.0.0.1", port, username: canary("user"), password: PASSWORD, database: "data", sslmode, caCertificate: "", demands: NO_DEMANDS,
 });
 
 /** The first message of SCRAM (RFC 5802 section 7) with the nonce that was sent. */
@@ -39,7 +40,8 @@ const PLAIN: readonly (readonly [what: string, steps: readonly Step[], reason: s
   ["negotiates the version", [message("v", Buffer.alloc(8))], "pg_protocol_version_refused"],
   ["asks for clear text", [login(3)], "pg_cleartext_refused"],
   ["asks for clear text after SCRAM", [SCRAM, login(3)], "pg_cleartext_refused"],
-  ["asks for MD5 after SCRAM", [SCRAM, login(5, "salt")], "pg_protocol_broken"],
+  ["asks for MD5", [login(5, "salt")], "pg_md5_refused"],
+  ["asks for MD5 after SCRAM", [SCRAM, login(5, "salt")], "pg_md5_refused"],
   ["asks for SCRAM twice", [SCRAM, SCRAM], "pg_protocol_broken"],
   ["asks for Kerberos", [login(7)], "pg_authentication_unsupported"],
   ["asks for what nobody knows", [login(99)], "pg_authentication_unsupported"],
@@ -47,6 +49,9 @@ const PLAIN: readonly (readonly [what: string, steps: readonly Step[], reason: s
   ["offers channel binding without TLS", [login(10, "SCRAM-SHA-256-PLUS\0\0")], "pg_authentication_unsupported"],
   ["asks for 2^31 iterations", [SCRAM, scramFirst("2147483647")], "pg_scram_too_costly"],
   ["asks for 10^19 iterations", [SCRAM, scramFirst("9999999999999999999")], "pg_scram_too_costly"],
+  ["asks for one iteration", [SCRAM, scramFirst("1")], "pg_scram_too_cheap"],
+  ["asks for one iteration too few", [SCRAM, scramFirst("4095")], "pg_scram_too_cheap"],
+  ["asks for enough iterations and then for one", [SCRAM, scramFirst("4096,i=1")], "pg_protocol_broken"],
   ["asks for no iterations", [SCRAM, scramFirst("0")], "pg_protocol_broken"],
   ["continues with nonsense", [SCRAM, login(11, "nonsense")], "pg_protocol_broken"],
   ["continues with another's nonce", [SCRAM, scramFirst("4096", "bm9uY2Vub25jZW5vbmNlbm9uY2U")], "pg_protocol_broken"],
@@ -120,6 +125,8 @@ async function run(steps: readonly Step[], sslmode: PostgresqlTarget["sslmode"],
   if (late) abortWhenQuiet(io, server);
   const result = await checkPostgresql(target(server.port, sslmode), io);
   expect([io.open(), shows(result, "canary"), server.heard().includes(PASSWORD)]).toEqual([0, false, false]);
+  // Neither proof of the password: not that of SCRAM (RFC 5802 section 7), nor a hash.
+  if (result.reason.startsWith("pg_scram_") || result.reason === "pg_md5_refused") expect(server.heard().toString("latin1")).not.toMatch(/,p=|md5[0-9a-f]{32}/);
   return { result, heard: server.heard() };
 }
 
@@ -140,9 +147,17 @@ describe("a server that, without TLS,", () => {
     expect(heard.toString("latin1")).toMatch(/^[\s\S]{8}user\0canary-user-\w+\0database\0data\0application_name\0flow-credentials\0client_encoding\0UTF8\0\0Q/);
   });
 
-  test("asks for an MD5 hash gets one, and the method is reported", async () => {
-    const { result } = await run([login(5, "salt"), READY_TO_ASK, answerOf("1"), answerOf("1")], "disable", false);
-    expect(result).toMatchObject({ success: true, details: { password_method: "md5", tls: "none" } });
+  test.each([
+    ["no password", [READY_TO_ASK]],
+    ["clear text", [login(3)]],
+    ["an MD5 hash", [login(5, "salt")]],
+    ["SCRAM", [SCRAM, scramFirst("4096")]],
+  ])("asks for %s is left where the login must be bound to TLS", async (what, steps) => {
+    await using server = await postgresServer(...steps);
+    const result = await checkPostgresql({ ...target(server.port, "disable"), demands: { ...NO_DEMANDS, channelBinding: true } }, directIo());
+    const refused = { "clear text": "pg_cleartext_refused", "an MD5 hash": "pg_md5_refused" }[what];
+    expect(result).toMatchObject({ success: false, reason: refused ?? "pg_channel_binding_missing" });
+    expect(server.heard().toString("latin1")).not.toMatch(/,r=|,p=|md5/);
   });
 });
 

@@ -1,5 +1,7 @@
+import { getCACertificates, setDefaultCACertificates } from "node:tls";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { checkPostgresql, type PostgresqlTarget } from "../../src/providers/checks/postgresql.ts";
+import { NO_DEMANDS } from "../../src/providers/connection-string.ts";
 import { providers } from "../../src/providers/index.ts";
 import { directIo, shows } from "../support/hostile-dialer.ts";
 import { startTlsPostgres, type TlsPostgres } from "../support/tls-postgres.ts";
@@ -26,7 +28,7 @@ afterAll(() => server.stop());
 
 const check = async (changes: Partial<PostgresqlTarget> = {}) => {
   const io = directIo({ maxBytes: 64 * 1024 });
-  const given = { host: "localhost", port: server.port, username: "app", password: PASSWORD, database: "postgres", sslmode: "verify-full", caCertificate: server.ca } as const;
+  const given = { host: "localhost", port: server.port, username: "app", password: PASSWORD, database: "postgres", sslmode: "verify-full", caCertificate: server.ca, demands: NO_DEMANDS } as const;
   const result = await checkPostgresql({ ...given, ...changes }, io);
   expect([io.open(), shows(result, "canary")]).toEqual([0, false]);
   return result;
@@ -53,11 +55,46 @@ describe("a PostgreSQL server with TLS and SCRAM", () => {
     ["prefer", "", "localhost", "unverified"],
     ["prefer", "ca", "localhost", "verified"],
     ["require", "", "127.0.0.1", "unverified"],
-    ["require", "ca", "127.0.0.1", "verified"],
-    ["verify-ca", "ca", "127.0.0.1", "verified"],
+    ["require", "ca", "127.0.0.1", "verified-ca"],
+    ["verify-ca", "ca", "127.0.0.1", "verified-ca"],
     ["verify-full", "ca", "localhost", "verified"],
   ])("with sslmode %s and CA '%s' at %s is %s", async (sslmode, ca, host, tls) => {
     expect(await check({ sslmode, host, caCertificate: ca === "" ? "" : server.ca })).toMatchObject({ success: true, details: { tls } });
+  });
+
+  test("whose authority alone was verified says that its name was not checked", async () => {
+    expect((await check({ sslmode: "verify-ca", host: "127.0.0.1" })).message).toContain("name was not checked");
+  });
+
+  test("of a public authority must have the name that it is reached by where sslmode is verify-ca", async () => {
+    const before = getCACertificates("default");
+    setDefaultCACertificates([...before, server.ca]);
+    try {
+      const given = { sslmode: "verify-ca", caCertificate: "" } as const;
+      expect(await check({ ...given, host: "127.0.0.1" })).toMatchObject({ success: false, reason: "tls_certificate_wrong_name", details: { password_checked: false } });
+      expect(await check(given)).toMatchObject({ success: true, details: { tls: "verified" } });
+    } finally {
+      setDefaultCACertificates(before);
+    }
+  });
+
+  test("keeps what a connection string demands", async () => {
+    const shape = providers.postgresql.types.user_password;
+    const by = async (query: string) => {
+      const connection_string = `postgresql://app:${PASSWORD}@localhost:${server.port}/postgres?sslmode=verify-full&${query}`;
+      return shape?.check?.({ connection_string, ca_certificate: server.ca }, directIo(), { testPath: "/" });
+    };
+    expect(await by("channel_binding=require")).toMatchObject({ success: true, details: { channel_binding: true } });
+    await server.rules("host all app 127.0.0.1/32 password");
+    expect(await by("channel_binding=prefer")).toMatchObject({ success: true });
+    expect(await by("channel_binding=require")).toMatchObject({ success: false, layer: "auth", reason: "pg_channel_binding_missing" });
+    await server.rules();
+    await server.run("alter system set ssl_max_protocol_version = 'TLSv1.2'");
+    await server.rules();
+    expect(await by("ssl_min_protocol_version=TLSv1.2")).toMatchObject({ success: true });
+    expect(await by("ssl_min_protocol_version=TLSv1.3")).toMatchObject({ success: false, layer: "tls", reason: "tls_version_not_supported" });
+    await server.run("alter system reset ssl_max_protocol_version");
+    await server.rules();
   });
 
   test("tells that transactions are read-only", async () => {
@@ -69,7 +106,7 @@ describe("a PostgreSQL server with TLS and SCRAM", () => {
     const uri = `postgresql://app:${PASSWORD}@localhost:${server.port}/postgres?sslmode=require`;
     const byString = await shape?.check?.({ connection_string: uri, ca_certificate: server.ca }, directIo(), { testPath: "/" });
     const byFields = await shape?.check?.({ host: "localhost", port: server.port, username: "app", password: PASSWORD, database: "postgres" }, directIo(), { testPath: "/" });
-    expect([byString, byFields]).toMatchObject([{ success: true, details: { tls: "verified" } }, { success: true, details: { tls: "unverified" } }]);
+    expect([byString, byFields]).toMatchObject([{ success: true, details: { tls: "verified-ca" } }, { success: true, details: { tls: "unverified" } }]);
   });
 
   test.each<readonly [string, Partial<PostgresqlTarget>, string, string]>([
@@ -94,7 +131,9 @@ describe("a PostgreSQL server with TLS and SCRAM", () => {
     ["a client certificate", "hostssl all app 127.0.0.1/32 scram-sha-256 clientcert=verify-full", {}, "pg_client_certificate_required"],
     ["the password in clear text, unverified,", "host all app 127.0.0.1/32 password", { sslmode: "require", caCertificate: "" }, "pg_cleartext_refused"],
     ["the password in clear text, without TLS,", "host all app 127.0.0.1/32 password", { sslmode: "disable" }, "pg_cleartext_refused"],
+    ["the password in clear text, of the given authority,", "host all app 127.0.0.1/32 password", { sslmode: "verify-ca", host: "127.0.0.1" }, "ok"],
     ["the password in clear text, verified,", "host all app 127.0.0.1/32 password", {}, "ok"],
+    ["an MD5 hash, unverified,", "host all old 127.0.0.1/32 md5", { username: "old", sslmode: "require", caCertificate: "" }, "pg_md5_refused"],
     ["an MD5 hash", "host all old 127.0.0.1/32 md5", { username: "old" }, "ok"],
     ["nothing at all", "host all app 127.0.0.1/32 trust", {}, "ok"],
     ["nothing of a role that does not exist", "host all canary 127.0.0.1/32 trust", { username: "canary" }, "pg_role_missing"],

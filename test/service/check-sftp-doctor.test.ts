@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { DIAL_REASONS, DialError, LAYERS } from "../../src/domain/check.ts";
 import { failed, FINDINGS, passed, type Reason } from "../../src/providers/checks/doctor.ts";
 import { checkPostgresql } from "../../src/providers/checks/postgresql.ts";
+import { NO_DEMANDS } from "../../src/providers/connection-string.ts";
 import { checkSftp } from "../../src/providers/checks/sftp.ts";
 import { directIo } from "../support/hostile-dialer.ts";
 
@@ -54,7 +55,7 @@ describe("the doctor", () => {
 
 describe("a check", () => {
   const sftp = { host: "h", port: 22, username: "u", hostKeyFingerprint: "", credential: { kind: "password", password: "p" } } as const;
-  const postgresql = { host: "h", port: 5432, username: "u", password: "p", database: "d", sslmode: "prefer", caCertificate: "" } as const;
+  const postgresql = { host: "h", port: 5432, username: "u", password: "p", database: "d", sslmode: "prefer", caCertificate: "", demands: NO_DEMANDS } as const;
 
   test.each(DIAL_REASONS)("tells that the guard ended it before there was a connection: %s", async (reason) => {
     const io = { ...directIo(), dial: () => Promise.reject(new DialError(reason)) };

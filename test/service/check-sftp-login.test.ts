@@ -1,4 +1,5 @@
-import { generateKeyPairSync } from "node:crypto";
+import { generateKeyPairSync, sign } from "node:crypto";
+import ssh2 from "ssh2";
 import { describe, expect, test } from "vitest";
 import { hostVerifier } from "../../src/providers/checks/sftp-login.ts";
 import { checkSftp, type SftpTarget } from "../../src/providers/checks/sftp.ts";
@@ -112,6 +113,18 @@ describe("a server that, at the login,", () => {
 });
 
 describe("a host key", () => {
+  test("that the server shows but cannot sign with is told as unproven, and no login is tried", async () => {
+    const shown = ssh2.utils.parseKey(generateKeyPairSync("ec", { namedCurve: "prime256v1" }).privateKey.export({ format: "pem", type: "sec1" }).toString());
+    const held = generateKeyPairSync("ec", { namedCurve: "prime256v1" }).privateKey;
+    if (shown instanceof Error) throw shown;
+    shown.sign = (data) => sign("sha256", Buffer.from(data), held);
+    await using server = await sshServer({ config: { hostKeys: [{ key: shown as never, passphrase: "" }] } });
+    const { success, reason, details } = await checkSftp(target(server.port), directIo(), "/");
+    expect([success, reason, details["host_key_fingerprint"]]).toEqual([false, "ssh_key_exchange_failed", undefined]);
+    expect(details["host_key_fingerprint_unproven"]).toMatch(/^SHA256:/);
+    expect(server.methods).toEqual([]);
+  });
+
   test("that is the pinned one is accepted, and another one ends the test before any login", async () => {
     await using server = await sshServer();
     const first = await checkSftp(target(server.port), directIo(), "/");
@@ -119,9 +132,11 @@ describe("a host key", () => {
     expect(first.details).toMatchObject({ host_key_pinned: false, host_key_type: "ecdsa-sha2-nistp256" });
     const second = await checkSftp(target(server.port, password, pinned), directIo(), "/");
     expect(second).toMatchObject({ success: true, details: { host_key_pinned: true, host_key_fingerprint: pinned } });
+    expect(second.details).not.toHaveProperty("host_key_fingerprint_unproven");
     const tried = server.methods.length;
     const third = await checkSftp(target(server.port, password, `SHA256:${"A".repeat(43)}`), directIo(), "/");
-    expect(third).toMatchObject({ success: false, layer: "host_key", reason: "host_key_changed", details: { host_key_fingerprint: pinned } });
+    expect(third).toMatchObject({ success: false, layer: "host_key", reason: "host_key_changed", details: { host_key_fingerprint_unproven: pinned } });
+    expect(third.details).not.toHaveProperty("host_key_fingerprint");
     expect(server.methods).toHaveLength(tried);
   });
 

@@ -80,7 +80,7 @@ describe.runIf(await sshdAvailable())("a real OpenSSH server", () => {
     expect(await check({ hostKeyFingerprint: `SHA256:${"A".repeat(43)}` })).toMatchObject({
       layer: "host_key",
       reason: "host_key_changed",
-      details: { host_key_fingerprint: server.hostKeyFingerprint, credential_checked: false },
+      details: { host_key_fingerprint_unproven: server.hostKeyFingerprint, credential_checked: false },
     });
   });
 

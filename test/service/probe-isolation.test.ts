@@ -103,7 +103,7 @@ describe("a test that goes wrong", () => {
   });
 
   test.each(["hang", "block"])("by %s ends at the deadline", async (behaviour) => {
-    await using it = scripted({ deadlineMs: 700 });
+    await using it = scripted({ deadlineMs: 1_500 });
     expect(await it.run(behave(behaviour))).toMatchObject({ success: false, layer: "timeout", reason: "deadline_exceeded", message: "The test took too long and was ended." });
     expect(it.lines.map(({ fields }) => fields.reason)).toEqual(["deadline"]);
   });
@@ -122,6 +122,10 @@ test.each<readonly [string, string]>([
   ["a reason that is no word", JSON.stringify({ ...good, reason: "password=canary" })],
   ["a message of two lines", JSON.stringify({ ...good, message: "canary\r\nHTTP/1.1" })],
   ["a message with escapes of a terminal", JSON.stringify({ ...good, message: "\u001b[31mcanary" })],
+  ["a message that is turned around", JSON.stringify({ ...good, message: "\u202ecanary" })],
+  ["a message of two lines for some", JSON.stringify({ ...good, message: "canary\u2028more" })],
+  ["half a character", JSON.stringify({ ...good, message: "canary\ud800" })],
+  ["a detail that nobody sees", JSON.stringify({ ...good, details: { version: "\u200b" } })],
   ["a message without end", JSON.stringify({ ...good, message: "x".repeat(2_000) })],
   ["no next step", JSON.stringify({ ...good, nextStep: undefined })],
   ["details that are a list", JSON.stringify({ ...good, details: [1] })],

@@ -29,7 +29,7 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   crypto: ["domain"],
   egress: ["domain"],
   // The process of a connection test brings the tests and the ways out together.
-  probe: ["egress", "providers"],
+  probe: ["domain", "egress", "providers"],
   config: ["domain", "settings"],
   settings: [],
   log: [],

@@ -72,4 +72,5 @@ channel.on("data", (chunk: Buffer) => {
   void BEHAVIOURS[task.document["behaviour"] ?? ""]?.(task.document);
 });
 channel.on("error", () => process.exit(1));
+say("\n");
 channel.on("close", () => process.exit(0));

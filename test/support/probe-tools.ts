@@ -12,7 +12,7 @@ export function testProber(options: Partial<ProberOptions> = {}) {
   const lines: { readonly fields: LogFields; readonly message: string }[] = [];
   const write = (fields: LogFields, message: string) => void lines.push({ fields, message });
   const log: Log = { debug: write, info: write, warn: write, error: write };
-  const prober = createProber({ egress: { profile: "development", allow: ["127.0.0.0/8"], ports: {} }, log, ...options });
+  const prober = createProber({ egress: { profile: "development", allow: ["127.0.0.0/8"], ports: {} }, log, burst: 10_000, ...options });
   return { prober, lines, run: runner(prober), [Symbol.asyncDispose]: () => prober.close() };
 }
 

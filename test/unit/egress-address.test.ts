@@ -76,6 +76,9 @@ describe("an address", () => {
     const policy = createAddressPolicy({ profile: "production", own });
     expect([policy.admit("8.8.4.4"), policy.admit("2606:4700::1")]).toEqual([undefined, undefined]);
     expect(policy.admit("8.8.8.8")).toBeDefined();
+    expect([policy.admit("64:ff9b::8.8.4.4"), policy.admit("64:ff9b::808:404")]).toEqual([undefined, undefined]);
+    expect(policy.admit("64:ff9b::8.8.8.8")).toBeDefined();
+    expect(createAddressPolicy({ profile: "production", own: () => ["64:ff9b::8.8.4.4"] }).admit("8.8.4.4")).toBeUndefined();
     expect(createAddressPolicy({ profile: "production", own, allow: ["8.8.4.4/32"] }).admit("8.8.4.4")).toMatchObject({ listed: true });
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type Connection, parseConnectionString } from "../../src/providers/connection-string.ts";
+import { type Connection, type Demands, NO_DEMANDS, parseConnectionString } from "../../src/providers/connection-string.ts";
 import { accept, expose } from "../../src/providers/index.ts";
 
 const OPTIONS = { now: new Date("2030-01-01T00:00:00Z"), fairness: "organization", signal: new AbortController().signal };
@@ -39,6 +39,8 @@ const hostile: readonly string[] = [
   ...["service=x", "servicefile=/x", "passfile=/x", "options=-c%20x", "replication=database"].map(uri),
   ...["krbsrvname=x", "gsslib=x", "requirepeer=x", "sslmode=no-verify", "sslmode=", "ssl=false"].map(uri),
   ...["sslmode=require&sslmode=disable", "ssl=true&sslmode=disable", "sslmode", "=x", "a=b=c"].map(uri),
+  ...["channel_binding=required", "gssencmode=require", "gssencmode=on", "ssl_min_protocol_version=TLSv1.4", "ssl_min_protocol_version=1.3"].map(uri),
+  ...["ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2", "ssl_max_protocol_version=TLSv1.1", "ssl_max_protocol_version=none"].map(uri),
   ...["&", "ssl%6Dode=no-verify", "%73ervice=x", "__proto__=x", "application_name=a%0ab", "application_name="].map(uri),
   `${uri("application_name=")}${"x".repeat(257)}`,
   ...["host=evil", "hostaddr=192.0.2.1", "sslrootcert=/etc/passwd", "service=x", "passfile='/x'"].map(pairs),
@@ -53,7 +55,22 @@ const hostile: readonly string[] = [
 
 describe("reading a connection string", () => {
   test.each(readable)("%s", (text, expected) => {
-    expect(parseConnectionString(text)).toEqual({ connection: { ...plain, ...expected } });
+    expect(parseConnectionString(text)).toEqual({ connection: { ...plain, ...expected }, demands: NO_DEMANDS });
+  });
+
+  test.each<readonly [string, Partial<Demands>]>([
+    ["channel_binding=require", { channelBinding: true }],
+    ["channel_binding=prefer&gssencmode=prefer", {}],
+    ["channel_binding=disable&gssencmode=disable", {}],
+    ["ssl_min_protocol_version=TLSv1.3", { minTlsVersion: "TLSv1.3" }],
+    ["ssl_min_protocol_version=TLSv1.2&ssl_max_protocol_version=TLSv1.2", {}],
+    ["ssl_min_protocol_version=TLSv1&ssl_max_protocol_version=TLSv1.3", {}],
+  ])("%s is demanded, in both forms", (query, expected) => {
+    for (const text of [uri(query), pairs(query.replace("&", " "))]) expect(parseConnectionString(text)).toMatchObject({ demands: { ...NO_DEMANDS, ...expected } });
+  });
+
+  test("GSSAPI encryption that is required is refused with a sentence of its own", () => {
+    for (const text of [uri("gssencmode=require"), pairs("gssencmode=require")]) expect(parseConnectionString(text)).toEqual({ broken: expect.stringContaining("GSSAPI") });
   });
 
   test.each(hostile)("%j is refused, and the rule quotes nothing of it", async (text) => {
@@ -99,6 +116,19 @@ describe("a PostgreSQL credential", () => {
     const { document } = await accept("postgresql", "user_password", { connection_string, sslmode: "verify-full" }, OPTIONS);
     expect(expose("postgresql", "user_password", document).secret).toMatchObject({ value: { sslmode: "verify-full" } });
     await expect(accept("postgresql", "user_password", { connection_string, sslmode: "no-verify" }, OPTIONS)).rejects.toThrow("Invalid request data");
+  });
+
+  test("an sslmode beside a string that gives another one is refused by its name, and the same one is not", async () => {
+    const connection_string = "postgres://u:C4NARY@db.example.com/d?sslmode=verify-full";
+    for (const sslmode of ["prefer", "require", "disable"]) {
+      const refused = await accept("postgresql", "user_password", { connection_string, sslmode }, OPTIONS).catch((error: unknown) => error);
+      expect(refused).toMatchObject({ reason: "INVALID_CREDENTIALS", violations: [{ path: ["credentials", "sslmode"], message: expect.stringContaining("unclear") }] });
+      expect(JSON.stringify(refused)).not.toContain("C4NARY");
+    }
+    for (const same of [{ sslmode: "verify-full" }, { sslmode: null }, {}]) {
+      const { document } = await accept("postgresql", "user_password", { connection_string, ...same }, OPTIONS);
+      expect(expose("postgresql", "user_password", document).secret).toMatchObject({ value: { sslmode: "verify-full" } });
+    }
   });
 
   test("by fields is exposed with libpq's defaults, for both providers", async () => {

@@ -34,6 +34,21 @@ export const POSTGRESQL_FINDINGS = {
     "The server asked for the password in clear text over a connection whose server is not verified (authentication downgrade); it was not sent.",
     "Set sslmode to verify-full and give the CA certificate, or switch the server to scram-sha-256.",
   ),
+  pg_md5_refused: finding(
+    "auth",
+    "The server asked for an MD5 hash of the password over a connection whose server is not verified; it was not sent.",
+    "Set sslmode to verify-full and give the CA certificate, or switch the server to scram-sha-256.",
+  ),
+  pg_scram_too_cheap: finding(
+    "auth",
+    "The server asks for fewer than 4096 rounds of SCRAM and is not verified, so the password could be guessed from the login; nothing was sent.",
+    "Set sslmode to verify-full and give the CA certificate, or raise scram_iterations and set the password anew.",
+  ),
+  pg_channel_binding_missing: finding(
+    "auth",
+    "The connection string demands channel binding, but the server's login does not bind itself to the encryption.",
+    "Check that nothing stands in between and that the server asks for scram-sha-256 over TLS, or leave out channel_binding=require.",
+  ),
   pg_authentication_unsupported: finding("auth", "The server asks for a kind of login that needs more than a password.", "Ask the administrator for a pg_hba.conf line with scram-sha-256 for this role."),
   pg_scram_too_costly: finding("auth", "The server asks for an absurd amount of computing before the login.", "Check that this is your server, then lower scram_iterations and set the password anew."),
   pg_server_unproven: finding("auth", "The server could not prove that it knows the password: it may be another server.", "Check the host; if it is right, ask the administrator whether something stands in between."),

@@ -5,6 +5,9 @@ const MAX_MESSAGE = 64 * 1024;
 /** Most iterations of a SCRAM login (RFC 7677 section 4 asks for 4,096 at least): about half a second of work. */
 export const MAX_SCRAM_ITERATIONS = 1_000_000;
 
+/** Fewest where the server is not verified: whoever sees a login with fewer finds the password by trying (RFC 7677 section 4). */
+const MIN_SCRAM_ITERATIONS = 4096;
+
 /** Messages of a server that a test may receive (PostgreSQL's manual, "Message Formats"), by their first byte. */
 const KNOWN: ReadonlySet<string> = new Set("RSKZENTDC12nIA3st");
 /** What may be the first: a login question, an error, or a notice. */
@@ -15,6 +18,8 @@ const LOGIN = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFin
 export interface LoginWatch {
   /** Whether the server's identity is known, so that it may see the password itself. */
   verified(): boolean;
+  /** Whether the login must be bound to the TLS session (RFC 5802 section 6). */
+  readonly mustBind: boolean;
   /** The server let us in. */
   accepted(): void;
 }
@@ -54,6 +59,9 @@ function screenLogin(trial: Trial, watch: LoginWatch): (type: string, body: Buff
   let method: string | null = null;
   let proof = false;
   let over = false;
+  const bind = (bound: boolean): void => {
+    if (watch.mustBind && !bound) throw new CheckFailure("pg_channel_binding_missing");
+  };
   const asked = (name: string): void => {
     if (method !== null) throw new CheckFailure("pg_protocol_broken");
     method = name;
@@ -66,25 +74,33 @@ function screenLogin(trial: Trial, watch: LoginWatch): (type: string, body: Buff
     const [code, text] = [body.readUInt32BE(0), body.subarray(4).toString("latin1")];
     if (code === LOGIN.cleartext) {
       if (!watch.verified()) throw new CheckFailure("pg_cleartext_refused");
+      bind(false);
       asked("cleartext");
     } else if (code === LOGIN.md5) {
+      if (!watch.verified()) throw new CheckFailure("pg_md5_refused");
+      bind(false);
       asked("md5");
     } else if (code === LOGIN.sasl) {
       const offered = text.split("\0");
       const bound = trial.details["tls"] !== "none" && offered.includes("SCRAM-SHA-256-PLUS");
       if (!bound && !offered.includes("SCRAM-SHA-256")) throw new CheckFailure("pg_authentication_unsupported");
+      bind(bound);
       asked("scram-sha-256");
       trial.details["channel_binding"] = bound;
     } else if (code === LOGIN.saslContinue) {
-      const iterations = /(?:^|,)i=(\d{1,20})(?:,|$)/.exec(text)?.[1];
-      if (method !== "scram-sha-256" || iterations === undefined) throw new CheckFailure("pg_protocol_broken");
-      if (Number(iterations) > MAX_SCRAM_ITERATIONS) throw new CheckFailure("pg_scram_too_costly");
-      trial.details["scram_iterations"] = Number(iterations);
+      // Said twice, the driver takes the last one.
+      const [said = "", ...again] = text.split(",").filter((attribute) => attribute.startsWith("i="));
+      if (method !== "scram-sha-256" || again.length > 0 || !/^i=[1-9]\d{0,19}$/.test(said)) throw new CheckFailure("pg_protocol_broken");
+      const iterations = Number(said.slice(2));
+      if (iterations > MAX_SCRAM_ITERATIONS) throw new CheckFailure("pg_scram_too_costly");
+      trial.details["scram_iterations"] = iterations;
+      if (iterations < MIN_SCRAM_ITERATIONS && !watch.verified()) throw new CheckFailure("pg_scram_too_cheap");
     } else if (code === LOGIN.saslFinal) {
       proof = true;
     } else if (code === LOGIN.ok) {
       // In SCRAM also the server proves that it knows the password (RFC 5802 section 3).
       if (method === "scram-sha-256" && !proof) throw new CheckFailure("pg_server_unproven");
+      bind(trial.details["channel_binding"] === true);
       over = true;
       watch.accepted();
     } else {

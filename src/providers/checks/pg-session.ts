@@ -34,9 +34,11 @@ type Session = pg.ClientConfig & { readonly connection: DriverConnection; readon
 class ScreenedConnection extends Driver {
   readonly #accept: (chunk: Buffer) => readonly Buffer[];
   readonly #trial: Trial;
+  readonly #verified: "verified" | "verified-ca";
 
-  constructor(options: DriverOptions, trial: Trial, accept: (chunk: Buffer) => readonly Buffer[]) {
+  constructor(options: DriverOptions, trial: Trial, verified: "verified" | "verified-ca", accept: (chunk: Buffer) => readonly Buffer[]) {
     super(options);
+    this.#verified = verified;
     this.#trial = trial;
     this.#accept = accept;
   }
@@ -70,7 +72,7 @@ class ScreenedConnection extends Driver {
       if (reason !== null) this.#trial.fail(reason);
     });
     secured.once("secureConnect", () => {
-      this.#trial.details["tls"] = secured.authorized === true ? "verified" : "unverified";
+      this.#trial.details["tls"] = secured.authorized === true ? this.#verified : "unverified";
       send();
     });
   }
@@ -84,11 +86,13 @@ export async function openSession(connection: GuardedConnection, target: Postgre
   trial.phase = ssl === false ? "pg_startup" : "pg_tls_handshake";
   trial.details["password_checked"] = false;
   const accept = screenMessages(trial, {
-    verified: () => trial.details["tls"] === "verified",
+    verified: () => trial.details["tls"] === "verified" || trial.details["tls"] === "verified-ca",
+    mustBind: target.demands.channelBinding,
     accepted: () => connection.authenticated(),
   });
   // The TLS that was agreed on begins at once, as it does with the driver's "direct" negotiation.
-  const driver = new ScreenedConnection({ stream: relay, ssl, sslNegotiation: ssl === false ? "postgres" : "direct" }, trial, accept);
+  const options = { stream: relay, ssl, sslNegotiation: ssl === false ? "postgres" : "direct" } as const;
+  const driver = new ScreenedConnection(options, trial, trustsAuthorityOnly(target) ? "verified-ca" : "verified", accept);
   const session: Session = {
     connection: driver,
     host: target.host.replace(/\.$/, ""),
@@ -142,11 +146,16 @@ async function askForTls(relay: Relay, sslmode: PostgresqlTarget["sslmode"], tri
   return letter === "S";
 }
 
-/** What libpq's modes mean; `require` with a CA verifies as `verify-ca` does, as in libpq. */
-function tlsOptions({ sslmode, caCertificate }: PostgresqlTarget): ConnectionOptions {
-  const ca = caCertificate === "" ? {} : { ca: caCertificate };
-  const common: ConnectionOptions = { ...ca, minVersion: "TLSv1.2" };
-  if (sslmode === "verify-full") return { ...common, rejectUnauthorized: true };
-  if (sslmode === "verify-ca" || (sslmode === "require" && caCertificate !== "")) return { ...common, rejectUnauthorized: true, checkServerIdentity: () => undefined };
-  return { ...common, rejectUnauthorized: false };
+/**
+ * Whether a certificate of the given authority will do, whatever name it is for: in `verify-ca`, and in `require` with a CA, as
+ * in libpq. Never with public authorities, which certify anyone for a name of their own: there `verify-ca` checks the name too.
+ */
+const trustsAuthorityOnly = ({ sslmode, caCertificate }: PostgresqlTarget): boolean => caCertificate !== "" && (sslmode === "verify-ca" || sslmode === "require");
+
+/** What libpq's modes mean for the handshake. */
+function tlsOptions(target: PostgresqlTarget): ConnectionOptions {
+  const ca = target.caCertificate === "" ? {} : { ca: target.caCertificate };
+  const common: ConnectionOptions = { ...ca, minVersion: target.demands.minTlsVersion };
+  if (trustsAuthorityOnly(target)) return { ...common, rejectUnauthorized: true, checkServerIdentity: () => undefined };
+  return { ...common, rejectUnauthorized: target.sslmode === "verify-full" || target.sslmode === "verify-ca" };
 }

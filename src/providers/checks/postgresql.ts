@@ -1,5 +1,6 @@
 import type pg from "pg";
 import type { CheckIo, CheckResult } from "../../domain/check.ts";
+import type { Demands } from "../connection-string.ts";
 import { isCertificates, type SSL_MODES } from "../fields.ts";
 import { failed } from "./doctor.ts";
 import { queryReason } from "./pg-refusals.ts";
@@ -17,6 +18,8 @@ export interface PostgresqlTarget {
   readonly sslmode: (typeof SSL_MODES)[number];
   /** Certificates of the authorities to trust, in PEM; empty for those that Node ships with. */
   readonly caCertificate: string;
+  /** What the session must hold beyond its sslmode. */
+  readonly demands: Demands;
 }
 
 /** Tests a PostgreSQL database: negotiates TLS, logs in, and runs a trivial query. Never throws. */
@@ -74,5 +77,6 @@ function sentence({ details }: Trial): string {
   if (details["password_checked"] === false) return "The connection works, but the server asked for no password: anyone can log in as this role.";
   if (details["tls"] === "none") return "The login works and queries run, but the connection is not encrypted.";
   if (details["tls"] === "unverified") return "The login works and queries run; the connection is encrypted, but the server was not verified.";
+  if (details["tls"] === "verified-ca") return "The login works and queries run; the server's certificate is from your authority, but its name was not checked.";
   return "The login works and queries run.";
 }

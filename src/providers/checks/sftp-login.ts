@@ -15,6 +15,10 @@ export interface SshLogin {
   readonly hostKeyFingerprint: string;
 }
 
+/** Details: the fingerprint of a key that the server has proved to hold, and of one that it has only shown. */
+const PROVEN = "host_key_fingerprint";
+const UNPROVEN = "host_key_fingerprint_unproven";
+
 /** Logs in over a connection; resolves with a client that is ready for sessions. A failure ends the trial. */
 export async function logIn(connection: GuardedConnection, login: SshLogin, trial: Trial): Promise<Client> {
   const client = new ssh2.Client();
@@ -29,6 +33,10 @@ export async function logIn(connection: GuardedConnection, login: SshLogin, tria
   client.on("end", () => trial.closed());
   client.on("close", () => trial.closed());
   client.on("handshake", () => {
+    // The server has signed the exchange with the key that it showed (RFC 4253 section 8).
+    const shown = trial.details[UNPROVEN];
+    delete trial.details[UNPROVEN];
+    if (shown !== undefined) trial.details[PROVEN] = shown;
     if (trial.phase === "ssh_key_exchange") trial.phase = "ssh_authentication";
   });
   client.on("change password", () => trial.fail("ssh_password_change_required"));
@@ -71,7 +79,7 @@ export function hostVerifier(pinned: string, trial: Trial): (key: Buffer) => boo
   return (key) => {
     try {
       const fingerprint = `SHA256:${createHash("sha256").update(key).digest("base64").replace(/=+$/, "")}`;
-      trial.details["host_key_fingerprint"] = fingerprint;
+      if (fingerprint !== trial.details[PROVEN]) trial.details[UNPROVEN] = fingerprint;
       trial.details["host_key_type"] = typeOf(key);
       trial.details["host_key_pinned"] = pinned !== "";
       if (expected === "") expected = fingerprint;
