@@ -7,7 +7,7 @@ import { type Migration, MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.
 import { APPLICATION_GRANTS } from "./tables.ts";
 
 /** Key of the advisory lock under which one process at a time migrates a database; any fixed number of 64 bits. */
-const MIGRATION_LOCK = "7310596872934125";
+export const MIGRATION_LOCK = "7310596872934125";
 
 /** Longest wait for a process that migrates, ms. */
 const LOCK_WAIT_MS = 60_000;

@@ -2,7 +2,8 @@ import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type FreshDatabase, freshDatabase } from "../support/postgres.ts";
+import { MIGRATION_LOCK } from "../../src/store/migrate.ts";
+import { connect, type FreshDatabase, freshDatabase } from "../support/postgres.ts";
 import { rest, serviceEnv, spawnService, startService, temporaryFolder, token } from "../support/service.ts";
 
 const ORGANIZATION = "7b0c4f0e-52a4-4a53-9d53-3b1f0a4f5e01";
@@ -86,6 +87,27 @@ describe("a service that starts", () => {
     await using database = await freshDatabase();
     const service = await startService(serviceEnv(database));
     expect(await service.stop("SIGTERM")).toBe(0);
+  });
+
+  test("can be stopped while it waits for its turn to migrate: exit code 0, and never ready", async () => {
+    await using database = await freshDatabase();
+    await using holder = await connect(database.superuserUrl);
+    await holder.query("select pg_advisory_lock($1)", [MIGRATION_LOCK]);
+    const { process: child, ended, output } = spawnService(serviceEnv(database));
+    // The owner's connection shows that the start has come as far as the lock.
+    const waits = async () => (await holder.query("select 1 from pg_stat_activity where usename = 'credentials_owner' and datname = current_database()")).rowCount;
+    await expect.poll(waits, { timeout: 20_000 }).toBeGreaterThan(0);
+    child.kill("SIGTERM");
+    expect(await ended).toBe(0);
+    expect(output()).not.toContain("ready");
+  });
+
+  test("keeps its memory closed: SIGUSR1 opens no inspector", async () => {
+    await using database = await freshDatabase();
+    await using service = await startService(serviceEnv(database));
+    service.process.kill("SIGUSR1");
+    expect((await rest(service, "GET", "/readyz")).status).toBe(200);
+    expect(service.output()).not.toContain("Debugger listening");
   });
 
   test("answers health, readiness and metrics without authentication and without secrets", async () => {
