@@ -5,6 +5,7 @@ import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
 import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
+import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
 import { Envelope } from "./crypto/envelope.ts";
 import { parseMasterKeys } from "./crypto/keyring.ts";
@@ -151,6 +152,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     ...caOf(config),
     prepared: settings.databasePrepared,
     poolSize: settings.databasePoolSize,
+    backgroundPoolSize: settings.databaseBackgroundPoolSize,
     statementTimeoutMs: settings.databaseStatementTimeoutMs,
     resolveQueue: settings.resolveQueue,
     resolveBatch: settings.resolveBatch,
@@ -174,7 +176,9 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => prober.close());
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
-  const vault = bindUseCases({ store, envelope, prober, limits, newApiKey, log, now });
+  const background = startBackground({ config, store, envelope, log, metrics });
+  resources.defer(() => background.stop());
+  const vault = bindUseCases({ store, envelope, prober, renewal: background.renewal, limits, newApiKey, log, now });
   const server = await serveGrpc(
     { authenticator, audit: store.audit, log, metrics, vault },
     {
@@ -191,7 +195,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
       shutdownGraceMs: settings.shutdownGraceMs,
     },
   );
-  resources.defer(() => server.stop());
+  resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
   return { address: server.address, ready: () => store.ping() };
 }
 

@@ -43,6 +43,9 @@ export const ACTIONS = {
 /** The name of one thing a caller can ask for; also the word in the audit record. */
 export type Action = keyof typeof ACTIONS;
 
+/** What the service does by itself; also the words in the audit record, where the actor is `system`. */
+export type SystemAction = "refresh_credential" | "mark_active" | "mark_expiring" | "mark_refresh_failed" | "mark_reauth_required" | "mark_in_doubt";
+
 /** Which caller an action leaves, by type. */
 export type CallerOf<A extends Action> = (typeof ACTIONS)[A][number] extends "operator" ? OperatorCaller : TenantCaller;
 
@@ -62,9 +65,9 @@ export interface Call {
 export interface AuditEvent {
   readonly organizationId: string;
   readonly requestId: string;
-  readonly actorKind: CallerKind;
+  readonly actorKind: CallerKind | "system";
   readonly actorId: string;
-  readonly action: Action;
+  readonly action: Action | SystemAction;
   /** `cancelled` and `failed`: a second record of a call that was allowed and whose answer never left. */
   readonly outcome: "allowed" | "refused" | "cancelled" | "failed";
   /** Why it was refused, cancelled or failed; null where it was allowed. */

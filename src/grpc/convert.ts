@@ -51,6 +51,7 @@ export function toCredentialDetail(record: CredentialRecord, etag: string): Cred
     credentialType: credentialTypes.number(record.credentialType),
     status: credentialStatuses.number(record.status),
     statusReason: record.statusReason ?? undefined,
+    statusSince: record.statusSince,
     tokenExpiresAt: record.tokenExpiresAt ?? undefined,
     name: record.name ?? undefined,
     etag,
@@ -58,7 +59,7 @@ export function toCredentialDetail(record: CredentialRecord, etag: string): Cred
 }
 
 /** A secret on its way to an executor. */
-export function toResolved(record: CredentialRecord, exposed: Exposed): ResolveCredentialResponse {
+export function toResolved(record: Pick<CredentialRecord, "id" | "provider" | "credentialType" | "secretVersion">, exposed: Exposed): ResolveCredentialResponse {
   return {
     credentialId: record.id,
     provider: providers.number(record.provider),

@@ -40,6 +40,22 @@ export function expose(provider: ProviderName, type: CredentialTypeName, documen
   return shape.expose(document);
 }
 
+/** How an access token of this provider and type is renewed; undefined where it cannot be. */
+export function refresherOf(provider: ProviderName, type: CredentialTypeName): CredentialShape["refresh"] {
+  const shape = shapeOf(provider, type);
+  return shape?.refresh && ((document, io) => shape.refresh?.(document, io) as ReturnType<NonNullable<CredentialShape["refresh"]>>);
+}
+
+/** Whether a document can be renewed without a person; `hasOwnClient` says whether the service's own OAuth client may be used for it. */
+export function canRefresh(provider: ProviderName, type: CredentialTypeName, document: SecretDocument, hasOwnClient: boolean): boolean {
+  return shapeOf(provider, type)?.canRefresh?.(document, hasOwnClient) ?? false;
+}
+
+/** Providers with anything that can be renewed, or that ends. */
+export const refreshingProviders: readonly ProviderName[] = Object.values(providers)
+  .filter(({ types }) => Object.values(types).some((shape) => shape.isOauth))
+  .map(({ provider }) => provider);
+
 const entries: readonly CatalogEntry[] = Object.values(providers).map(describe);
 
 /** What each provider is, and what its credentials look like. */

@@ -1,7 +1,9 @@
 import { fail } from "../domain/errors.ts";
 import { askedEvents, eventRow, recordEvents } from "./audit.ts";
 import { type Database, known } from "./db.ts";
+import { announce, eventOf } from "./events.ts";
 import { CREDENTIAL_COLUMNS, credentialColumns, credentialRecord } from "./rows.ts";
+import { scheduleAnew, scheduleNew, unschedule } from "./schedule.ts";
 import type { CredentialStore } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -27,12 +29,14 @@ const CREATE: Statement = {
   select case when count(*) = 2 then true else refuse_credential_limit(coalesce(bool_or(counter like 'provider:%'), false)) end as ok from counted
 ), created as (
   insert into credential as c (organization_id, id, provider, credential_type, user_id, name, account_email, token_expires_at, modified_by,
-    sealed, created_at, updated_at)
-  select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::text, $10::bytea, t.now, t.now
+    sealed, renewable, created_at, updated_at, status_since)
+  select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::text, $10::bytea, $14::text <> 'none', t.now, t.now, t.now
   from admitted, (select ${NOW} as now) t where admitted.ok
   returning ${credentialColumns("c")}
-), happened as (
-  select asked.* from asked, created
+), ${scheduleNew("created", "$14")}, change as (
+  ${eventOf("created", "created")}
+), ${announce("change")}, happened as (
+  select asked.* from asked, created, (select count(*) from scheduled) s, (select count(*) from announced) n
 ), ${recordEvents("happened")}
 select * from created`,
 };
@@ -41,12 +45,14 @@ const REPLACE: Statement = {
   name: "credential_replace",
   text: `with ${askedEvents("$12")}, changed as (
   update credential c set credential_type = $4, name = coalesce($5, c.name), account_email = coalesce($6, c.account_email),
-    token_expires_at = $7, status = $8, status_reason = null, modified_by = $9, secret_version = $10, sealed = $11,
-    revision = c.revision + 1, updated_at = ${LATER}
+    token_expires_at = $7, status = $8, status_reason = null, modified_by = $9, secret_version = $10, sealed = $11, renewable = $13::text <> 'none',
+    status_since = case when c.status = $8 and c.status_reason is null then c.status_since else ${NOW} end, revision = c.revision + 1, updated_at = ${LATER}
   where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and c.revision = $3 and c.secret_version = $10::bigint - 1
   returning ${credentialColumns("c")}
-), happened as (
-  select asked.* from asked, changed
+), ${scheduleAnew("changed", "$13")}, change as (
+  ${eventOf("changed", "updated")}
+), ${announce("change")}, happened as (
+  select asked.* from asked, changed, (select count(*) from scheduled) s, (select count(*) from unscheduled) u, (select count(*) from announced) n
 ), ${recordEvents("happened")}
 select true as found, changed.* from (select) one left join changed on true
 where exists (select from changed)
@@ -59,7 +65,7 @@ const REMOVE: Statement = {
   text: `with ${askedEvents("$5")}, removed as (
   update credential c set deleted_at = ${NOW}, updated_at = ${LATER}, revision = c.revision + 1, modified_by = $4
   where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and ($3::integer is null or c.revision = $3)
-  returning c.organization_id, c.id, c.provider, c.user_id
+  returning ${credentialColumns("c")}
 ), uncounted as (
   insert into credential_counter as k (organization_id, counter, n)
   select w.organization_id, w.counter, 0 from (
@@ -68,8 +74,10 @@ const REMOVE: Statement = {
   order by w.counter
   on conflict (organization_id, counter) do update set n = k.n - 1
   returning k.counter
-), happened as (
-  select asked.* from asked, (select count(*) from uncounted) u, removed
+), ${unschedule("removed")}, change as (
+  select * from (${eventOf("removed", "deleted")}) e, (select count(*) as counters from uncounted) k, (select count(*) as schedules from unscheduled) u
+), ${announce("change")}, happened as (
+  select asked.* from asked, (select count(*) from announced) n, removed
 ), ${recordEvents("happened")}
 select removed.id is not null as removed from (select) one left join removed on true
 where exists (select from removed)
@@ -91,7 +99,7 @@ export function credentialStore(database: Database): Omit<CredentialStore, "reso
       const audited = eventRow(event);
       const rows = await database.write(organizationsOf(row.organizationId, audited.organization_id), CREATE, [
         row.organizationId, known(row.id), row.provider, row.credentialType, known(row.userId), row.name, row.accountEmail, row.tokenExpiresAt,
-        row.modifiedBy, row.sealed, JSON.stringify([audited]), limits.perProvider, limits.perUser,
+        row.modifiedBy, row.sealed, JSON.stringify([audited]), limits.perProvider, limits.perUser, row.renewal ?? "none",
       ], signal);
       return credentialRecord(single(rows));
     },
@@ -119,7 +127,7 @@ export function credentialStore(database: Database): Omit<CredentialStore, "reso
       const audited = eventRow(event);
       const [row] = await database.write(organizationsOf(change.organizationId, audited.organization_id), REPLACE, [
         change.organizationId, known(change.id), change.expectedRevision, change.credentialType, change.name, change.accountEmail, change.tokenExpiresAt,
-        change.status, change.modifiedBy, change.secretVersion.toString(), change.sealed, JSON.stringify([audited]),
+        change.status, change.modifiedBy, change.secretVersion.toString(), change.sealed, JSON.stringify([audited]), change.renewal ?? "none",
       ], signal);
       if (row === undefined) return undefined;
       return row["id"] === null ? "stale" : credentialRecord(row);

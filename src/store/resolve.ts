@@ -3,7 +3,7 @@ import { fail } from "../domain/errors.ts";
 import { askedEvents, type EventRow, eventRow, recordEvents } from "./audit.ts";
 import { known } from "./db.ts";
 import { EventLane, type LaneSetup } from "./event-lane.ts";
-import { credentialColumns, storedCredential } from "./rows.ts";
+import { storedColumns, storedCredential } from "./rows.ts";
 import type { StoredCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -16,7 +16,7 @@ const RESOLVE: Statement = {
   name: "credential_resolve",
   text: `with ${askedEvents("$1")}, found as materialized (
   select a.place, f.* from asked a cross join lateral (
-    select ${credentialColumns("c")}, c.sealed from credential c
+    select ${storedColumns("c")} from credential c
     where c.organization_id = a.organization_id and c.id = a.credential_id and c.deleted_at is null limit 1) f
 ), happened as (
   select a.* from asked a where a.place in (select place from found)

@@ -1,9 +1,15 @@
 import type { AuditEvent } from "../domain/access.ts";
-import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName } from "../domain/credential.ts";
+import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName, Renewal } from "../domain/credential.ts";
+import type { OutboxStore } from "./outbox.ts";
+import type { RefreshStore } from "./refresh.ts";
 
-/** A credential as it is stored: what is known about it, and its sealed secret. */
-export interface StoredCredential extends CredentialRecord {
+/** A sealed secret, and what opening it and handing it out depends on. */
+export interface StoredCredential extends Pick<CredentialRecord, "organizationId" | "id" | "provider" | "credentialType" | "status" | "statusReason" | "renewable" | "secretVersion"> {
   readonly sealed: Buffer;
+  /** Whether the grant came from the service's own authorize flow, and so belongs to its own OAuth client. */
+  readonly ownClient: boolean;
+  /** Time until the access token ends, by the database's clock, ms; negative once it has, null where it has no known end. */
+  readonly remainingMs: number | null;
 }
 
 /** What a new credential brings; times, revision (1) and secret version (1) are the store's. */
@@ -18,6 +24,8 @@ export interface NewCredential {
   readonly tokenExpiresAt: Date | null;
   readonly modifiedBy: string;
   readonly sealed: Buffer;
+  /** What is to be done about the end of its access token; nothing where not given. */
+  readonly renewal?: Renewal;
 }
 
 /** A replacement of a secret. Takes effect only where the stored revision is still `expectedRevision`. */
@@ -36,6 +44,8 @@ export interface Replacement {
   /** Sealed for this very version; one above the version that was read. */
   readonly secretVersion: bigint;
   readonly sealed: Buffer;
+  /** What is to be done about the end of its access token; nothing where not given. */
+  readonly renewal?: Renewal;
 }
 
 /** Which credential to delete; a null revision is no precondition. */
@@ -151,6 +161,8 @@ export interface Store {
   readonly keyRegistry: KeyRegistryStore;
   readonly serviceAccounts: ServiceAccountStore;
   readonly audit: AuditStore;
+  readonly refresh: RefreshStore;
+  readonly outbox: OutboxStore;
   /** Whether the database answers now. */
   ping(): Promise<boolean>;
   /** Waits for what is under way and closes every connection. */

@@ -5,6 +5,7 @@ import type { CredentialLimits, Store } from "../store/store.ts";
 import { type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
 import type { Grant } from "./gate.ts";
 import * as manage from "./manage.ts";
+import type { TokenRenewal } from "./refresh.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
 import * as accounts from "./service-accounts.ts";
 
@@ -19,6 +20,7 @@ export interface VaultDeps {
   readonly envelope: Envelope;
   readonly limits: CredentialLimits;
   readonly prober: Prober;
+  readonly renewal: TokenRenewal;
   readonly newApiKey: accounts.ServiceAccountDeps["newApiKey"];
   readonly log: Log;
   readonly now: () => Date;

@@ -302,7 +302,10 @@ export interface CredentialDetail {
   credentialType: CredentialType;
   /** Output only. Whether the credential can be used. */
   status: CredentialStatus;
-  /** Output only. Why the status is not `ACTIVE`, as a stable lower-case word; unset while it is. */
+  /**
+   * Output only. Why the status is not `ACTIVE`, as a stable lower-case word; unset while it is, but for `scopes_reduced`,
+   * which says that the provider gave fewer scopes at the last renewal than it had granted.
+   */
   statusReason?:
     | string
     | undefined;
@@ -319,6 +322,8 @@ export interface CredentialDetail {
    * UpdateCredential and DeleteCredential (RFC 9110 section 8.8.3 calls it an entity tag).
    */
   etag: string;
+  /** Output only. When the status or its reason last changed; millisecond precision. */
+  statusSince: Date | undefined;
 }
 
 /** How to reach an SFTP server with a password (RFC 4252 section 8). */
@@ -669,6 +674,7 @@ function createBaseCredentialDetail(): CredentialDetail {
     tokenExpiresAt: undefined,
     name: undefined,
     etag: "",
+    statusSince: undefined,
   };
 }
 
@@ -712,6 +718,9 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
     }
     if (message.etag !== "") {
       writer.uint32(106).string(message.etag);
+    }
+    if (message.statusSince !== undefined) {
+      Timestamp.encode(toTimestamp(message.statusSince), writer.uint32(114).fork()).join();
     }
     return writer;
   },
@@ -833,6 +842,14 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
             message.etag = reader.string();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.statusSince = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -892,6 +909,11 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
         : undefined,
       name: isSet(object.name) ? globalThis.String(object.name) : undefined,
       etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      statusSince: isSet(object.statusSince)
+        ? fromJsonTimestamp(object.statusSince)
+        : isSet(object.status_since)
+        ? fromJsonTimestamp(object.status_since)
+        : undefined,
     };
   },
 
@@ -936,6 +958,9 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
     if (message.etag !== "") {
       obj.etag = message.etag;
     }
+    if (message.statusSince !== undefined) {
+      obj.statusSince = message.statusSince.toISOString();
+    }
     return obj;
   },
 
@@ -957,6 +982,7 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
     message.tokenExpiresAt = object.tokenExpiresAt ?? undefined;
     message.name = object.name ?? undefined;
     message.etag = object.etag ?? "";
+    message.statusSince = object.statusSince ?? undefined;
     return message;
   },
 };
