@@ -22,8 +22,6 @@ export interface AttemptDeps extends AskDeps {
   /** The service's own OAuth client at a provider. */
   readonly clientOf: (provider: ProviderName) => OauthIo["client"];
   readonly observe: (provider: ProviderName, outcome: RefreshOutcome) => void;
-  /** For how long a renewal is one process's alone, ms. */
-  readonly leaseMs: number;
   /** Pause after a first failure, and the longest one, ms. */
   readonly backoffMs: number;
   readonly maxBackoffMs: number;
@@ -40,7 +38,12 @@ const SCOPE_BEFORE = "scope_before";
  */
 export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string): Promise<void> {
   const events = eventsOf(lease, requestId);
-  const begun = await deps.store.refresh.begin(lease, deps.leaseMs, [events("refresh_credential"), events("mark_in_doubt")]);
+  const leasedAt = performance.now();
+  const begun = await deps.store.refresh.begin(lease, deps.leaseMs, [events("refresh_credential"), events("mark_in_doubt")]).catch(async (error: unknown) => {
+    // Others would wait for a lease under which nothing happens.
+    await persistently(deps.ended, () => deps.store.refresh.release(lease)).catch(() => {});
+    throw error;
+  });
   if (begun === undefined) return;
   const { provider } = begun.stored;
   const settle = async (outcome: RefreshOutcome, end: Omit<Settlement, "sentVersion">, cause?: string): Promise<void> => {
@@ -53,7 +56,7 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
   try {
     const document = await open(deps, lease, begun.stored, requestId);
     if (document === undefined) return await settle("unreadable", { mark: mark("refresh_failed", "secret_unreadable"), dueInMs: deps.maxBackoffMs, inDoubt, failed: true }, "secret_unreadable");
-    const answer = await askProvider(deps, begun, document);
+    const answer = await askProvider(deps, begun, document, leasedAt);
     inDoubt ||= answer.inDoubt || answer.said.kind === "refreshed";
     await deps.failpoint("after-reply");
     if (answer.said.kind !== "refreshed") return await settleRefusal(deps, begun, answer.said, inDoubt, settle);
@@ -92,7 +95,7 @@ const placeOf = (lease: Lease, { provider, credentialType }: StoredCredential, s
   organizationId: lease.organizationId, credentialId: lease.credentialId, provider, credentialType, secretVersion,
 });
 
-async function askProvider(deps: AttemptDeps, begun: Begun, document: SecretDocument) {
+async function askProvider(deps: AttemptDeps, begun: Begun, document: SecretDocument, leasedAt: number) {
   const { provider, credentialType, ownClient } = begun.stored;
   const client = ownClient ? deps.clientOf(provider) : undefined;
   const refresh = refresherOf(provider, credentialType);
@@ -103,7 +106,7 @@ async function askProvider(deps: AttemptDeps, begun: Begun, document: SecretDocu
   }
   await deps.failpoint("before-call");
   deps.breaker.started(provider);
-  const answer = await ask(deps, { provider, client, now: begun.now, refresh: (io) => refresh(document, io) });
+  const answer = await ask(deps, { provider, client, now: begun.now, leasedAt, refresh: (io) => refresh(document, io) });
   if (answer.said.kind === "unavailable") deps.breaker.failed(provider, answer.said.retryAfterMs);
   else deps.breaker.answered(provider);
   return answer;

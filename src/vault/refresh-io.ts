@@ -14,6 +14,8 @@ export interface AskDeps {
   readonly failpoint: Failpoint;
   /** Longest time of a provider's answer, ms. */
   readonly providerDeadlineMs: number;
+  /** For how long a renewal is one process's alone, ms. */
+  readonly leaseMs: number;
 }
 
 /** What is asked, of whom and as whom. */
@@ -22,6 +24,8 @@ export interface Question {
   readonly client: OauthIo["client"];
   /** The database's clock as it was a moment ago. */
   readonly now: Date;
+  /** When the lease's time began, on the clock of `performance.now()`. */
+  readonly leasedAt: number;
   readonly refresh: (io: OauthIo) => Promise<Refreshed>;
 }
 
@@ -48,6 +52,8 @@ export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
     now: () => new Date(now.getTime() + performance.now() - started),
     signal: deadline.signal,
     async request(what) {
+      // A process that was paused here must not use a token that another one may have used by now.
+      if (performance.now() - question.leasedAt > deps.leaseMs - deps.providerDeadlineMs) throw new DOMException("the lease is running out", "TimeoutError");
       const sent = Promise.withResolvers<never>();
       sent.promise.catch((error: unknown) => (broken = error));
       const told = () => {

@@ -51,7 +51,9 @@ export class Sweep {
   async #run(): Promise<void> {
     const { idleMs, log } = this.#deps;
     let failing = false;
-    for (let turn = Math.floor(Math.random() * LOOKS_PER_SECOND); !this.#stopping.signal.aborted; turn++) {
+    // Replicas that start together do not look together.
+    await sleep(idleMs * Math.random(), undefined, { signal: this.#stopping.signal }).catch(() => {});
+    for (let turn = 0; !this.#stopping.signal.aborted; turn++) {
       const started = performance.now();
       let pause = idleMs * (0.75 + Math.random() / 2);
       try {

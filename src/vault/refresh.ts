@@ -5,6 +5,7 @@ import { fail } from "../domain/errors.ts";
 import type { StoredCredential } from "../store/store.ts";
 import type { Lease } from "../store/refresh.ts";
 import { attempt, type AttemptDeps } from "./refresh-attempt.ts";
+import { persistently } from "./refresh-io.ts";
 
 /** Which credential. */
 export interface CredentialPlace {
@@ -86,7 +87,9 @@ export class Refresher implements TokenRenewal {
     for (;;) {
       this.#ended.signal.throwIfAborted();
       const mayTake = !tried && breaker.admits(provider);
-      const claim = await store.refresh.claim(organizationId, credentialId, leaseMs, mayTake);
+      const look = () => store.refresh.claim(organizationId, credentialId, leaseMs, mayTake);
+      // Where nothing is taken it does no harm to look again; a lease whose answer was lost would be held by nobody.
+      const claim = mayTake ? await look() : await persistently(this.#ended.signal, look);
       if (claim?.lease !== undefined) {
         await attempt({ ...this.#deps, ended: this.#ended.signal }, claim.lease, requestId);
         tried = true;
