@@ -15,6 +15,7 @@ import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
+import { findings } from "./providers/index.ts";
 import { serveRest } from "./rest/server.ts";
 import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
@@ -170,6 +171,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     deadlineMs: settings.testDeadlineMs,
     memoryMegabytes: settings.testMemoryMb,
     egress: { profile: settings.profile, allow: settings.egressAllow, ports: portsOf(settings) },
+    findings,
     log,
   });
   resources.defer(() => prober.close());

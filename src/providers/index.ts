@@ -1,7 +1,10 @@
+import type { Findings } from "../domain/check.ts";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import { awsSes } from "./aws-ses.ts";
 import { type CatalogEntry, describe } from "./catalog.ts";
+import { FINDINGS } from "./checks/doctor.ts";
+import { PASSES } from "./checks/passes.ts";
 import { google } from "./google.ts";
 import { microsoft, sharepoint } from "./microsoft.ts";
 import { internalPostgresql, postgresql } from "./postgresql.ts";
@@ -39,6 +42,9 @@ export function expose(provider: ProviderName, type: CredentialTypeName, documen
   if (shape === undefined) throw new TypeError("no credential of this provider has this type");
   return shape.expose(document);
 }
+
+/** Everything that the tests of all providers can find. */
+export const findings: Findings = { failures: FINDINGS, passes: new Set(Object.values(PASSES)) };
 
 const entries: readonly CatalogEntry[] = Object.values(providers).map(describe);
 

@@ -7,6 +7,7 @@ import { runInNewContext } from "node:vm";
 import { describe, expect, test } from "vitest";
 import { EgressSetupError } from "../../src/egress/error.ts";
 import { createProber } from "../../src/egress/probe.ts";
+import { findings } from "../../src/providers/index.ts";
 import { descriptors } from "../support/egress.ts";
 import { behave, childrenOf, refusalOf, SCRIPTED_ENTRY, testProber } from "../support/probe-tools.ts";
 
@@ -47,7 +48,7 @@ describe("the bounds", () => {
 
   test("that no policy can honour are refused at the start", () => {
     const log = { debug() {}, info() {}, warn() {}, error() {} };
-    expect(() => createProber({ egress: { profile: "production", allow: ["127.0.0.0/8"], ports: {} }, log })).toThrow(EgressSetupError);
+    expect(() => createProber({ egress: { profile: "production", allow: ["127.0.0.0/8"], ports: {} }, findings, log })).toThrow(EgressSetupError);
     expect(children()).toEqual([]);
   });
 });
