@@ -82,10 +82,11 @@ function refusePlaintext(url: string, caFile: string | undefined): void {
 }
 
 /** The ports that tests may use, by provider. */
-function portsOf({ egressPortsSftp, egressPortsPostgresql }: Config["settings"]): Record<string, readonly number[]> {
+function portsOf({ egressPortsSftp, egressPortsPostgresql, egressPortsAwsSes }: Config["settings"]): Record<string, readonly number[]> {
   const database = egressPortsPostgresql && parsePorts("CREDENTIALS_EGRESS_PORTS_POSTGRESQL", egressPortsPostgresql);
   return {
     ...(egressPortsSftp ? { sftp: parsePorts("CREDENTIALS_EGRESS_PORTS_SFTP", egressPortsSftp) } : {}),
+    ...(egressPortsAwsSes ? { aws_ses: parsePorts("CREDENTIALS_EGRESS_PORTS_AWS_SES", egressPortsAwsSes) } : {}),
     ...(database ? { postgresql: database, internal_postgresql: database } : {}),
   };
 }
