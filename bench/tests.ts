@@ -80,7 +80,8 @@ async function hostileServers(): Promise<AsyncDisposable & { readonly ports: rea
 /** Keeps tests going, each lane of another organization, until it is disposed of. */
 function startTests(world: World, service: Measured, ports: readonly number[]): AsyncDisposable & { ended(): number } {
   const client = new Client(service.target, credentials.createInsecure());
-  let [ended, over] = [0, false];
+  let ended = 0;
+  const over = new AbortController();
   const test = (lane: number): Promise<void> =>
     new Promise((resolve) => {
       const request = TestSftpConnectionRequest.encode({ host: "127.0.0.1", port: ports[lane % ports.length] as number, username: "user", authType: "password", password: "p" });
@@ -91,12 +92,12 @@ function startTests(world: World, service: Measured, ports: readonly number[]): 
       });
     });
   const lanes = Array.from({ length: TESTS_AT_A_TIME }, async (_, lane) => {
-    while (!over) await test(lane);
+    while (!over.signal.aborted) await test(lane);
   });
   return {
     ended: () => ended,
     async [Symbol.asyncDispose]() {
-      over = true;
+      over.abort();
       client.close();
       await Promise.all(lanes);
     },
