@@ -16,6 +16,7 @@ import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
+import { findings } from "./providers/index.ts";
 import { serveRest } from "./rest/server.ts";
 import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
@@ -82,10 +83,11 @@ function refusePlaintext(url: string, caFile: string | undefined): void {
 }
 
 /** The ports that tests may use, by provider. */
-function portsOf({ egressPortsSftp, egressPortsPostgresql }: Config["settings"]): Record<string, readonly number[]> {
+function portsOf({ egressPortsSftp, egressPortsPostgresql, egressPortsAwsSes }: Config["settings"]): Record<string, readonly number[]> {
   const database = egressPortsPostgresql && parsePorts("CREDENTIALS_EGRESS_PORTS_POSTGRESQL", egressPortsPostgresql);
   return {
     ...(egressPortsSftp ? { sftp: parsePorts("CREDENTIALS_EGRESS_PORTS_SFTP", egressPortsSftp) } : {}),
+    ...(egressPortsAwsSes ? { aws_ses: parsePorts("CREDENTIALS_EGRESS_PORTS_AWS_SES", egressPortsAwsSes) } : {}),
     ...(database ? { postgresql: database, internal_postgresql: database } : {}),
   };
 }
@@ -172,6 +174,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     deadlineMs: settings.testDeadlineMs,
     memoryMegabytes: settings.testMemoryMb,
     egress: { profile: settings.profile, allow: settings.egressAllow, ports: portsOf(settings) },
+    findings,
     log,
   });
   resources.defer(() => prober.close());

@@ -92,6 +92,7 @@ export const SETTINGS = {
   EGRESS_ALLOW: defaulted("", list, "ranges that connection tests, OAuth providers and webhooks may reach although they are not global, CIDR list; loopback only in development, link-local never"),
   EGRESS_PORTS_SFTP: setting(list, "the only ports that tests of SFTP may use; any where unset"),
   EGRESS_PORTS_POSTGRESQL: setting(list, "the only ports that tests of PostgreSQL may use; any where unset"),
+  EGRESS_PORTS_AWS_SES: setting(list, "the only ports that tests of Amazon SES may use; any where unset; 443 is the API's, 587 and 465 are SMTP's"),
   TEST_DEADLINE_MS: defaulted("10000", whole(1_000, 14_000), "longest time of a connection test, ms"),
   TEST_MEMORY_MB: defaulted("256", whole(160, 4_096), "most memory of a connection test's process, MiB"),
   TESTS_PER_ORGANIZATION: defaulted("2", whole(1, 100), "connection tests of one organization at a time; more are refused at once"),
