@@ -212,6 +212,7 @@ async function startRest({ config, log, metrics, resources }: Start, target: str
     maxJsonDepth: settings.restMaxJsonDepth,
     maxJsonKeys: settings.restMaxJsonKeys,
     deadlineMs: settings.grpcDeadlineMs,
+    docs: settings.restDocs,
     resolve: settings.restResolve,
     log,
     ready,

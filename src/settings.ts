@@ -82,6 +82,7 @@ export const SETTINGS = {
   GRPC_KEEPALIVE_MS: defaulted("60000", whole(1_000, 7_200_000), "time between pings on a quiet connection, ms"),
   GRPC_MAX_CONNECTION_AGE_MS: defaulted("1800000", whole(1_000, 86_400_000), "age at which a connection is asked to go, so that load spreads, ms"),
   REST_RESOLVE: defaulted("off", onOff, "mounts `GET …/credentials/{id}/credentials` for service accounts"),
+  REST_DOCS: defaulted("on", onOff, "serves the API reference at `/openapi.json`, and a page for it at `/docs`"),
   REST_MAX_BODY_BYTES: defaulted("131072", whole(1_024, 1_048_576), "largest request body, bytes"),
   REST_MAX_JSON_DEPTH: defaulted("16", whole(2, 100), "deepest nesting of a JSON body"),
   REST_MAX_JSON_KEYS: defaulted("1000", whole(10, 100_000), "most keys and array elements in a JSON body"),
