@@ -1,4 +1,5 @@
 import type { Envelope } from "../crypto/envelope.ts";
+import type { KeyRing } from "../crypto/ring.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
 import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
@@ -22,6 +23,9 @@ export interface VaultDeps {
   readonly limits: CredentialLimits;
   readonly prober: Prober;
   readonly newApiKey: accounts.ServiceAccountDeps["newApiKey"];
+  readonly ring: KeyRing;
+  /** Looks for work of rotations at once. */
+  readonly wakeRotations: () => void;
   readonly log: Log;
   readonly now: () => Date;
 }
@@ -59,7 +63,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkStored: (grant, input) => checkStored(deps, grant, input),
     createServiceAccount: (grant, input) => accounts.createServiceAccount(deps, grant, input),
     createServiceAccountKey: (grant, input) => accounts.createServiceAccountKey(deps, grant, input),
-    keys: keyUseCases(),
+    keys: keyUseCases(deps),
     etagOf: manage.etagOf,
   };
 }
