@@ -7,14 +7,13 @@ import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts"
 import { createJwtVerifier } from "./auth/jwt.ts";
 import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
-import { Envelope } from "./crypto/envelope.ts";
-import { parseMasterKeys } from "./crypto/keyring.ts";
 import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
+import { startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { findings } from "./providers/index.ts";
 import { serveRest } from "./rest/server.ts";
@@ -22,7 +21,6 @@ import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
-import { checkKeys } from "./vault/keys.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
 
 /** A running service. Disposing stops it: no new calls, calls in flight finish, connections close. */
@@ -133,7 +131,6 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const { settings } = config;
   const keys = keysOf(config);
   const clock = () => now().getTime();
-  const keyring = parseMasterKeys(keys.masterKeys.reveal(), keys.primaryKeyId);
   const jwt = createJwtVerifier({
     ...("secret" in keys.jwt ? { secret: keys.jwt.secret } : { publicKeyPem: keys.jwt.publicKey }),
     issuer: settings.jwtIssuer,
@@ -162,8 +159,8 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => store.close());
   signal.throwIfAborted();
-  await checkKeys(store.keyRegistry, keyring);
-  const envelope = new Envelope({ keyring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: settings.keyCacheSeconds * 1000 });
+  const running = await startKeys(keys, config, store, log, resources);
+  const { envelope, ring, wakeRotations } = running;
   metrics.watchSealing(() => envelope.counters);
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
   const prober = createProber({
@@ -181,7 +178,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
-  const vault = bindUseCases({ store, envelope, prober, renewal: background.renewal, limits, newApiKey, log, now });
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, log, now });
   const server = await serveGrpc(
     { authenticator, audit: store.audit, log, metrics, vault },
     {
@@ -199,7 +196,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     },
   );
   resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
-  return { address: server.address, ready: () => store.ping() };
+  return { address: server.address, ready: async () => running.ready && (await store.ping()) };
 }
 
 /** The REST role: a client of the gRPC service, over a private socket or over the network. */
@@ -216,6 +213,7 @@ async function startRest({ config, log, metrics, resources }: Start, target: str
     maxJsonDepth: settings.restMaxJsonDepth,
     maxJsonKeys: settings.restMaxJsonKeys,
     deadlineMs: settings.grpcDeadlineMs,
+    docs: settings.restDocs,
     resolve: settings.restResolve,
     log,
     ready,

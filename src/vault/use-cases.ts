@@ -1,9 +1,12 @@
 import type { Envelope } from "../crypto/envelope.ts";
+import type { KeyRing } from "../crypto/ring.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
 import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
 import { type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
 import type { Grant } from "./gate.ts";
+import { keyUseCases } from "./keys-administration.ts";
+import type { KeyUseCases } from "./keys-use-cases.ts";
 import * as manage from "./manage.ts";
 import type { TokenRenewal } from "./refresh.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
@@ -22,6 +25,9 @@ export interface VaultDeps {
   readonly prober: Prober;
   readonly renewal: TokenRenewal;
   readonly newApiKey: accounts.ServiceAccountDeps["newApiKey"];
+  readonly ring: KeyRing;
+  /** Looks for work of rotations at once. */
+  readonly wakeRotations: () => void;
   readonly log: Log;
   readonly now: () => Date;
 }
@@ -39,6 +45,8 @@ export interface UseCases {
   checkStored(grant: Grant<"test_postgres_credential"> | Grant<"test_credential">, input: StoredCheckInput): Promise<Checked>;
   createServiceAccount(grant: Grant<"create_service_account">, input: accounts.AccountInput): ReturnType<typeof accounts.createServiceAccount>;
   createServiceAccountKey(grant: Grant<"create_service_account_key">, input: accounts.KeyInput): ReturnType<typeof accounts.createServiceAccountKey>;
+  /** What operators do with keys. */
+  readonly keys: KeyUseCases;
   /** The entity tag of a credential. */
   etagOf(record: CredentialRecord): string;
 }
@@ -57,6 +65,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkStored: (grant, input) => checkStored(deps, grant, input),
     createServiceAccount: (grant, input) => accounts.createServiceAccount(deps, grant, input),
     createServiceAccountKey: (grant, input) => accounts.createServiceAccountKey(deps, grant, input),
+    keys: keyUseCases(deps),
     etagOf: manage.etagOf,
   };
 }
