@@ -12,6 +12,8 @@ table credential owner credentials_owner rls t force t
 table credential_counter owner credentials_owner rls t force t
 table key_registry owner credentials_owner rls f force f
 table master_key_use owner credentials_owner rls f force f
+table oauth_authorization owner credentials_owner rls t force t
+table oauth_state owner credentials_owner rls f force f
 table organization_key owner credentials_owner rls t force t
 table schema_migration owner credentials_owner rls f force f
 table schema_migration_id_seq owner credentials_owner rls f force f
@@ -58,6 +60,10 @@ column credential.updated_at timestamp(3) with time zone not null storage p
 column credential.modified_by text not null storage x
 column credential.deleted_at timestamp(3) with time zone storage p
 column credential.purged_at timestamp(3) with time zone storage p
+column credential.oauth_origin text not null default 'posted'::text storage x
+column credential.account_id text storage x
+column credential.requested_scopes text[] storage x
+column credential.granted_scopes text[] storage x
 column credential_counter.organization_id uuid not null storage p
 column credential_counter.counter text not null storage x
 column credential_counter.n integer not null storage p
@@ -66,6 +72,17 @@ column key_registry.check_value bytea not null storage x
 column key_registry.first_seen timestamp(3) with time zone not null default now() storage p
 column master_key_use.master_key_id text not null storage x
 column master_key_use.n bigint not null storage p
+column oauth_authorization.organization_id uuid not null storage p
+column oauth_authorization.id uuid not null storage p
+column oauth_authorization.user_id uuid not null storage p
+column oauth_authorization.provider text not null storage x
+column oauth_authorization.browser_hash bytea storage x
+column oauth_authorization.sealed ciphertext not null storage x
+column oauth_authorization.created_at timestamp(3) with time zone not null default now() storage p
+column oauth_authorization.expires_at timestamp(3) with time zone not null storage p
+column oauth_state.state_hash bytea not null storage x
+column oauth_state.organization_id uuid not null storage p
+column oauth_state.authorization_id uuid not null storage p
 column organization_key.organization_id uuid not null storage p
 column organization_key.version bigint not null storage p
 column organization_key.wrapped ciphertext storage x
@@ -124,6 +141,8 @@ constraint credential_modified_by_must_be_an_id_or_a_word on credential: CHECK (
 constraint credential_modified_by_not_null on credential: NOT NULL modified_by
 constraint credential_must_be_deleted_before_purged on credential: CHECK (((purged_at IS NULL) OR (deleted_at IS NOT NULL)))
 constraint credential_must_be_sealed_until_purged on credential: CHECK (((sealed IS NULL) = (purged_at IS NOT NULL)))
+constraint credential_oauth_origin_must_be_known on credential: CHECK ((oauth_origin = ANY (ARRAY['posted'::text, 'flow'::text])))
+constraint credential_oauth_origin_not_null on credential: NOT NULL oauth_origin
 constraint credential_organization_id_not_null on credential: NOT NULL organization_id
 constraint credential_pkey on credential: PRIMARY KEY (organization_id, id)
 constraint credential_provider_must_be_known on credential: CHECK ((provider = ANY (ARRAY['microsoft'::text, 'sharepoint'::text, 'sftp'::text, 'aws_ses'::text, 'google'::text, 'postgresql'::text, 'internal_postgresql'::text])))
@@ -153,6 +172,23 @@ constraint master_key_use_master_key_id_not_null on master_key_use: NOT NULL mas
 constraint master_key_use_must_not_be_negative on master_key_use: CHECK ((n >= 0))
 constraint master_key_use_n_not_null on master_key_use: NOT NULL n
 constraint master_key_use_pkey on master_key_use: PRIMARY KEY (master_key_id)
+constraint oauth_authorization_browser_hash_must_be_32_bytes on oauth_authorization: CHECK ((length(browser_hash) = 32))
+constraint oauth_authorization_created_at_not_null on oauth_authorization: NOT NULL created_at
+constraint oauth_authorization_expires_at_not_null on oauth_authorization: NOT NULL expires_at
+constraint oauth_authorization_id_not_null on oauth_authorization: NOT NULL id
+constraint oauth_authorization_must_expire_later on oauth_authorization: CHECK ((expires_at > created_at))
+constraint oauth_authorization_organization_id_not_null on oauth_authorization: NOT NULL organization_id
+constraint oauth_authorization_pkey on oauth_authorization: PRIMARY KEY (organization_id, id)
+constraint oauth_authorization_provider_not_null on oauth_authorization: NOT NULL provider
+constraint oauth_authorization_sealed_must_have_its_format on oauth_authorization: CHECK ((get_byte((sealed)::bytea, 0) = 197))
+constraint oauth_authorization_sealed_not_null on oauth_authorization: NOT NULL sealed
+constraint oauth_authorization_user_id_not_null on oauth_authorization: NOT NULL user_id
+constraint oauth_state_authorization_fkey on oauth_state: FOREIGN KEY (organization_id, authorization_id) REFERENCES oauth_authorization(organization_id, id) ON DELETE CASCADE
+constraint oauth_state_authorization_id_not_null on oauth_state: NOT NULL authorization_id
+constraint oauth_state_hash_must_be_32_bytes on oauth_state: CHECK ((length(state_hash) = 32))
+constraint oauth_state_organization_id_not_null on oauth_state: NOT NULL organization_id
+constraint oauth_state_pkey on oauth_state: PRIMARY KEY (state_hash)
+constraint oauth_state_state_hash_not_null on oauth_state: NOT NULL state_hash
 constraint organization_key_commitment_must_be_32_bytes on organization_key: CHECK ((length(commitment) = 32))
 constraint organization_key_commitment_not_null on organization_key: NOT NULL commitment
 constraint organization_key_created_at_not_null on organization_key: NOT NULL created_at
@@ -199,6 +235,11 @@ CREATE UNIQUE INDEX credential_pkey ON public.credential USING btree (organizati
 CREATE UNIQUE INDEX credential_counter_pkey ON public.credential_counter USING btree (organization_id, counter)
 CREATE UNIQUE INDEX key_registry_pkey ON public.key_registry USING btree (master_key_id)
 CREATE UNIQUE INDEX master_key_use_pkey ON public.master_key_use USING btree (master_key_id)
+CREATE INDEX oauth_authorization_expiry_idx ON public.oauth_authorization USING btree (organization_id, expires_at)
+CREATE INDEX oauth_authorization_of_user_idx ON public.oauth_authorization USING btree (organization_id, user_id, created_at)
+CREATE UNIQUE INDEX oauth_authorization_pkey ON public.oauth_authorization USING btree (organization_id, id)
+CREATE INDEX oauth_state_authorization_idx ON public.oauth_state USING btree (organization_id, authorization_id)
+CREATE UNIQUE INDEX oauth_state_pkey ON public.oauth_state USING btree (state_hash)
 CREATE UNIQUE INDEX organization_key_pkey ON public.organization_key USING btree (organization_id, version)
 CREATE UNIQUE INDEX schema_migration_pkey ON public.schema_migration USING btree (id)
 CREATE UNIQUE INDEX schema_migration_lock_pkey ON public.schema_migration_lock USING btree (index)
@@ -213,6 +254,7 @@ policy audit_event_of_organization on audit_event for ALL to public using ((orga
 policy audit_head_of_organization on audit_head for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_of_organization on credential for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_counter_of_organization on credential_counter for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
+policy oauth_authorization_of_organization on oauth_authorization for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy organization_key_of_organization on organization_key for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy service_account_of_organization on service_account for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 
@@ -273,6 +315,8 @@ comment on table public.credential: Credentials of integrations: what is known a
 comment on table public.credential_counter: Active credentials, counted in the transaction that creates or deletes one, so that limits hold under concurrency.
 comment on table public.key_registry: Master keys that were ever loaded, by a value that reveals nothing of them, so that a wrong key is noticed at the start.
 comment on table public.master_key_use: How many organization keys each master key wraps. Kept by a trigger, because no role may read the keys of all organizations.
+comment on table public.oauth_authorization: Authorizations in progress: begun by a user, not yet answered by the provider. A row is deleted by whoever uses it.
+comment on table public.oauth_state: Which authorization a state belongs to. Found before an organization is known, therefore without row-level security and without any secret.
 comment on table public.organization_key: Keys of organizations, each wrapped under a master key. Committed before anything is sealed with them.
 comment on table public.service_account: Callers that are programs, such as executors of flows.
 comment on table public.service_account_key: API keys. Found by prefix before an organization is known, therefore without row-level security and without any secret.
@@ -286,15 +330,19 @@ comment on table column public.audit_event.request_id: ULID of the request.
 comment on table column public.audit_head.digest: sha256(digests of the link's records, in order).
 comment on table column public.audit_head.hash: Hash of the link, as in audit_event.
 comment on table column public.credential.account_email: Account at the provider, where it is known.
+comment on table column public.credential.account_id: Account at the provider that authorized, where our flow made the credential.
 comment on table column public.credential.created_at: Immutable. Milliseconds, as callers see it.
 comment on table column public.credential.credential_type: Shape of the secret; bound into the sealed value.
 comment on table column public.credential.deleted_at: Hidden from every read since then.
+comment on table column public.credential.granted_scopes: What the provider said it granted; null where it said nothing.
 comment on table column public.credential.id: Immutable; bound into the sealed value.
 comment on table column public.credential.modified_by: Who wrote last: a user's id, or the word for every service account or for the service itself.
 comment on table column public.credential.name: Name for people.
+comment on table column public.credential.oauth_origin: Whose client the tokens belong to: posted by a caller, or made by our own authorization flow.
 comment on table column public.credential.organization_id: Tenant. Immutable; bound into the sealed value.
 comment on table column public.credential.provider: System the credential connects to. Immutable; bound into the sealed value.
 comment on table column public.credential.purged_at: The sealed secret is gone since then.
+comment on table column public.credential.requested_scopes: What our flow asked for.
 comment on table column public.credential.revision: Changes with every write by a caller.
 comment on table column public.credential.sealed: Sealed secret, first byte 0xC5; null only once purged. Stored uncompressed: ciphertext does not compress.
 comment on table column public.credential.secret_version: Changes with every change of the secret, by whomever; bound into the sealed value.
@@ -305,6 +353,13 @@ comment on table column public.credential.updated_at: Strictly increasing with e
 comment on table column public.credential.user_id: User who created it and whose limit it counts against. Immutable.
 comment on table column public.credential_counter.counter: provider:<provider> for the organization, or user:<user id>.
 comment on table column public.credential_counter.n: Rows of credential that are not deleted.
+comment on table column public.oauth_authorization.browser_hash: SHA-256 of the 256 random bits in the cookie of the browser in which it began; null where it began outside one.
+comment on table column public.oauth_authorization.expires_at: By the clock of the database.
+comment on table column public.oauth_authorization.id: Bound into the sealed value.
+comment on table column public.oauth_authorization.provider: System it connects to; bound into the sealed value.
+comment on table column public.oauth_authorization.sealed: Code verifier, nonce, scopes, redirect and the credential that is authorized anew. Lives shorter than any rotation of keys, so that it is never sealed anew.
+comment on table column public.oauth_authorization.user_id: User who began it.
+comment on table column public.oauth_state.state_hash: SHA-256 of the state, which has 256 random bits; the state itself is not stored.
 comment on table column public.organization_key.commitment: Must equal the commitment that is derived from the key after unwrapping, before the key is used.
 comment on table column public.organization_key.destroyed_at: Nothing sealed with the key can be opened since then.
 comment on table column public.organization_key.master_key_id: Master key that wraps it; always the id that the wrapped bytes themselves name.
@@ -316,6 +371,7 @@ comment on type public.ciphertext: Sealed bytes. Every column of this type must 
 
 -- grants
 
+grant delete, insert, select on oauth_authorization to credentials_app
 grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text) to public
 grant execute on function refuse_change() to public
 grant execute on function refuse_credential_limit(boolean) to public
@@ -324,11 +380,12 @@ grant insert, select on audit_head to credentials_app
 grant insert, select on credential to credentials_app
 grant insert, select on credential_counter to credentials_app
 grant insert, select on key_registry to credentials_app
+grant insert, select on oauth_state to credentials_app
 grant insert, select on organization_key to credentials_app
 grant insert, select on service_account to credentials_app
 grant insert, select on service_account_key to credentials_app
 grant select on master_key_use to credentials_app
 grant select on schema_migration to credentials_app
-grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at) on credential to credentials_app
+grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at, oauth_origin, account_id, requested_scopes, granted_scopes) on credential to credentials_app
 grant update (link, digest, hash) on audit_head to credentials_app
 grant update (n) on credential_counter to credentials_app

@@ -3,6 +3,7 @@ import * as credentials from "./0001-credentials.ts";
 import * as keys from "./0002-keys.ts";
 import * as serviceAccounts from "./0003-service-accounts.ts";
 import * as audit from "./0004-audit.ts";
+import * as oauth from "./0005-oauth.ts";
 
 /** One step of the schema. Its name is stored, so it never changes once released; neither does what it does. */
 export interface Migration {
@@ -11,7 +12,7 @@ export interface Migration {
 }
 
 /** Every migration, in order. New ones are appended. */
-export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit];
+export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit, oauth];
 
 /** Name of the table in which the applied migrations are kept. */
 export const MIGRATION_TABLE = "schema_migration";
