@@ -38,6 +38,18 @@ export const ACTIONS = {
   test_credential: TENANT,
   create_service_account: ["operator"],
   create_service_account_key: ["operator"],
+  get_key_status: ["operator"],
+  rotate_master_key: ["operator"],
+  rotate_organization_key: ["operator"],
+  verify_keys: ["operator"],
+  get_rotation: ["operator"],
+  control_rotation: ["operator"],
+  roll_back_rotation: ["operator"],
+  // No call: the service's own record that a rotation has been proven, in the name of the operator who began it.
+  prove_rotation: ["operator"],
+  retire_rotated_keys: ["operator"],
+  destroy_organization: ["operator"],
+  import_credential: ["operator"],
 } as const satisfies Record<string, readonly CallerKind[]>;
 
 /** The name of one thing a caller can ask for; also the word in the audit record. */

@@ -13,7 +13,7 @@ export interface EnumTable<W extends string, N extends number = number> {
 }
 
 /** Pairs words with enum values by one rule: prefix and upper case. A word without a value is an error at start. */
-function table<W extends string, N extends number>(words: readonly W[], prefix: string, values: Readonly<Record<string, N>>): EnumTable<W, N> {
+export function table<W extends string, N extends number>(words: readonly W[], prefix: string, values: Readonly<Record<string, N>>): EnumTable<W, N> {
   const numbers = new Map<W, N>();
   for (const word of words) {
     const value = values[prefix + word.toUpperCase()];

@@ -60,6 +60,13 @@ export const bodyUuid = z.string().transform((text, ctx): string => {
   return id === NIL_UUID ? refuse(ctx, "uuid_parsing", "Input should not be the nil UUID") : id;
 });
 
+/** An optional UUID in the body, by the same rule; null where unset. */
+export const optionalBodyUuid = z.string().optional().transform((text, ctx): string | null => {
+  if (text === undefined) return null;
+  const id = uuid(ctx, text, "body");
+  return id === NIL_UUID ? refuse(ctx, "uuid_parsing", "Input should not be the nil UUID") : id;
+});
+
 /** The required provider of a new credential. */
 export const provider = required(providers, PROVIDERS);
 
@@ -113,6 +120,27 @@ export const testPath = z.string().optional().transform((path = "/", ctx): strin
 export const optionalFuture = z.custom<Date>().optional().transform((time, ctx): Date | null => {
   if (time === undefined) return null;
   return time.getTime() > Date.now() ? time : refuse(ctx, "datetime_future", "Input should be in the future");
+});
+
+/** The required id of a master key. */
+export const masterKeyId = z.string().transform((text, ctx): string => {
+  if (text === "") return missing(ctx);
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/.test(text) ? text : refuse(ctx, "string_pattern_mismatch", "Input should be an id of a master key: up to 32 of A-Z a-z 0-9 . _ -");
+});
+
+/** An optional limit of rows in a second, from 1; null where unset. */
+export const optionalRate = z.number().optional().transform((rate, ctx): number | null => {
+  if (rate === undefined) return null;
+  return rate >= 1 ? rate : refuse(ctx, "greater_than_equal", "Input should be at least 1");
+});
+
+/** A required time. */
+export const requiredTime = z.custom<Date>().optional().transform((time, ctx): Date => time ?? missing(ctx));
+
+/** One to a hundred check values of keys, 32 bytes each. */
+export const checkValues = z.array(z.custom<Buffer>()).transform((values, ctx): Buffer[] => {
+  if (values.length === 0) return missing(ctx);
+  return values.length <= 100 && values.every(({ length }) => length === 32) ? values : refuse(ctx, "value_error", "Input should be up to 100 values of 32 bytes");
 });
 
 const PATH_REASONS: ReadonlyMap<unknown, Reason> = new Map([["credential_id", "INVALID_CREDENTIAL_ID"], ["provider", "INVALID_PROVIDER"]] as const);

@@ -4,6 +4,8 @@ import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
 import { type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
 import type { Grant } from "./gate.ts";
+import { keyUseCases } from "./keys-administration.ts";
+import type { KeyUseCases } from "./keys-use-cases.ts";
 import * as manage from "./manage.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
 import * as accounts from "./service-accounts.ts";
@@ -37,6 +39,8 @@ export interface UseCases {
   checkStored(grant: Grant<"test_postgres_credential"> | Grant<"test_credential">, input: StoredCheckInput): Promise<Checked>;
   createServiceAccount(grant: Grant<"create_service_account">, input: accounts.AccountInput): ReturnType<typeof accounts.createServiceAccount>;
   createServiceAccountKey(grant: Grant<"create_service_account_key">, input: accounts.KeyInput): ReturnType<typeof accounts.createServiceAccountKey>;
+  /** What operators do with keys. */
+  readonly keys: KeyUseCases;
   /** The entity tag of a credential. */
   etagOf(record: CredentialRecord): string;
 }
@@ -55,6 +59,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkStored: (grant, input) => checkStored(deps, grant, input),
     createServiceAccount: (grant, input) => accounts.createServiceAccount(deps, grant, input),
     createServiceAccountKey: (grant, input) => accounts.createServiceAccountKey(deps, grant, input),
+    keys: keyUseCases(),
     etagOf: manage.etagOf,
   };
 }

@@ -33,6 +33,22 @@ const REQUESTS: { [N in RpcName]: { good: object; badPath?: object; pathReason?:
   testCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
   createServiceAccount: { good: { organizationId: randomUUID(), name: "n" }, badBody: { organizationId: "nonsense", name: "" } },
   createServiceAccountKey: { good: { organizationId: randomUUID(), serviceAccountId: randomUUID() }, badBody: { organizationId: "", serviceAccountId: "x" } },
+  getKeyStatus: { good: {} },
+  rotateMasterKey: { good: { masterKeyId: "k2" }, badBody: { masterKeyId: "", rowsPerSecond: 0 } },
+  rotateOrganizationKey: { good: { organizationId: randomUUID() }, badBody: { organizationId: "x", rowsPerSecond: 0 } },
+  verifyKeys: { good: {}, badBody: { organizationId: "x", rowsPerSecond: 0 } },
+  getRotation: { good: { rotationId: randomUUID() }, badBody: { rotationId: "" } },
+  controlRotation: { good: { rotationId: randomUUID(), paused: true }, badBody: { rotationId: "x" } },
+  rollBackRotation: { good: { rotationId: randomUUID() }, badBody: { rotationId: "" } },
+  retireRotatedKeys: { good: { rotationId: randomUUID() }, badBody: { rotationId: "" } },
+  destroyOrganization: { good: { organizationId: randomUUID() }, badBody: { organizationId: "" } },
+  importCredential: {
+    good: {
+      organizationId: randomUUID(), userId: randomUUID(), provider: 3, credentialType: 5, credentials: CREDENTIALS, source: "1", sealedAt: new Date(),
+      keyCheckValues: [Buffer.alloc(32)],
+    },
+    badBody: { organizationId: "", userId: "x", provider: 99, credentialType: 0, source: "", keyCheckValues: [] },
+  },
 };
 
 const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`) as keyof typeof ACTIONS;

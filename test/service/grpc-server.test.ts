@@ -16,6 +16,7 @@ const run = promisify(execFile);
 const SERVICES = [
   "flow.credentials.v1.CredentialService",
   "flow.credentials.v1.ServiceAccountService",
+  "flow.credentials.v1.AdminService",
   "grpc.health.v1.Health",
   "grpc.reflection.v1.ServerReflection",
   "grpc.reflection.v1alpha.ServerReflection",

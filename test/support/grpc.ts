@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { connect } from "node:http2";
 import { type CallOptions, type ChannelCredentials, Client, credentials, type MethodDefinition, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { AdminServiceService } from "../../gen/flow/credentials/v1/admin_service.ts";
 import { CredentialServiceService } from "../../gen/flow/credentials/v1/credential_service.ts";
 import { ServiceAccountServiceService } from "../../gen/flow/credentials/v1/service_account_service.ts";
 import { BadRequest, ErrorInfo } from "../../gen/google/rpc/error_details.ts";
@@ -8,6 +9,7 @@ import { Status } from "../../gen/google/rpc/status.ts";
 import type { Authenticator, Presented } from "../../src/auth/authenticate.ts";
 import type { AuditEvent, Caller } from "../../src/domain/access.ts";
 import type { CredentialRecord } from "../../src/domain/credential.ts";
+import type { Rotation } from "../../src/domain/rotation.ts";
 import { fail } from "../../src/domain/errors.ts";
 import { secret } from "../../src/domain/secret.ts";
 import type { GrpcDeps } from "../../src/grpc/deps.ts";
@@ -16,7 +18,7 @@ import { type GrpcOptions, serveGrpc } from "../../src/grpc/server.ts";
 import { createLog } from "../../src/log.ts";
 
 /** Every RPC of ours, by its name. */
-export const RPCS = { ...CredentialServiceService, ...ServiceAccountServiceService };
+export const RPCS = { ...CredentialServiceService, ...ServiceAccountServiceService, ...AdminServiceService };
 export type RpcName = keyof typeof RPCS;
 
 export const ORGANIZATION = "0b7c1f0e-6d5c-4a41-9a37-52f7a1c0d001";
@@ -67,6 +69,15 @@ export function record(facts: Partial<CredentialRecord> = {}): CredentialRecord 
   };
 }
 
+/** A rotation as the store would give it. */
+export function rotation(facts: Partial<Rotation> = {}): Rotation {
+  return {
+    id: randomUUID(), kind: "master_key", state: "running", organizationId: null, fromMasterKeyId: "k1", toMasterKeyId: "k2", fromVersion: null, toVersion: null,
+    rowsTotal: 2, rowsLeft: 1, rowsMoved: 1, rowsVerified: 0, rowsFailed: 0, failures: [], rowsPerSecond: null, startedAt: new Date("2026-01-02T03:04:05.678Z"),
+    finishedAt: null, proof: null, startedBy: "ops", rollsBack: null, ...facts,
+  };
+}
+
 /** Use cases over a map. */
 export function memoryVault(): UseCases & { readonly rows: Map<string, { record: CredentialRecord; document: Record<string, unknown> }> } {
   const rows = new Map<string, { record: CredentialRecord; document: Record<string, unknown> }>();
@@ -111,6 +122,18 @@ export function memoryVault(): UseCases & { readonly rows: Map<string, { record:
       key: { ...input, id: randomUUID(), tokenPrefix: "saf_org_0b7c", tokenHash: Buffer.alloc(32), createdAt: new Date(), revokedAt: null },
       token: secret("saf_org_whole"),
     }),
+    keys: {
+      status: async () => ({ masterKeys: [], replicas: [], rotations: [] }),
+      rotateMasterKey: async () => rotation(),
+      rotateOrganizationKey: async () => rotation(),
+      verify: async () => rotation(),
+      rotation: async () => rotation(),
+      control: async () => rotation(),
+      rollBack: async () => rotation(),
+      retire: async () => rotation(),
+      destroyOrganization: async () => 1,
+      importCredential: async () => ({ credentialId: randomUUID(), alreadyImported: false }),
+    },
     etagOf: ({ revision }) => `r${revision}`,
   };
 }
