@@ -34,6 +34,8 @@ function textOf(error: unknown, field: "code" | "constraint" | "table" | "messag
 const CONSTRAINTS: Readonly<Record<string, Reason>> = {
   credential_limit_per_provider: "LIMIT_PER_PROVIDER_REACHED",
   credential_limit_per_user: "LIMIT_PER_USER_REACHED",
+  idempotency_record_pkey: "IDEMPOTENCY_IN_FLIGHT",
+  service_account_key_prefix_must_be_unique: "CERTIFICATE_IN_USE",
 };
 
 /** SQLSTATE classes and codes under which the database is not able to work now, whatever was asked. */

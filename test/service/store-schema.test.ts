@@ -53,7 +53,7 @@ describe("the schema", () => {
     await using client = await connect(database.superuserUrl);
     const { rows } = await client.query(`
       select table_name, column_name from information_schema.columns where table_schema = 'public' and domain_name = 'ciphertext' order by 1, 2`);
-    expect(rows).toEqual([{ table_name: "credential", column_name: "sealed" }, { table_name: "organization_key", column_name: "wrapped" }]);
+    expect(rows).toEqual([{ table_name: "credential", column_name: "sealed" }, { table_name: "credential_previous", column_name: "sealed" }, { table_name: "organization_key", column_name: "wrapped" }]);
   });
 });
 
