@@ -6,6 +6,7 @@ import { createAuthenticator } from "./auth/authenticate.ts";
 import { readCertificate } from "./auth/certificate.ts";
 import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
+import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
 import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
@@ -22,7 +23,6 @@ import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
 import { createRepeats } from "./vault/idempotency.ts";
-import { checkKeys } from "./vault/keys.ts";
 import { RateLimiter, type Rates } from "./vault/rates.ts";
 import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
@@ -161,6 +161,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     ...caOf(config),
     prepared: settings.databasePrepared,
     poolSize: settings.databasePoolSize,
+    backgroundPoolSize: settings.databaseBackgroundPoolSize,
     statementTimeoutMs: settings.databaseStatementTimeoutMs,
     resolveQueue: settings.resolveQueue,
     resolveBatch: settings.resolveBatch,
@@ -185,7 +186,9 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => prober.close());
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, limits, newApiKey, readCertificate, log, now });
+  const background = startBackground({ config, store, envelope, log, metrics });
+  resources.defer(() => background.stop());
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, readCertificate, log, now });
   const server = await serveGrpc(
     { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(settings)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
@@ -202,7 +205,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
       shutdownGraceMs: settings.shutdownGraceMs,
     },
   );
-  resources.defer(() => server.stop());
+  resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
   return { address: server.address, ready: async () => running.ready && (await store.ping()) };
 }
 

@@ -2,10 +2,10 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Envelope } from "../crypto/envelope.ts";
 import { type Call, inScope, type TenantCaller } from "../domain/access.ts";
-import type { CredentialRecord, CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
+import type { CredentialRecord, CredentialTypeName, ProviderName, Renewal, SecretDocument } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
-import { accept, catalog, type CatalogEntry } from "../providers/index.ts";
+import { accept, canRefresh, catalog, type CatalogEntry } from "../providers/index.ts";
 import type { Accepted } from "../providers/provider.ts";
 import type { CredentialLimits, CredentialUse, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
@@ -76,6 +76,12 @@ export const etagOf = (record: Pick<CredentialRecord, "revision">): string => `r
 /** Who wrote, as a credential tells it. */
 export const author = (caller: TenantCaller): string => (caller.kind === "user" ? caller.id : "service-account");
 
+/** What is to be done about the end of an accepted token. One that a caller posted belongs to that caller's own OAuth client. */
+function renewalOf(provider: ProviderName, type: CredentialTypeName, { document, tokenExpiresAt }: Accepted): Renewal {
+  if (!canRefresh(provider, type, document, false)) return "none";
+  return tokenExpiresAt === null && document["access_token"] === undefined ? "due" : "scheduled";
+}
+
 /** Seals and stores a credential for the user's organization. Throws INVALID_CREDENTIALS and the two limits. */
 export async function createCredential(deps: ManageDeps, grant: Grant<"create_credential">, input: CreateInput): Promise<CredentialRecord> {
   const { caller, call } = grant;
@@ -97,6 +103,7 @@ export async function createCredential(deps: ManageDeps, grant: Grant<"create_cr
       tokenExpiresAt: accepted.tokenExpiresAt,
       modifiedBy: author(caller),
       sealed,
+      renewal: renewalOf(provider, credentialType, accepted),
     },
     deps.limits,
     auditEvent(call, grant.action, { credentialId: id }),
@@ -126,8 +133,8 @@ export async function getCredential(deps: ManageDeps, grant: Grant<"get_credenti
   const { signal } = grant.call;
   const [uses, previous] = await Promise.all([deps.store.usage.of(organizationId, credentialId, USES, signal), deps.store.credentials.previous(organizationId, credentialId, signal)]);
   const facts = { uses, previousKeptUntil: previous?.keptUntil ?? null };
-  const expired = record.status === "active" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
-  return { ...record, ...facts, ...(expired ? { status: "reauth_required", statusReason: "access_token_expired" } : {}) };
+  const expired = !record.renewable && record.status !== "reauth_required" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
+  return { ...record, ...facts, ...(expired ? { status: "reauth_required", statusReason: "access_token_expired", statusSince: record.tokenExpiresAt ?? record.statusSince } : {}) };
 }
 
 /**
@@ -162,6 +169,7 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
         modifiedBy: author(caller),
         secretVersion,
         sealed,
+        renewal: renewalOf(provider, credentialType, accepted),
         keepPreviousSeconds: input.keepPreviousSeconds ?? 0,
       },
       auditEvent(call, grant.action, { credentialId }),

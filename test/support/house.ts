@@ -7,8 +7,8 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "serve", "announce", "master-keys", "metrics", "process"];
-const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
+const COMPOSITION = ["app", "background", "failpoints", "serve", "announce", "master-keys", "metrics", "process"];
+const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */
 const STARTS: Readonly<Record<string, string>> = { "src/egress/probe-child.ts": "probe" };
@@ -23,6 +23,7 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   rest: ["gen"],
   grpc: ["vault", "auth", "domain", "gen"],
   vault: ["providers", "store", "crypto", "domain"],
+  events: ["store", "crypto", "domain"],
   providers: ["domain"],
   auth: ["domain"],
   store: ["domain"],
