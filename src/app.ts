@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
+import { readCertificate } from "./auth/certificate.ts";
 import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
 import { startBackground } from "./background.ts";
@@ -21,6 +22,9 @@ import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
+import { createRepeats } from "./vault/idempotency.ts";
+import { RateLimiter, type Rates } from "./vault/rates.ts";
+import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
 
 /** A running service. Disposing stops it: no new calls, calls in flight finish, connections close. */
@@ -89,6 +93,12 @@ function portsOf({ egressPortsSftp, egressPortsPostgresql, egressPortsAwsSes }: 
     ...(database ? { postgresql: database, internal_postgresql: database } : {}),
   };
 }
+
+const ratesOf = (settings: Config["settings"]): Rates => ({
+  resolve: { perCaller: settings.rateResolvesPerCaller, perOrganization: settings.rateResolvesPerOrganization },
+  test: { perCaller: settings.rateTestsPerCaller, perOrganization: settings.rateTestsPerOrganization },
+  write: { perCaller: settings.rateWritesPerCaller, perOrganization: settings.rateWritesPerOrganization },
+});
 
 function readPem(setting: string, file: string): Buffer {
   try {
@@ -178,9 +188,9 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, log, now });
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, readCertificate, log, now });
   const server = await serveGrpc(
-    { authenticator, audit: store.audit, log, metrics, vault },
+    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(settings)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
       listen: settings.grpcListen,
       ...(socketPath === undefined ? {} : { socketPath }),

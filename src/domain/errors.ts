@@ -16,6 +16,7 @@ export const GRPC_CODE = {
   INVALID_ARGUMENT: 3,
   DEADLINE_EXCEEDED: 4,
   NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
   PERMISSION_DENIED: 7,
   RESOURCE_EXHAUSTED: 8,
   FAILED_PRECONDITION: 9,
@@ -55,6 +56,19 @@ export const REASONS = {
   INVALID_CREDENTIALS: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid request data"),
   LIMIT_PER_PROVIDER_REACHED: render("FAILED_PRECONDITION", 400, "bad_request", "The organization has reached its limit of credentials for this provider"),
   LIMIT_PER_USER_REACHED: render("FAILED_PRECONDITION", 400, "bad_request", "The user has reached the limit of credentials"),
+  ORGANIZATION_ADMINISTRATOR_REQUIRED: render("PERMISSION_DENIED", 403, "forbidden", "Organization administrator required"),
+  NOT_GRANTED: render("PERMISSION_DENIED", 403, "forbidden", "The service account is not granted this credential"),
+  INVALID_SERVICE_ACCOUNT_ID: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid service account ID"),
+  INVALID_KEY_ID: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid API key ID"),
+  SERVICE_ACCOUNT_KEY_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "API key not found"),
+  CERTIFICATE_IN_USE: render("ALREADY_EXISTS", 409, "conflict", "The certificate is mapped to a service account already"),
+  IDEMPOTENCY_KEY_REUSED: render("ALREADY_EXISTS", 409, "conflict", "The idempotency key was used for another request"),
+  IDEMPOTENCY_IN_FLIGHT: render("ABORTED", 409, "conflict", "A request with this idempotency key is under way; try again shortly"),
+  CREDENTIAL_IN_USE: render("FAILED_PRECONDITION", 409, "conflict", "The credential was used lately"),
+  NO_PREVIOUS_SECRET: render("FAILED_PRECONDITION", 400, "bad_request", "No previous secret is kept"),
+  CREDENTIAL_PURGED: render("FAILED_PRECONDITION", 400, "bad_request", "The credential's secret has been purged"),
+  AUDIT_HEAD_UNSIGNED: render("FAILED_PRECONDITION", 400, "bad_request", "No key signs the audit trail"),
+  RATE_LIMITED: render("RESOURCE_EXHAUSTED", 429, "service_error", "Too many requests; try again later"),
   CREDENTIAL_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Credential not found"),
   SERVICE_ACCOUNT_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Service account not found"),
   ORGANIZATION_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "The organization has no key yet"),
@@ -91,6 +105,8 @@ export interface Facts {
   readonly violations?: readonly Violation[];
   /** Opaque id under which operators find the incident. */
   readonly incident?: string;
+  /** When trying again may work, ms from now. */
+  readonly retryAfterMs?: number;
   /** What happened inside; never leaves, and is logged only by type and code. */
   readonly cause?: unknown;
 }
@@ -101,12 +117,14 @@ export class CredentialError extends Error {
   readonly reason: Reason;
   readonly violations: readonly Violation[];
   readonly incident: string | undefined;
+  readonly retryAfterMs: number | undefined;
 
   constructor(reason: Reason, facts: Facts = {}) {
     super(REASONS[reason].message, { cause: facts.cause });
     this.reason = reason;
     this.violations = facts.violations ?? [];
     this.incident = facts.incident;
+    this.retryAfterMs = facts.retryAfterMs;
   }
 }
 

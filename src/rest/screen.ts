@@ -2,7 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Answer } from "./answer.ts";
 import type { Cors } from "./cors.ts";
 import { type Refused, refusal } from "./envelope.ts";
-import { AUDIT_HEADERS } from "./gateway.ts";
+import { PASSED_HEADERS } from "./gateway.ts";
 import { announcesBody, announcesJson, headerValues, isPrintable } from "./headers.ts";
 import { findRoute, isAmbiguousPath, type Resource, type Route } from "./routes.ts";
 
@@ -10,7 +10,7 @@ import { findRoute, isAmbiguousPath, type Resource, type Route } from "./routes.
 export type Screened =
   | { readonly kind: "answer"; readonly answer: Answer; readonly template: string }
   | { readonly kind: "page"; readonly page: () => Promise<Answer> }
-  | { readonly kind: "route"; readonly route: Route; readonly params: ReadonlyMap<string, string>; readonly path: string };
+  | { readonly kind: "route"; readonly route: Route; readonly params: ReadonlyMap<string, string>; readonly path: string; readonly query: string };
 
 /** RFC 9112 section 3.2: exactly one Host in HTTP/1.1. A header folded over lines (section 5.2) may hide another one. */
 function isWellFormed(raw: IncomingMessage): boolean {
@@ -18,8 +18,8 @@ function isWellFormed(raw: IncomingMessage): boolean {
   return (raw.httpVersion === "1.0" ? hosts <= 1 : hosts === 1) && !raw.rawHeaders.some((text) => /[\r\n\0]/.test(text));
 }
 
-function auditHeadersFit(raw: readonly string[]): boolean {
-  return AUDIT_HEADERS.map((name) => headerValues(raw, name)).every((values) => values.length <= 1 && values.every(isPrintable));
+function passedHeadersFit(raw: readonly string[]): boolean {
+  return PASSED_HEADERS.map((name) => headerValues(raw, name)).every((values) => values.length <= 1 && values.every(isPrintable));
 }
 
 /** What the listener knows besides a request. */
@@ -51,6 +51,6 @@ export function screen(site: Site, raw: IncomingMessage, target: string, request
   }
   const { route, params } = found;
   if (route.body && announcesBody(raw.rawHeaders) && !announcesJson(raw.rawHeaders)) return refuse("media_type", route.template);
-  if (!auditHeadersFit(raw.rawHeaders)) return refuse("metadata", route.template);
-  return { kind: "route", route, params, path };
+  if (!passedHeadersFit(raw.rawHeaders)) return refuse("metadata", route.template);
+  return { kind: "route", route, params, path, query: target.slice(path.length + 1) };
 }

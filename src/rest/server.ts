@@ -119,11 +119,11 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     log.info({ request_id: request.id, method: request.method, path: template, status: answer.status }, "rest request answered without a call");
 
   const handle = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
-    const { route, params, path } = request.getDecorator<Screened & { kind: "route" }>("screened");
+    const { route, params, path, query } = request.getDecorator<Screened & { kind: "route" }>("screened");
     const body = route.body && Buffer.isBuffer(request.body) && request.body.length > 0 ? parseJson(request.body, limits) : undefined;
     const gone = new AbortController();
     reply.raw.once("close", () => gone.abort());
-    const call = { route, params, path, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal };
+    const call = { route, params, path, query, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal };
     return send(request, reply, await gateway.call(call));
   };
 

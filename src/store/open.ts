@@ -6,6 +6,7 @@ import { parseDatabaseUrl } from "./connection.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
+import { idempotencyStore } from "./idempotency.ts";
 import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
@@ -20,6 +21,7 @@ import { rotationStore } from "./rotations.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
 import type { Store } from "./store.ts";
 import type { Session } from "./transaction.ts";
+import { UsageRecorder } from "./usage.ts";
 
 /** How to reach the database and how much of it to use. */
 export interface StoreOptions {
@@ -58,8 +60,9 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const lookup = new KeyLookup({ fields, session });
   const audit = new AuditCommitter({ fields, session, log: options.log });
   const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
+  const usage = new UsageRecorder(database, options.log);
   const close = async () => {
-    await Promise.all([resolver.close(), audit.close(), lookup.close()]);
+    await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close()]);
     await Promise.all([database.close(), background.close()]);
   };
   try {
@@ -81,6 +84,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     rotationRows: rotationRows(database),
     imports: importStore(database),
     serviceAccounts: serviceAccountStore(database, lookup),
+    idempotency: idempotencyStore(database),
+    usage,
     audit,
     refresh: refreshStore(background),
     outbox: outboxStore(background),

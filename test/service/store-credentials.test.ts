@@ -161,7 +161,8 @@ describe("service accounts", () => {
     expect(account.createdAt).toBeInstanceOf(Date);
     const key = { id: randomUUID(), organizationId, serviceAccountId: id, tokenPrefix: randomUUID(), tokenHash: randomBytes(32), expiresAt: null };
     const created = await store.serviceAccounts.createKey(key, event);
-    expect(await store.serviceAccounts.keyByPrefix(key.tokenPrefix)).toEqual(created);
+    expect(created).toMatchObject({ name: "key", lastUsedAt: null, createdAt: expect.any(Date) });
+    expect(await store.serviceAccounts.keyByPrefix(key.tokenPrefix)).toEqual({ ...key, createdAt: created.createdAt, revokedAt: null });
     expect(await store.serviceAccounts.keyByPrefix("nothing")).toBeUndefined();
     const stranger = randomUUID();
     const foreign = { ...key, id: randomUUID(), tokenPrefix: randomUUID(), organizationId: stranger };
