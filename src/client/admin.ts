@@ -4,6 +4,8 @@ import { channelCredentials } from "./channel.ts";
 import { fromFailedCall } from "./error.ts";
 import type { ServiceAccountClientOptions } from "./service-accounts.ts";
 
+export type { GetKeyStatusResponse, Rotation } from "../../gen/flow/credentials/v1/admin_service.ts";
+
 type Rpcs = typeof AdminServiceService;
 
 /** The request of an RPC, and what it answers. */
