@@ -65,11 +65,11 @@ test("whatever is created, changed, resolved and deleted meanwhile on any replic
   const { id, user, machine, ids } = await organization(40);
   const expected = new Map<string, string>(ids.map((credential, n) => [credential, `p${n}`]));
   const { rotation } = await admin.rotateOrganizationKey({ organizationId: id, rowsPerSecond: 40 });
-  let ended = false;
-  const proven = reaches(admin, rotation?.id ?? "", State.ROTATION_STATE_PROVEN).finally(() => (ended = true));
+  const ended = new AbortController();
+  const proven = reaches(admin, rotation?.id ?? "", State.ROTATION_STATE_PROVEN).finally(() => ended.abort());
   const wrong: unknown[] = [];
   const lane = async (lane: number) => {
-    for (let n = 0; !ended; n++) {
+    for (let n = 0; !ended.signal.aborted; n++) {
       const [credential = "", password] = [...expected][(lane * 7 + n * 3) % expected.size] ?? [];
       if (n % 3 === 0 && credential === ids[lane]) {
         const changed = await rest(replica(n), "PATCH", `/integrations/credentials/${credential}`, { token: user, body: { ...body(`changed-${n}`), provider: undefined } });

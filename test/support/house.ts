@@ -43,6 +43,7 @@ const BELOW = ["domain", "settings", "log", "config"];
 
 /** Which groups may import a package. A package that is not listed may be imported nowhere. */
 export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
+  "@aws-sdk/client-kms": ["crypto"],
   "@aws-sdk/client-sesv2": ["providers"],
   "@bufbuild/protobuf": ["grpc", "rest"],
   "@grpc/grpc-js": ["grpc", "rest", "client"],
