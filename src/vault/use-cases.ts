@@ -63,7 +63,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkStored: (grant, input) => checkStored(deps, grant, input),
     createServiceAccount: (grant, input) => accounts.createServiceAccount(deps, grant, input),
     createServiceAccountKey: (grant, input) => accounts.createServiceAccountKey(deps, grant, input),
-    keys: keyUseCases(deps),
+    keys: keyUseCases({ ...deps, registered: new Set() }),
     etagOf: manage.etagOf,
   };
 }
