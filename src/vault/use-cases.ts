@@ -72,7 +72,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkSecret: (grant, input) => checkSecret(deps, grant, input),
     checkStored: (grant, input) => checkStored(deps, grant, input),
     accounts: bindAccounts(deps),
-    keys: keyUseCases(deps),
+    keys: keyUseCases({ ...deps, registered: new Set() }),
     etagOf: manage.etagOf,
   };
 }
