@@ -14,6 +14,7 @@ const FIELDS: Readonly<Record<string, Json>> = {
   name: null,
   status: "active",
   status_reason: null,
+  status_since: "2026-01-23T15:30:00.000Z",
   token_expires_at: null,
   etag: "1",
   success: false,

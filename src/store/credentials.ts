@@ -50,6 +50,7 @@ const REPLACE: Statement = {
   text: `with ${askedEvents("$12")}, changed as (
   update credential c set credential_type = $4, name = coalesce($5, c.name), account_email = coalesce($6, c.account_email),
     token_expires_at = $7, status = $8, status_reason = null, modified_by = $9, secret_version = $10, sealed = $11, renewable = $13::text <> 'none',
+    oauth_origin = 'posted', account_id = null, requested_scopes = null, granted_scopes = null,
     status_since = case when c.status = $8 and c.status_reason is null then c.status_since else ${NOW} end, revision = c.revision + 1, updated_at = ${LATER}
   where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and c.revision = $3 and c.secret_version = $10::bigint - 1
   returning ${credentialColumns("c")}

@@ -37,7 +37,7 @@ export function credentialRecord(row: Row): CredentialRecord {
 /** What opening a secret and handing it out needs: the columns of a stored credential, of the table of that name. */
 export const storedColumns = (table: string): string =>
   `${["organization_id", "id", "provider", "credential_type", "status", "status_reason", "renewable", "secret_version", "sealed"].map((column) => `${table}.${column}`).join(", ")},
-    extract(epoch from ${table}.token_expires_at - clock_timestamp()) * 1000 as remaining_ms, false as own_client`;
+    extract(epoch from ${table}.token_expires_at - clock_timestamp()) * 1000 as remaining_ms, ${table}.oauth_origin = 'flow' as own_client`;
 
 /** A row with those columns. */
 export const storedCredential = (row: Row): StoredCredential => ({

@@ -2,14 +2,15 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Envelope } from "../crypto/envelope.ts";
 import { type Call, inScope, type TenantCaller } from "../domain/access.ts";
-import type { CredentialRecord, CredentialTypeName, ProviderName, Renewal, SecretDocument } from "../domain/credential.ts";
+import type { CredentialRecord, CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
-import { accept, canRefresh, catalog, type CatalogEntry } from "../providers/index.ts";
+import { accept, catalog, type CatalogEntry } from "../providers/index.ts";
 import type { Accepted } from "../providers/provider.ts";
 import type { CredentialLimits, CredentialUse, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
 import { withIncident } from "./incident.ts";
+import { renewalOf } from "./renewal.ts";
 
 /** What the use cases below need. */
 export interface ManageDeps {
@@ -76,12 +77,6 @@ export const etagOf = (record: Pick<CredentialRecord, "revision">): string => `r
 /** Who wrote, as a credential tells it. */
 export const author = (caller: TenantCaller): string => (caller.kind === "user" ? caller.id : "service-account");
 
-/** What is to be done about the end of an accepted token. One that a caller posted belongs to that caller's own OAuth client. */
-function renewalOf(provider: ProviderName, type: CredentialTypeName, { document, tokenExpiresAt }: Accepted): Renewal {
-  if (!canRefresh(provider, type, document, false)) return "none";
-  return tokenExpiresAt === null && document["access_token"] === undefined ? "due" : "scheduled";
-}
-
 /** Seals and stores a credential for the user's organization. Throws INVALID_CREDENTIALS and the two limits. */
 export async function createCredential(deps: ManageDeps, grant: Grant<"create_credential">, input: CreateInput): Promise<CredentialRecord> {
   const { caller, call } = grant;
@@ -103,7 +98,7 @@ export async function createCredential(deps: ManageDeps, grant: Grant<"create_cr
       tokenExpiresAt: accepted.tokenExpiresAt,
       modifiedBy: author(caller),
       sealed,
-      renewal: renewalOf(provider, credentialType, accepted),
+      renewal: renewalOf(provider, credentialType, accepted, false),
     },
     deps.limits,
     auditEvent(call, grant.action, { credentialId: id }),
@@ -169,7 +164,7 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
         modifiedBy: author(caller),
         secretVersion,
         sealed,
-        renewal: renewalOf(provider, credentialType, accepted),
+        renewal: renewalOf(provider, credentialType, accepted, false),
         keepPreviousSeconds: input.keepPreviousSeconds ?? 0,
       },
       auditEvent(call, grant.action, { credentialId }),
