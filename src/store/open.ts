@@ -9,12 +9,14 @@ import { StoreFault, StoreSetupError } from "./errors.ts";
 import { idempotencyStore } from "./idempotency.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
+import { maintenanceStore } from "./maintenance.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
 import { Resolver } from "./resolve.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
 import type { Store } from "./store.ts";
 import type { Session } from "./transaction.ts";
+import { trailStore } from "./trail.ts";
 import { UsageRecorder } from "./usage.ts";
 
 /** How to reach the database and how much of it to use. */
@@ -73,6 +75,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     serviceAccounts: serviceAccountStore(database, lookup),
     idempotency: idempotencyStore(database),
     usage,
+    trail: trailStore(database),
+    maintenance: maintenanceStore(database),
     audit,
     ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => true, () => false),
     close,

@@ -2,10 +2,14 @@ import type { AuditEvent } from "../domain/access.ts";
 import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName } from "../domain/credential.ts";
 import type { ServiceAccountStore } from "./account-rows.ts";
 import type { IdempotencyStore } from "./idempotency.ts";
+import type { MaintenanceStore } from "./maintenance.ts";
+import type { TrailStore } from "./trail.ts";
 import type { UsageStore } from "./usage.ts";
 
 export type * from "./account-rows.ts";
 export type * from "./idempotency.ts";
+export type * from "./maintenance.ts";
+export type * from "./trail.ts";
 export type * from "./usage.ts";
 
 /** A credential as it is stored: what is known about it, and its sealed secret. */
@@ -144,6 +148,8 @@ export interface Store {
   readonly serviceAccounts: ServiceAccountStore;
   readonly idempotency: IdempotencyStore;
   readonly usage: UsageStore;
+  readonly trail: TrailStore;
+  readonly maintenance: MaintenanceStore;
   readonly audit: AuditStore;
   /** Whether the database answers now. */
   ping(): Promise<boolean>;

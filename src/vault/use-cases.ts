@@ -1,4 +1,6 @@
+import type { AuditSigner } from "../crypto/audit-signer.ts";
 import type { Envelope } from "../crypto/envelope.ts";
+import type { HeadKeys } from "../domain/audit-chain.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
 import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
@@ -8,6 +10,7 @@ import type { Grant } from "./gate.ts";
 import { keyUseCases } from "./keys-administration.ts";
 import type { KeyUseCases } from "./keys-use-cases.ts";
 import * as manage from "./manage.ts";
+import { bindRecords, type RecordUseCases } from "./records-use-cases.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
 import { rollbackCredential, type RollbackInput } from "./rollback.ts";
 import type { ServiceAccountDeps } from "./service-accounts.ts";
@@ -28,6 +31,12 @@ export interface VaultDeps {
   readonly prober: Prober;
   readonly newApiKey: ServiceAccountDeps["newApiKey"];
   readonly readCertificate: ServiceAccountDeps["readCertificate"];
+  /** What signs audit heads; undefined for nothing. */
+  readonly signer: AuditSigner | undefined;
+  /** Every key whose signatures of audit heads are believed. */
+  readonly headKeys: HeadKeys;
+  /** How long the secret of a deleted credential is kept, days. */
+  readonly purgeAfterDays: number;
   readonly log: Log;
   readonly now: () => Date;
 }
@@ -46,6 +55,8 @@ export interface UseCases {
   checkStored(grant: Grant<"test_postgres_credential"> | Grant<"test_credential">, input: StoredCheckInput): Promise<Checked>;
   /** Service accounts and their keys. */
   readonly accounts: AccountUseCases;
+  /** Audit trails, deleted credentials and limits. */
+  readonly records: RecordUseCases;
   /** What operators do with keys. */
   readonly keys: KeyUseCases;
   /** The entity tag of a credential. */
@@ -66,6 +77,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkSecret: (grant, input) => checkSecret(deps, grant, input),
     checkStored: (grant, input) => checkStored(deps, grant, input),
     accounts: bindAccounts(deps),
+    records: bindRecords(deps),
     keys: keyUseCases(),
     etagOf: manage.etagOf,
   };
