@@ -32,7 +32,7 @@ const REQUESTS: { [N in RpcName]: { good: object; badPath?: object; pathReason?:
   testPostgresConnection: { good: { connectionString: "postgresql://u:p@h/d" }, badBody: { host: "h" } },
   testPostgresCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
   testCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
-  rollbackCredential: { good: { credentialId: id, etag: "" }, badPath: { credentialId: "nonsense", etag: "" }, pathReason: "INVALID_CREDENTIAL_ID", badBody: { credentialId: id, etag: "a b" } },
+  rollbackCredential: { good: { credentialId: id, etag: "", organizationId: "" }, badPath: { credentialId: "nonsense", etag: "", organizationId: "" }, pathReason: "INVALID_CREDENTIAL_ID", badBody: { credentialId: id, etag: "a b", organizationId: "" } },
   createServiceAccount: { good: { organizationId: id, name: "n" }, badBody: { organizationId: "nonsense", name: "" } },
   listServiceAccounts: { good: { organizationId: id, offset: 0, limit: 0 }, badBody: { organizationId: "x", offset: 0, limit: 1_001 } },
   getServiceAccount: { good: ACCOUNT, badPath: { organizationId: "", serviceAccountId: "x" }, pathReason: "INVALID_SERVICE_ACCOUNT_ID" },

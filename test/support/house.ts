@@ -17,8 +17,9 @@ const STARTS: Readonly<Record<string, string>> = { "src/egress/probe-child.ts": 
 export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   main: ["app"],
   app: EVERYTHING,
-  // `auth` for the development token, which the service's own code signs.
-  cli: ["app", "auth", "client", "config"],
+  // `auth` for the development token, which the service's own code signs; `domain` for the chain of an audit export, which is
+  // checked without the service.
+  cli: ["app", "auth", "client", "config", "domain"],
   client: ["gen"],
   rest: ["gen"],
   grpc: ["vault", "auth", "domain", "gen"],
@@ -59,7 +60,7 @@ export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "prom-client": ["app"],
   ssh2: ["providers"],
   ulid: ["log"],
-  zod: ["domain", "settings", "auth", "grpc", "providers"],
+  zod: ["cli", "domain", "settings", "auth", "grpc", "providers"],
 };
 
 /** Node's network modules: what may be taken from them as a value, and by whom. Types are free, and `egress` may take all. */
