@@ -7,14 +7,13 @@ import { readCertificate } from "./auth/certificate.ts";
 import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
-import { Envelope } from "./crypto/envelope.ts";
-import { parseMasterKeys } from "./crypto/keyring.ts";
 import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
+import { startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { findings } from "./providers/index.ts";
 import { serveRest } from "./rest/server.ts";
@@ -24,7 +23,6 @@ import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
 import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
 import { createRepeats } from "./vault/idempotency.ts";
-import { checkKeys } from "./vault/keys.ts";
 import { RateLimiter } from "./vault/rates.ts";
 import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
@@ -87,10 +85,11 @@ function refusePlaintext(url: string, caFile: string | undefined): void {
 }
 
 /** The ports that tests may use, by provider. */
-function portsOf({ egressPortsSftp, egressPortsPostgresql }: Config["settings"]): Record<string, readonly number[]> {
+function portsOf({ egressPortsSftp, egressPortsPostgresql, egressPortsAwsSes }: Config["settings"]): Record<string, readonly number[]> {
   const database = egressPortsPostgresql && parsePorts("CREDENTIALS_EGRESS_PORTS_POSTGRESQL", egressPortsPostgresql);
   return {
     ...(egressPortsSftp ? { sftp: parsePorts("CREDENTIALS_EGRESS_PORTS_SFTP", egressPortsSftp) } : {}),
+    ...(egressPortsAwsSes ? { aws_ses: parsePorts("CREDENTIALS_EGRESS_PORTS_AWS_SES", egressPortsAwsSes) } : {}),
     ...(database ? { postgresql: database, internal_postgresql: database } : {}),
   };
 }
@@ -136,7 +135,6 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const { settings } = config;
   const keys = keysOf(config);
   const clock = () => now().getTime();
-  const keyring = parseMasterKeys(keys.masterKeys.reveal(), keys.primaryKeyId);
   const jwt = createJwtVerifier({
     ...("secret" in keys.jwt ? { secret: keys.jwt.secret } : { publicKeyPem: keys.jwt.publicKey }),
     issuer: settings.jwtIssuer,
@@ -165,8 +163,8 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => store.close());
   signal.throwIfAborted();
-  await checkKeys(store.keyRegistry, keyring);
-  const envelope = new Envelope({ keyring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: settings.keyCacheSeconds * 1000 });
+  const running = await startKeys(keys, config, store, log, resources);
+  const { envelope, ring, wakeRotations } = running;
   metrics.watchSealing(() => envelope.counters);
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
   const prober = createProber({
@@ -182,7 +180,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => prober.close());
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
-  const vault = bindUseCases({ store, envelope, prober, limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
   resources.use(startUpkeep(config, auditKeys, { store, log, now }));
   const server = await serveGrpc(
     { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
@@ -201,7 +199,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     },
   );
   resources.defer(() => server.stop());
-  return { address: server.address, ready: () => store.ping() };
+  return { address: server.address, ready: async () => running.ready && (await store.ping()) };
 }
 
 /** The REST role: a client of the gRPC service, over a private socket or over the network. */
@@ -218,6 +216,7 @@ async function startRest({ config, log, metrics, resources }: Start, target: str
     maxJsonDepth: settings.restMaxJsonDepth,
     maxJsonKeys: settings.restMaxJsonKeys,
     deadlineMs: settings.grpcDeadlineMs,
+    docs: settings.restDocs,
     resolve: settings.restResolve,
     log,
     ready,

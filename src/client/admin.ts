@@ -4,7 +4,7 @@ import { channelCredentials } from "./channel.ts";
 import { fromFailedCall } from "./error.ts";
 import type { ServiceAccountClientOptions } from "./service-accounts.ts";
 
-export type { AuditEvent, GetKeyStatusResponse, Rotation } from "../../gen/flow/credentials/v1/admin_service.ts";
+export type { AuditEvent } from "../../gen/flow/credentials/v1/admin_service.ts";
 
 type Rpcs = typeof AdminServiceService;
 

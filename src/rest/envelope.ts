@@ -14,7 +14,7 @@ interface Sentence {
 const say = (http: number, code: string, message: string): Sentence => ({ http, code, message });
 
 /** Everything REST refuses or fails by itself, before or instead of a call. */
-const REFUSALS = {
+export const REFUSALS = {
   malformed: say(400, "bad_request", "Malformed HTTP request"),
   path: say(400, "bad_request", "Invalid request path"),
   metadata: say(400, "bad_request", "Invalid request metadata"),

@@ -6,14 +6,10 @@ import { PASSED_HEADERS } from "./gateway.ts";
 import { announcesBody, announcesJson, headerValues, isPrintable } from "./headers.ts";
 import { findRoute, isAmbiguousPath, type Resource, type Route } from "./routes.ts";
 
-/** Paths that answer by themselves, without authentication. */
-export const PROBES = ["/healthz", "/readyz", "/metrics"] as const;
-export type Probe = (typeof PROBES)[number];
-
 /** What becomes of a request before its body is read. */
 export type Screened =
   | { readonly kind: "answer"; readonly answer: Answer; readonly template: string }
-  | { readonly kind: "probe"; readonly probe: Probe }
+  | { readonly kind: "page"; readonly page: () => Promise<Answer> }
   | { readonly kind: "route"; readonly route: Route; readonly params: ReadonlyMap<string, string>; readonly path: string; readonly query: string };
 
 /** RFC 9112 section 3.2: exactly one Host in HTTP/1.1. A header folded over lines (section 5.2) may hide another one. */
@@ -29,6 +25,8 @@ function passedHeadersFit(raw: readonly string[]): boolean {
 /** What the listener knows besides a request. */
 export interface Site {
   readonly resources: readonly Resource[];
+  /** Paths that answer by themselves, without authentication. */
+  readonly pages: ReadonlyMap<string, () => Promise<Answer>>;
   readonly cors: Cors;
   /** Whether a stop was asked for; no call is begun from then on. */
   readonly stopping: boolean;
@@ -41,8 +39,8 @@ export function screen(site: Site, raw: IncomingMessage, target: string, request
   const refuse = (refused: Refused, template = "-", headers = {}): Screened => ({ kind: "answer", answer: refusal(refused, requestId, headers), template });
 
   if (!isWellFormed(raw)) return refuse("malformed");
-  const probe = PROBES.find((known) => known === path);
-  if (probe) return verb === "GET" || verb === "HEAD" ? { kind: "probe", probe } : refuse("method", probe, { allow: "GET, HEAD" });
+  const page = site.pages.get(path);
+  if (page) return verb === "GET" || verb === "HEAD" ? { kind: "page", page } : refuse("method", path, { allow: "GET, HEAD" });
   if (site.stopping) return refuse("stopping");
   if (isAmbiguousPath(path)) return refuse("path");
   const found = findRoute(site.resources, verb, path);

@@ -1,3 +1,4 @@
+import type { Knex } from "knex";
 import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { known } from "./db.ts";
@@ -107,6 +108,11 @@ export const recordAnswer = (source: string, answer: string): string => `${recor
 )`;
 
 const APPEND: Statement = { name: "audit_append", text: `with ${askedEvents("$1")}, ${recordEvents("asked")} select 1` };
+
+/** Records events in a transaction of several statements. */
+export async function recordIn(trx: Knex.Transaction, events: readonly AuditEvent[]): Promise<void> {
+  await trx.raw(`with ${askedEvents("?")}, ${recordEvents("asked")} select 1`, [JSON.stringify(events.map(eventRow))]);
+}
 
 /** Events that may wait to be recorded; more are not recorded. */
 const QUEUE = 4_096;

@@ -1,8 +1,10 @@
+import type { Knex } from "knex";
+import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { askedEvents, eventRow, recordAnswer } from "./audit.ts";
 import { type Database, known } from "./db.ts";
 import { CREDENTIAL_COLUMNS, credentialColumns, credentialRecord, previousSecret } from "./rows.ts";
-import type { CredentialStore } from "./store.ts";
+import type { CredentialLimits, CredentialStore, NewCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
 /** Now, as it is stored and shown: in milliseconds. */
@@ -95,15 +97,24 @@ const single = (rows: Row[]): Row => {
 
 const organizationsOf = (...ids: readonly string[]): string[] => [...new Set(ids)];
 
+const createValues = (row: NewCredential, limits: CredentialLimits, event: AuditEvent): unknown[] => [
+  row.organizationId, known(row.id), row.provider, row.credentialType, known(row.userId), row.name, row.accountEmail, row.tokenExpiresAt,
+  row.modifiedBy, row.sealed, JSON.stringify([eventRow(event)]), limits.perProvider, limits.perUser,
+];
+
+/** The same creation as a part of a transaction of several statements. */
+export async function createCredential(trx: Knex.Transaction, row: NewCredential, limits: CredentialLimits, event: AuditEvent): Promise<void> {
+  const values = createValues(row, limits, event);
+  const bindings = Object.fromEntries(values.map((value, index) => [`v${index + 1}`, value]));
+  await trx.raw(CREATE.text.replace(/\$(\d+)/g, ":v$1"), bindings as Record<string, Knex.RawBinding>);
+}
+
 /** Everything about credentials but the resolve path. */
 export function credentialStore(database: Database): Omit<CredentialStore, "resolve"> {
   return {
     async create(row, limits, event, signal) {
       const audited = eventRow(event);
-      const rows = await database.write(organizationsOf(row.organizationId, audited.organization_id), CREATE, [
-        row.organizationId, known(row.id), row.provider, row.credentialType, known(row.userId), row.name, row.accountEmail, row.tokenExpiresAt,
-        row.modifiedBy, row.sealed, JSON.stringify([audited]), limits.perProvider, limits.perUser,
-      ], signal);
+      const rows = await database.write(organizationsOf(row.organizationId, audited.organization_id), CREATE, createValues(row, limits, event), signal);
       return credentialRecord(single(rows));
     },
 

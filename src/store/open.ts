@@ -7,12 +7,16 @@ import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
 import { idempotencyStore } from "./idempotency.ts";
+import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
 import { maintenanceStore } from "./maintenance.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
+import { replicaStore } from "./replicas.ts";
 import { Resolver } from "./resolve.ts";
+import { rotationRows } from "./rotation-rows.ts";
+import { rotationStore } from "./rotations.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
 import type { Store } from "./store.ts";
 import type { Session } from "./transaction.ts";
@@ -72,6 +76,10 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     credentials: { ...credentialStore(database), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
     organizationKeys: organizationKeyStore(database),
     keyRegistry: keyRegistryStore(database),
+    replicas: replicaStore(database),
+    rotations: rotationStore(database),
+    rotationRows: rotationRows(database),
+    imports: importStore(database),
     serviceAccounts: serviceAccountStore(database, lookup),
     idempotency: idempotencyStore(database),
     usage,

@@ -4,6 +4,10 @@ import type { ServiceAccountStore } from "./account-rows.ts";
 import type { IdempotencyStore } from "./idempotency.ts";
 import type { MaintenanceStore } from "./maintenance.ts";
 import type { TrailStore } from "./trail.ts";
+import type { ImportStore } from "./imports.ts";
+import type { ReplicaStore } from "./replicas.ts";
+import type { RotationRows } from "./rotation-rows.ts";
+import type { RotationStore } from "./rotations.ts";
 import type { UsageStore } from "./usage.ts";
 
 export type * from "./account-rows.ts";
@@ -107,15 +111,21 @@ export interface OrganizationKeyRow {
   readonly version: number;
   readonly wrapped: Buffer | null;
   readonly commitment: Buffer;
+  /** Whether nothing may be opened under it any more. */
+  readonly retired: boolean;
 }
 
 /** Organization keys. They are committed before anyone seals with them. */
 export interface OrganizationKeyStore {
-  /** The newest version; undefined for an organization that has none yet. */
+  /** The version that seals; undefined for an organization that has none yet. */
   current(organizationId: string): Promise<OrganizationKeyRow | undefined>;
   byVersion(organizationId: string, version: number): Promise<OrganizationKeyRow | undefined>;
-  /** Stores version 1 unless another process was faster, and gives back the row that stands. */
-  insertFirst(row: OrganizationKeyRow & { readonly wrapped: Buffer; readonly masterKeyId: string }): Promise<OrganizationKeyRow>;
+  /** Stores version 1 unless another process was faster, and gives back the row that stands. Throws KEY_MOVED where the master key is not the primary one. */
+  insertFirst(row: Omit<OrganizationKeyRow, "retired"> & { readonly wrapped: Buffer; readonly masterKeyId: string }): Promise<OrganizationKeyRow>;
+  /** The newest version, whether or not it seals. */
+  newestVersion(organizationId: string): Promise<number | undefined>;
+  /** Destroys every key of an organization and ends its rotations; gives how many keys it were. No key can be made for it afterwards. */
+  destroy(organizationId: string, event: AuditEvent): Promise<number>;
 }
 
 /** One master key as the database knows it. */
@@ -124,6 +134,17 @@ export interface MasterKeyRow {
   readonly checkValue: Buffer;
   /** Organization keys that are wrapped under it. */
   readonly inUse: number;
+  /** Null for a key that was never loaded. */
+  readonly firstSeen: Date | null;
+  readonly retiredAt: Date | null;
+  /** A key that wraps nothing, wrapped under this one; null where none was made yet. */
+  readonly canary: Canary | null;
+}
+
+/** A wrapped key that wraps nothing, and what must be derived from it. */
+export interface Canary {
+  readonly wrapped: Buffer;
+  readonly commitment: Buffer;
 }
 
 /** The registry of master keys. */
@@ -132,6 +153,14 @@ export interface KeyRegistryStore {
   list(): Promise<MasterKeyRow[]>;
   /** Records a key; keeps the first check value where the id is known already, and gives that back. */
   register(id: string, checkValue: Buffer): Promise<Buffer>;
+  /** Keeps a canary, unless there is one. */
+  setCanary(id: string, canary: Canary): Promise<void>;
+  /** The key that wraps; undefined in a new database. */
+  primary(): Promise<string | undefined>;
+  /** Records check values of keys of other systems. */
+  registerForeign(checkValues: readonly Buffer[]): Promise<void>;
+  /** Every one of them. */
+  foreign(): Promise<Buffer[]>;
 }
 
 /** The audit trail; nothing in it is ever changed. */
@@ -145,6 +174,10 @@ export interface Store {
   readonly credentials: CredentialStore;
   readonly organizationKeys: OrganizationKeyStore;
   readonly keyRegistry: KeyRegistryStore;
+  readonly replicas: ReplicaStore;
+  readonly rotations: RotationStore;
+  readonly rotationRows: RotationRows;
+  readonly imports: ImportStore;
   readonly serviceAccounts: ServiceAccountStore;
   readonly idempotency: IdempotencyStore;
   readonly usage: UsageStore;

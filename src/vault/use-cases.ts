@@ -1,5 +1,6 @@
 import type { AuditSigner } from "../crypto/audit-signer.ts";
 import type { Envelope } from "../crypto/envelope.ts";
+import type { KeyRing } from "../crypto/ring.ts";
 import type { HeadKeys } from "../domain/audit-chain.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
 import type { Log } from "../log.ts";
@@ -37,6 +38,9 @@ export interface VaultDeps {
   readonly headKeys: HeadKeys;
   /** How long the secret of a deleted credential is kept, days. */
   readonly purgeAfterDays: number;
+  readonly ring: KeyRing;
+  /** Looks for work of rotations at once. */
+  readonly wakeRotations: () => void;
   readonly log: Log;
   readonly now: () => Date;
 }
@@ -78,7 +82,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkStored: (grant, input) => checkStored(deps, grant, input),
     accounts: bindAccounts(deps),
     records: bindRecords(deps),
-    keys: keyUseCases(),
+    keys: keyUseCases(deps),
     etagOf: manage.etagOf,
   };
 }

@@ -14,9 +14,9 @@ import { call, CALLERS, metadataOf, record, RPCS, startGrpc } from "../support/g
 
 const run = promisify(execFile);
 const SERVICES = [
+  "flow.credentials.v1.AdminService",
   "flow.credentials.v1.CredentialService",
   "flow.credentials.v1.ServiceAccountService",
-  "flow.credentials.v1.AdminService",
   "grpc.health.v1.Health",
   "grpc.reflection.v1.ServerReflection",
   "grpc.reflection.v1alpha.ServerReflection",
