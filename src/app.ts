@@ -3,17 +3,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
+import { readCertificate } from "./auth/certificate.ts";
 import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
-import { Envelope } from "./crypto/envelope.ts";
-import { parseMasterKeys } from "./crypto/keyring.ts";
 import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
+import { startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { findings } from "./providers/index.ts";
 import { serveRest } from "./rest/server.ts";
@@ -21,7 +21,10 @@ import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
+import { createRepeats } from "./vault/idempotency.ts";
 import { checkKeys } from "./vault/keys.ts";
+import { RateLimiter, type Rates } from "./vault/rates.ts";
+import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
 
 /** A running service. Disposing stops it: no new calls, calls in flight finish, connections close. */
@@ -91,6 +94,12 @@ function portsOf({ egressPortsSftp, egressPortsPostgresql, egressPortsAwsSes }: 
   };
 }
 
+const ratesOf = (settings: Config["settings"]): Rates => ({
+  resolve: { perCaller: settings.rateResolvesPerCaller, perOrganization: settings.rateResolvesPerOrganization },
+  test: { perCaller: settings.rateTestsPerCaller, perOrganization: settings.rateTestsPerOrganization },
+  write: { perCaller: settings.rateWritesPerCaller, perOrganization: settings.rateWritesPerOrganization },
+});
+
 function readPem(setting: string, file: string): Buffer {
   try {
     return readFileSync(file);
@@ -132,7 +141,6 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const { settings } = config;
   const keys = keysOf(config);
   const clock = () => now().getTime();
-  const keyring = parseMasterKeys(keys.masterKeys.reveal(), keys.primaryKeyId);
   const jwt = createJwtVerifier({
     ...("secret" in keys.jwt ? { secret: keys.jwt.secret } : { publicKeyPem: keys.jwt.publicKey }),
     issuer: settings.jwtIssuer,
@@ -160,8 +168,8 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => store.close());
   signal.throwIfAborted();
-  await checkKeys(store.keyRegistry, keyring);
-  const envelope = new Envelope({ keyring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: settings.keyCacheSeconds * 1000 });
+  const running = await startKeys(keys, config, store, log, resources);
+  const { envelope, ring, wakeRotations } = running;
   metrics.watchSealing(() => envelope.counters);
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
   const prober = createProber({
@@ -177,9 +185,9 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => prober.close());
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
-  const vault = bindUseCases({ store, envelope, prober, limits, newApiKey, log, now });
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, limits, newApiKey, readCertificate, log, now });
   const server = await serveGrpc(
-    { authenticator, audit: store.audit, log, metrics, vault },
+    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(settings)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
       listen: settings.grpcListen,
       ...(socketPath === undefined ? {} : { socketPath }),
@@ -195,7 +203,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     },
   );
   resources.defer(() => server.stop());
-  return { address: server.address, ready: () => store.ping() };
+  return { address: server.address, ready: async () => running.ready && (await store.ping()) };
 }
 
 /** The REST role: a client of the gRPC service, over a private socket or over the network. */
@@ -212,6 +220,7 @@ async function startRest({ config, log, metrics, resources }: Start, target: str
     maxJsonDepth: settings.restMaxJsonDepth,
     maxJsonKeys: settings.restMaxJsonKeys,
     deadlineMs: settings.grpcDeadlineMs,
+    docs: settings.restDocs,
     resolve: settings.restResolve,
     log,
     ready,

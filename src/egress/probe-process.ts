@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
+import { constants, setPriority } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { CheckResult, Findings } from "../domain/check.ts";
@@ -117,8 +118,16 @@ function readable(entry: URL): string[] {
   return [...new Set(found.flatMap((path) => [path, realpathSync(path)]))];
 }
 
-/** On Linux: when memory is short the kernel ends the child and not the service, and a core file of it would hold none of its memory. */
+/**
+ * Where there is little processor time the service goes first: a test has seconds, a call of a flow has milliseconds. On Linux also: when memory is short
+ * the kernel ends the child and not the service, and a core file of it would hold none of its memory.
+ */
 function yieldOnTrouble(pid: number): void {
+  try {
+    setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL);
+  } catch {
+    // The child is gone already.
+  }
   for (const [file, value] of [["oom_score_adj", "1000"], ["coredump_filter", "0"]] as const) {
     try {
       writeFileSync(`/proc/${pid}/${file}`, value);

@@ -6,14 +6,20 @@ import { parseDatabaseUrl } from "./connection.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
+import { idempotencyStore } from "./idempotency.ts";
+import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
+import { replicaStore } from "./replicas.ts";
 import { Resolver } from "./resolve.ts";
+import { rotationRows } from "./rotation-rows.ts";
+import { rotationStore } from "./rotations.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
 import type { Store } from "./store.ts";
 import type { Session } from "./transaction.ts";
+import { UsageRecorder } from "./usage.ts";
 
 /** How to reach the database and how much of it to use. */
 export interface StoreOptions {
@@ -49,8 +55,9 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const lookup = new KeyLookup({ fields, session });
   const audit = new AuditCommitter({ fields, session, log: options.log });
   const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
+  const usage = new UsageRecorder(database, options.log);
   const close = async () => {
-    await Promise.all([resolver.close(), audit.close(), lookup.close()]);
+    await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close()]);
     await database.close();
   };
   try {
@@ -67,7 +74,13 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     credentials: { ...credentialStore(database), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
     organizationKeys: organizationKeyStore(database),
     keyRegistry: keyRegistryStore(database),
+    replicas: replicaStore(database),
+    rotations: rotationStore(database),
+    rotationRows: rotationRows(database),
+    imports: importStore(database),
     serviceAccounts: serviceAccountStore(database, lookup),
+    idempotency: idempotencyStore(database),
+    usage,
     audit,
     ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => true, () => false),
     close,

@@ -10,7 +10,7 @@ import { withIncident } from "./incident.ts";
 
 /** What resolving needs. */
 export interface ResolveDeps {
-  readonly store: Pick<Store, "audit" | "credentials">;
+  readonly store: Pick<Store, "audit" | "credentials" | "usage">;
   readonly envelope: Pick<Envelope, "open">;
   readonly log: Log;
   /** The clock that token ends are compared with. */
@@ -25,7 +25,8 @@ export interface Resolved {
 
 /**
  * Hands out a secret. The audit record is committed before the sealed value is opened, and a second one where the secret
- * does not leave after all. Throws CREDENTIAL_NOT_FOUND, AUDIT_UNAVAILABLE, SECRET_UNREADABLE with an incident id, and
+ * does not leave after all. Throws CREDENTIAL_NOT_FOUND, INVALID_TOKEN and NOT_GRANTED,
+ * which the same statement finds, AUDIT_UNAVAILABLE, SECRET_UNREADABLE with an incident id, and
  * REAUTHORIZATION_REQUIRED where the stored grant holds no access token that is still valid.
  */
 export async function resolveCredential(deps: ResolveDeps, grant: Grant<"resolve_credential">, credentialId: string): Promise<Resolved> {
@@ -38,6 +39,7 @@ export async function resolveCredential(deps: ResolveDeps, grant: Grant<"resolve
     call.signal.throwIfAborted();
     const exposed = await open(deps, grant, stored);
     call.signal.throwIfAborted();
+    deps.store.usage.credential({ organizationId: caller.organizationId, credentialId, serviceAccountId: caller.id, flowId: call.flowId, runId: call.runId });
     return { record: stored, exposed };
   } catch (error) {
     await recordUndelivered(deps.store.audit, call, grant.action, error, credentialId);

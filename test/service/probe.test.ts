@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { getPriority } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -94,6 +95,12 @@ describe("the spare", () => {
     const [spare] = children();
     expect(readFileSync(`/proc/${spare}/oom_score_adj`, "utf8").trim()).toBe("1000");
     expect(Number(readFileSync(`/proc/${spare}/coredump_filter`, "utf8").trim())).toBe(0);
+  });
+
+  test("leaves the processor to the service where both want it", async () => {
+    await using _ = scripted();
+    const [spare = 0] = children();
+    expect([getPriority(spare), getPriority()]).toEqual([10, 0]);
   });
 
   test("is replaced when it is killed, and tests run meanwhile", async () => {

@@ -7,7 +7,7 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "serve", "announce", "metrics", "process"];
+const COMPOSITION = ["app", "serve", "announce", "master-keys", "metrics", "process"];
 const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */
@@ -30,6 +30,8 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   egress: ["domain"],
   // The process of a connection test brings the tests and the ways out together.
   probe: ["domain", "egress", "providers"],
+  // Describes the interface as REST serves it; only the build runs it.
+  openapi: ["domain", "providers", "rest"],
   config: ["domain", "settings"],
   settings: [],
   log: [],
@@ -44,7 +46,7 @@ const BELOW = ["domain", "settings", "log", "config"];
 /** Which groups may import a package. A package that is not listed may be imported nowhere. */
 export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "@aws-sdk/client-sesv2": ["providers"],
-  "@bufbuild/protobuf": ["grpc", "rest"],
+  "@bufbuild/protobuf": ["grpc", "rest", "openapi"],
   "@grpc/grpc-js": ["grpc", "rest", "client"],
   "grpc-health-check": ["grpc"],
   commander: ["cli"],
@@ -58,6 +60,7 @@ export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   pino: ["log"],
   "prom-client": ["app"],
   ssh2: ["providers"],
+  "swagger-ui-dist": ["rest"],
   ulid: ["log"],
   zod: ["domain", "settings", "auth", "grpc", "providers"],
 };
