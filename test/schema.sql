@@ -22,6 +22,8 @@ table foreign_key_check owner credentials_owner rls f force f
 table idempotency_record owner credentials_owner rls t force t
 table imported_credential owner credentials_owner rls t force t
 table key_registry owner credentials_owner rls f force f
+table oauth_authorization owner credentials_owner rls t force t
+table oauth_state owner credentials_owner rls f force f
 table organization_key owner credentials_owner rls t force t
 table organization_key_place owner credentials_owner rls f force f
 table primary_master_key owner credentials_owner rls f force f
@@ -84,6 +86,10 @@ column credential.updated_at timestamp(3) with time zone not null storage p
 column credential.modified_by text not null storage x
 column credential.deleted_at timestamp(3) with time zone storage p
 column credential.purged_at timestamp(3) with time zone storage p
+column credential.oauth_origin text not null default 'posted'::text storage x
+column credential.account_id text storage x
+column credential.requested_scopes text[] storage x
+column credential.granted_scopes text[] storage x
 column credential.renewable boolean not null default false storage p
 column credential.status_since timestamp(3) with time zone not null default now() storage p
 column credential.key_version bigint default sealed_key_version((sealed)::bytea) storage p
@@ -158,6 +164,17 @@ column key_registry.first_seen timestamp(3) with time zone not null default now(
 column key_registry.canary ciphertext storage x
 column key_registry.canary_commitment bytea storage x
 column key_registry.retired_at timestamp(3) with time zone storage p
+column oauth_authorization.organization_id uuid not null storage p
+column oauth_authorization.id uuid not null storage p
+column oauth_authorization.user_id uuid not null storage p
+column oauth_authorization.provider text not null storage x
+column oauth_authorization.browser_hash bytea storage x
+column oauth_authorization.sealed ciphertext not null storage x
+column oauth_authorization.created_at timestamp(3) with time zone not null default now() storage p
+column oauth_authorization.expires_at timestamp(3) with time zone not null storage p
+column oauth_state.state_hash bytea not null storage x
+column oauth_state.organization_id uuid not null storage p
+column oauth_state.authorization_id uuid not null storage p
 column organization_key.organization_id uuid not null storage p
 column organization_key.version bigint not null storage p
 column organization_key.wrapped ciphertext storage x
@@ -286,6 +303,8 @@ constraint credential_modified_by_must_be_an_id_or_a_word on credential: CHECK (
 constraint credential_modified_by_not_null on credential: NOT NULL modified_by
 constraint credential_must_be_deleted_before_purged on credential: CHECK (((purged_at IS NULL) OR (deleted_at IS NOT NULL)))
 constraint credential_must_be_sealed_until_purged on credential: CHECK (((sealed IS NULL) = (purged_at IS NOT NULL)))
+constraint credential_oauth_origin_must_be_known on credential: CHECK ((oauth_origin = ANY (ARRAY['posted'::text, 'flow'::text])))
+constraint credential_oauth_origin_not_null on credential: NOT NULL oauth_origin
 constraint credential_organization_id_not_null on credential: NOT NULL organization_id
 constraint credential_pkey on credential: PRIMARY KEY (organization_id, id)
 constraint credential_provider_must_be_known on credential: CHECK ((provider = ANY (ARRAY['microsoft'::text, 'sharepoint'::text, 'sftp'::text, 'aws_ses'::text, 'google'::text, 'postgresql'::text, 'internal_postgresql'::text])))
@@ -391,6 +410,23 @@ constraint key_registry_check_value_not_null on key_registry: NOT NULL check_val
 constraint key_registry_first_seen_not_null on key_registry: NOT NULL first_seen
 constraint key_registry_master_key_id_not_null on key_registry: NOT NULL master_key_id
 constraint key_registry_pkey on key_registry: PRIMARY KEY (master_key_id)
+constraint oauth_authorization_browser_hash_must_be_32_bytes on oauth_authorization: CHECK ((length(browser_hash) = 32))
+constraint oauth_authorization_created_at_not_null on oauth_authorization: NOT NULL created_at
+constraint oauth_authorization_expires_at_not_null on oauth_authorization: NOT NULL expires_at
+constraint oauth_authorization_id_not_null on oauth_authorization: NOT NULL id
+constraint oauth_authorization_must_expire_later on oauth_authorization: CHECK ((expires_at > created_at))
+constraint oauth_authorization_organization_id_not_null on oauth_authorization: NOT NULL organization_id
+constraint oauth_authorization_pkey on oauth_authorization: PRIMARY KEY (organization_id, id)
+constraint oauth_authorization_provider_not_null on oauth_authorization: NOT NULL provider
+constraint oauth_authorization_sealed_must_have_its_format on oauth_authorization: CHECK ((get_byte((sealed)::bytea, 0) = 197))
+constraint oauth_authorization_sealed_not_null on oauth_authorization: NOT NULL sealed
+constraint oauth_authorization_user_id_not_null on oauth_authorization: NOT NULL user_id
+constraint oauth_state_authorization_fkey on oauth_state: FOREIGN KEY (organization_id, authorization_id) REFERENCES oauth_authorization(organization_id, id) ON DELETE CASCADE
+constraint oauth_state_authorization_id_not_null on oauth_state: NOT NULL authorization_id
+constraint oauth_state_hash_must_be_32_bytes on oauth_state: CHECK ((length(state_hash) = 32))
+constraint oauth_state_organization_id_not_null on oauth_state: NOT NULL organization_id
+constraint oauth_state_pkey on oauth_state: PRIMARY KEY (state_hash)
+constraint oauth_state_state_hash_not_null on oauth_state: NOT NULL state_hash
 constraint organization_key_commitment_must_be_32_bytes on organization_key: CHECK ((length(commitment) = 32))
 constraint organization_key_commitment_not_null on organization_key: NOT NULL commitment
 constraint organization_key_created_at_not_null on organization_key: NOT NULL created_at
@@ -519,6 +555,11 @@ CREATE INDEX idempotency_record_expiry_idx ON public.idempotency_record USING bt
 CREATE UNIQUE INDEX idempotency_record_pkey ON public.idempotency_record USING btree (organization_id, actor_kind, actor_id, action, key_hash)
 CREATE UNIQUE INDEX imported_credential_pkey ON public.imported_credential USING btree (organization_id, source)
 CREATE UNIQUE INDEX key_registry_pkey ON public.key_registry USING btree (master_key_id)
+CREATE INDEX oauth_authorization_expiry_idx ON public.oauth_authorization USING btree (organization_id, expires_at)
+CREATE INDEX oauth_authorization_of_user_idx ON public.oauth_authorization USING btree (organization_id, user_id, created_at)
+CREATE UNIQUE INDEX oauth_authorization_pkey ON public.oauth_authorization USING btree (organization_id, id)
+CREATE INDEX oauth_state_authorization_idx ON public.oauth_state USING btree (organization_id, authorization_id)
+CREATE UNIQUE INDEX oauth_state_pkey ON public.oauth_state USING btree (state_hash)
 CREATE UNIQUE INDEX organization_key_one_seals_idx ON public.organization_key USING btree (organization_id) WHERE (state = 'sealing'::text)
 CREATE UNIQUE INDEX organization_key_pkey ON public.organization_key USING btree (organization_id, version)
 CREATE INDEX organization_key_place_of_master_key_idx ON public.organization_key_place USING btree (master_key_id, organization_id, version)
@@ -553,6 +594,7 @@ policy credential_previous_of_organization on credential_previous for ALL to pub
 policy credential_use_of_organization on credential_use for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy idempotency_record_of_organization on idempotency_record for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy imported_credential_of_organization on imported_credential for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
+policy oauth_authorization_of_organization on oauth_authorization for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy organization_key_of_organization on organization_key for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy service_account_of_organization on service_account for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy service_account_key_label_of_organization on service_account_key_label for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
@@ -713,6 +755,8 @@ comment on table public.foreign_key_check: Keys of other systems from which secr
 comment on table public.idempotency_record: Writes that came with an idempotency key, each committed together with its effect. Holds no secret.
 comment on table public.imported_credential: Secrets that were taken over from another system, so that none is taken over twice.
 comment on table public.key_registry: Master keys that were ever loaded, by a value that reveals nothing of them, so that a wrong key is noticed at the start.
+comment on table public.oauth_authorization: Authorizations in progress: begun by a user, not yet answered by the provider. A row is deleted by whoever uses it.
+comment on table public.oauth_state: Which authorization a state belongs to. Found before an organization is known, therefore without row-level security and without any secret.
 comment on table public.organization_key: Keys of organizations, each wrapped under a master key. Committed before anything is sealed with them.
 comment on table public.organization_key_place: Which master key wraps which organization key: ids alone, because a rotation has to find the keys of all organizations. Kept by a trigger.
 comment on table public.primary_master_key: The one master key that wraps. A promotion locks the row; whoever wraps or joins the replicas locks it in share mode, so that all of them agree.
@@ -739,17 +783,21 @@ comment on table column public.audit_signature.key_id: Beginning of the SHA-256 
 comment on table column public.audit_signature.link: The link that was the newest when it was signed.
 comment on table column public.audit_signature.signature: Ed25519 over organization, link, hash and time.
 comment on table column public.credential.account_email: Account at the provider, where it is known.
+comment on table column public.credential.account_id: Account at the provider that authorized, where our flow made the credential.
 comment on table column public.credential.created_at: Immutable. Milliseconds, as callers see it.
 comment on table column public.credential.credential_type: Shape of the secret; bound into the sealed value.
 comment on table column public.credential.deleted_at: Hidden from every read since then.
+comment on table column public.credential.granted_scopes: What the provider said it granted; null where it said nothing.
 comment on table column public.credential.id: Immutable; bound into the sealed value.
 comment on table column public.credential.key_version: Version of the organization key that the sealed value itself names; generated, so that it cannot differ from the bytes.
 comment on table column public.credential.modified_by: Who wrote last: a user's id, or the word for every service account or for the service itself.
 comment on table column public.credential.name: Name for people.
+comment on table column public.credential.oauth_origin: Whose client the tokens belong to: posted by a caller, or made by our own authorization flow.
 comment on table column public.credential.organization_id: Tenant. Immutable; bound into the sealed value.
 comment on table column public.credential.provider: System the credential connects to. Immutable; bound into the sealed value.
 comment on table column public.credential.purged_at: The sealed secret is gone since then.
 comment on table column public.credential.renewable: Whether the service can renew the access token without a person.
+comment on table column public.credential.requested_scopes: What our flow asked for.
 comment on table column public.credential.revision: Changes with every write by a caller.
 comment on table column public.credential.sealed: Sealed secret, first byte 0xC5; null only once purged. Stored uncompressed: ciphertext does not compress.
 comment on table column public.credential.secret_version: Changes with every change of the secret, by whomever; bound into the sealed value.
@@ -786,6 +834,13 @@ comment on table column public.imported_credential.source: Which row of the othe
 comment on table column public.key_registry.canary: A key that wraps nothing, wrapped under the master key: a start unwraps it, to see that the key it has loaded is the right one and works.
 comment on table column public.key_registry.canary_commitment: What must be derived from the canary after unwrapping.
 comment on table column public.key_registry.retired_at: Nothing opens under the key since then, and it can never be the primary one again.
+comment on table column public.oauth_authorization.browser_hash: SHA-256 of the 256 random bits in the cookie of the browser in which it began; null where it began outside one.
+comment on table column public.oauth_authorization.expires_at: By the clock of the database.
+comment on table column public.oauth_authorization.id: Bound into the sealed value.
+comment on table column public.oauth_authorization.provider: System it connects to; bound into the sealed value.
+comment on table column public.oauth_authorization.sealed: Code verifier, nonce, scopes, redirect and the credential that is authorized anew. Lives shorter than any rotation of keys, so that it is never sealed anew.
+comment on table column public.oauth_authorization.user_id: User who began it.
+comment on table column public.oauth_state.state_hash: SHA-256 of the state, which has 256 random bits; the state itself is not stored.
 comment on table column public.organization_key.commitment: Must equal the commitment that is derived from the key after unwrapping, before the key is used.
 comment on table column public.organization_key.destroyed_at: Nothing sealed with the key can be opened since then.
 comment on table column public.organization_key.master_key_id: Master key that wraps it; always the id that the wrapped bytes themselves name.
@@ -811,6 +866,7 @@ grant delete, insert, select on credential_limit to credentials_app
 grant delete, insert, select on credential_refresh to credentials_app
 grant delete, insert, select on credential_use to credentials_app
 grant delete, insert, select on idempotency_record to credentials_app
+grant delete, insert, select on oauth_authorization to credentials_app
 grant delete, insert, select, update on credential_previous to credentials_app
 grant delete, insert, select, update on purge_due to credentials_app
 grant delete, insert, select, update on replica to credentials_app
@@ -835,6 +891,7 @@ grant insert, select on credential_event_head to credentials_app
 grant insert, select on foreign_key_check to credentials_app
 grant insert, select on imported_credential to credentials_app
 grant insert, select on key_registry to credentials_app
+grant insert, select on oauth_state to credentials_app
 grant insert, select on organization_key to credentials_app
 grant insert, select on primary_master_key to credentials_app
 grant insert, select on service_account to credentials_app
@@ -844,7 +901,7 @@ grant insert, select, update on rotation to credentials_app
 grant select on organization_key_place to credentials_app
 grant select on schema_migration to credentials_app
 grant update (canary, canary_commitment, retired_at) on key_registry to credentials_app
-grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at, renewable, status_since) on credential to credentials_app
+grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at, oauth_origin, account_id, requested_scopes, granted_scopes, renewable, status_since) on credential to credentials_app
 grant update (due_at, attempts, fence, lease_token, lease_until, intent_version) on credential_refresh to credentials_app
 grant update (last_run_id, last_used_at, uses) on credential_use to credentials_app
 grant update (link, digest, hash) on audit_head to credentials_app

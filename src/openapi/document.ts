@@ -1,4 +1,4 @@
-import type { DescField, DescMethod, FileRegistry } from "@bufbuild/protobuf";
+import type { DescMethod, FileRegistry } from "@bufbuild/protobuf";
 import { compileRoutes, type Route } from "../rest/routes.ts";
 import { wordsOf } from "./comments.ts";
 import { errorSchemas, errorsOf } from "./errors.ts";
