@@ -3,7 +3,7 @@ import type { SecretDocument } from "../domain/credential.ts";
 import type { Violation } from "../domain/errors.ts";
 import { checkGoogle } from "./checks/google.ts";
 import { secretWord } from "./fields.ts";
-import { refreshGoogle } from "./grants/google.ts";
+import { authorizeAtGoogle, exchangeAtGoogle, refreshGoogle } from "./grants/google.ts";
 import { hasClient, oauthShape, tokenOf } from "./oauth.ts";
 import type { CredentialShape, Provider } from "./provider.ts";
 import { shape, textAt } from "./shape.ts";
@@ -49,4 +49,10 @@ export const google: Provider = {
   description: "Google Workspace and Google Cloud, on behalf of a Google account",
   category: "storage",
   types: { google_oauth: oauth, oauth2: oauth, api_key: apiKey },
+  authorization: {
+    credentialType: "google_oauth",
+    scopes: ["https://www.googleapis.com/auth/drive", "https://www.googleapis.com/auth/spreadsheets"],
+    url: authorizeAtGoogle,
+    exchange: exchangeAtGoogle,
+  },
 };

@@ -1,4 +1,4 @@
-import { gaxios, OAuth2Client } from "google-auth-library";
+import { CodeChallengeMethod, gaxios, OAuth2Client } from "google-auth-library";
 import type { OauthClient, TokenWire } from "./tokens.ts";
 
 /** Where Google, or another issuer in its place, has its endpoints. */
@@ -18,7 +18,7 @@ class WireTransporter extends gaxios.Gaxios {
 
   override async request<T>(options: gaxios.GaxiosOptions = {}): Promise<gaxios.GaxiosResponse<T>> {
     const reply = await this.#wire.post(String(options.url), String(options.data));
-    const data = { access_token: reply.accessToken, refresh_token: reply.refreshToken ?? undefined, expires_in: reply.lifetimeSeconds, id_token: reply.idToken ?? undefined };
+    const data = { access_token: reply.accessToken, refresh_token: reply.refreshToken ?? undefined, expires_in: reply.lifetimeSeconds };
     const config = { ...options, url: new URL(String(options.url)), headers: new Headers() };
     return Object.assign(new Response(null), { config, data: data as T });
   }
@@ -34,3 +34,6 @@ export const googleLibrary = (client: OauthClient, endpoints: GoogleEndpoints, w
     // The interceptors that this would add print requests when the environment says so.
     useAuthRequestParameters: false,
   });
+
+/** The name of the challenge's method. */
+export const S256 = CodeChallengeMethod.S256;

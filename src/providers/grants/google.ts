@@ -1,10 +1,10 @@
 import type { SecretDocument } from "../../domain/credential.ts";
-import type { OauthIo, Refreshed } from "../../domain/oauth.ts";
+import type { AuthorizationAsk, CodeAsk, Exchanged, OauthIo, Refreshed } from "../../domain/oauth.ts";
+import { GOOGLE_ISSUER } from "../clouds.ts";
+import { checkChallenge, checkVerifier, complete, emailIn, exchanged, Refusal } from "./exchange.ts";
+import { verifyIdToken } from "./id-token.ts";
 import { TokenFailure } from "./refusals.ts";
-import { clientFor, refreshFailure, TokenWire, withTokens } from "./tokens.ts";
-
-/** Google's own issuer (https://accounts.google.com/.well-known/openid-configuration). */
-export const GOOGLE_ISSUER = "https://accounts.google.com";
+import { clientFor, ownClient, refreshFailure, TokenWire, withTokens } from "./tokens.ts";
 
 /** The endpoints of an issuer. Google's are spread over several hosts; another one has them below it. */
 export function googleEndpoints(io: Pick<OauthIo, "endpoints">) {
@@ -38,4 +38,43 @@ export async function refreshGoogle(document: SecretDocument, io: OauthIo): Prom
     if (!(error instanceof TokenFailure)) throw error;
     return refreshFailure(error.failure, client.ours);
   }
+}
+
+/** Scopes that say who signed in. */
+const IDENTITY = ["openid", "email"] as const;
+
+/** The URL to send a user to. Offline access and the question for consent make Google give a refresh token each time. */
+export async function authorizeAtGoogle(ask: AuthorizationAsk, io: OauthIo): Promise<string> {
+  checkChallenge(ask);
+  const endpoints = googleEndpoints(io);
+  const { googleLibrary, S256 } = await import("./google-client.ts");
+  return googleLibrary(ownClient(io), endpoints, new TokenWire(io, endpoints.token)).generateAuthUrl({
+    access_type: "offline",
+    prompt: "consent",
+    scope: [...new Set([...IDENTITY, ...ask.scopes])],
+    state: ask.state,
+    nonce: ask.nonce,
+    code_challenge: ask.codeChallenge,
+    code_challenge_method: S256,
+    redirect_uri: ask.redirectUri,
+    ...(ask.loginHint === null ? {} : { login_hint: ask.loginHint }),
+  });
+}
+
+/** Turns a code of Google's into tokens, and verifies whose they are. */
+export function exchangeAtGoogle(ask: CodeAsk, io: OauthIo): Promise<Exchanged> {
+  return exchanged(ask, async () => {
+    checkVerifier(ask);
+    const client = ownClient(io);
+    const endpoints = googleEndpoints(io);
+    const wire = new TokenWire(io, endpoints.token);
+    const { googleLibrary } = await import("./google-client.ts");
+    const library = googleLibrary(client, endpoints, wire);
+    const reply = complete(await wire.run(() => library.getToken({ code: ask.code, codeVerifier: ask.codeVerifier, redirect_uri: ask.redirectUri })));
+    const rules = { keysUrl: endpoints.keys, issuers: () => endpoints.issuers, clientId: client.id, nonce: ask.nonce };
+    const claims = await verifyIdToken(reply.idToken, rules, io);
+    if (claims?.sub === undefined) throw new Refusal("id_token_invalid");
+    const email = claims["email_verified"] === true ? emailIn(claims["email"]) : null;
+    return { reply, end: wire.endOf(reply), account: { id: claims.sub, email } };
+  });
 }

@@ -135,6 +135,13 @@ export function clientFor(document: SecretDocument, io: Pick<OauthIo, "client">)
   return io.client === undefined ? undefined : { id: io.client.id, secret: io.client.secret.reveal(), ours: true };
 }
 
+/** The service's own client, which a flow needs. Throws TypeError where there is none. */
+export function ownClient(io: OauthIo): OauthClient {
+  const client = clientFor({}, io);
+  if (client === undefined) throw new TypeError("the service has no client at this provider");
+  return client;
+}
+
 /** A document with the tokens of an answer in place of its own. Everything else stays; the id token of the answer has served its turn. */
 export function withTokens(document: SecretDocument, reply: TokenReply, end: Date): SecretDocument {
   return {
