@@ -3,18 +3,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
-import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
+import { readCertificate } from "./auth/certificate.ts";
+import { developmentJwtSecret } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
 import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
-import { Envelope } from "./crypto/envelope.ts";
-import { parseMasterKeys } from "./crypto/keyring.ts";
 import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
+import { loadMasterKeys, startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { findings } from "./providers/index.ts";
 import { serveRest } from "./rest/server.ts";
@@ -22,7 +22,10 @@ import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
-import { checkKeys } from "./vault/keys.ts";
+import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
+import { createRepeats } from "./vault/idempotency.ts";
+import { RateLimiter } from "./vault/rates.ts";
+import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
 
 /** A running service. Disposing stops it: no new calls, calls in flight finish, connections close. */
@@ -31,6 +34,8 @@ export interface App extends AsyncDisposable {
   readonly grpc: Address | undefined;
   /** Where REST listens; undefined where this process does not serve it. */
   readonly rest: Address | undefined;
+  /** Takes over the master keys of a configuration that is read again; see `RunningKeys.reload`. */
+  reloadKeys(read: () => Config): Promise<void>;
 }
 
 /** What is put in place of the real thing, and when to give up. */
@@ -41,24 +46,13 @@ export interface Overrides {
   readonly signal?: AbortSignal;
 }
 
-/** The secrets a process needs: configured, or in development made once in the data directory. */
-interface Keys {
-  readonly masterKeys: Secret<string>;
-  readonly primaryKeyId: string;
-  readonly jwt: { readonly secret: Secret<string> } | { readonly publicKey: Secret<string> };
-}
-
-function keysOf({ settings, secrets }: Config): Keys {
-  const { jwtSecret, jwtPublicKey, masterKeys } = secrets;
+/** What tokens are verified with: configured, or in development made once in the data directory. */
+function jwtKeyOf({ settings, secrets: { jwtSecret, jwtPublicKey } }: Config): { readonly secret: Secret<string> } | { readonly publicKey: Secret<string> } {
   const production = settings.profile === "production";
-  if (production && !masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
   const pattern = production && jwtSecret ? patternIn(Buffer.from(jwtSecret.reveal())) : undefined;
   if (pattern !== undefined) throw new ConfigError(`CREDENTIALS_JWT_SECRET ${pattern}; draw one with: openssl rand -base64 32`);
   if (production && !jwtSecret && !jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY is required in production");
-  const jwt = jwtPublicKey ? { publicKey: jwtPublicKey } : { secret: jwtSecret ?? developmentJwtSecret(settings.dataDir) };
-  if (masterKeys && settings.primaryKeyId !== undefined) return { masterKeys, primaryKeyId: settings.primaryKeyId, jwt };
-  const made = developmentSecrets(settings.dataDir);
-  return { masterKeys: made.masterKeys, primaryKeyId: made.primaryKeyId, jwt };
+  return jwtPublicKey ? { publicKey: jwtPublicKey } : { secret: jwtSecret ?? developmentJwtSecret(settings.dataDir) };
 }
 
 /** Where the database is: as configured, or the embedded one, started or attached to. */
@@ -131,11 +125,11 @@ interface Start {
 /** The gRPC role: database, keys and the vault behind its one door. */
 async function startGrpc({ config, log, metrics, now, signal, resources }: Start, socketPath: string | undefined) {
   const { settings } = config;
-  const keys = keysOf(config);
+  const masterKeys = loadMasterKeys(config);
+  const jwtKey = jwtKeyOf(config);
   const clock = () => now().getTime();
-  const keyring = parseMasterKeys(keys.masterKeys.reveal(), keys.primaryKeyId);
   const jwt = createJwtVerifier({
-    ...("secret" in keys.jwt ? { secret: keys.jwt.secret } : { publicKeyPem: keys.jwt.publicKey }),
+    ...("secret" in jwtKey ? { secret: jwtKey.secret } : { publicKeyPem: jwtKey.publicKey }),
     issuer: settings.jwtIssuer,
     audience: settings.jwtAudience,
     operatorAudience: settings.jwtOperatorAudience,
@@ -144,6 +138,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     now: clock,
   });
   const tls = tlsOf(config);
+  const auditKeys = auditKeysOf(config);
   const database = await databaseOf(config, log, resources);
   signal.throwIfAborted();
   if (database.ownerUrl !== undefined) {
@@ -162,8 +157,8 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => store.close());
   signal.throwIfAborted();
-  await checkKeys(store.keyRegistry, keyring);
-  const envelope = new Envelope({ keyring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: settings.keyCacheSeconds * 1000 });
+  const running = await startKeys(masterKeys, config, store, log, resources);
+  const { envelope, ring, wakeRotations } = running;
   metrics.watchSealing(() => envelope.counters);
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
   const prober = createProber({
@@ -181,9 +176,10 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
-  const vault = bindUseCases({ store, envelope, prober, renewal: background.renewal, limits, newApiKey, log, now });
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  resources.use(startUpkeep(config, auditKeys, { store, log, now }));
   const server = await serveGrpc(
-    { authenticator, audit: store.audit, log, metrics, vault },
+    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
       listen: settings.grpcListen,
       ...(socketPath === undefined ? {} : { socketPath }),
@@ -199,7 +195,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     },
   );
   resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
-  return { address: server.address, ready: () => store.ping() };
+  return { address: server.address, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
 }
 
 /** The REST role: a client of the gRPC service, over a private socket or over the network. */
@@ -216,6 +212,7 @@ async function startRest({ config, log, metrics, resources }: Start, target: str
     maxJsonDepth: settings.restMaxJsonDepth,
     maxJsonKeys: settings.restMaxJsonKeys,
     deadlineMs: settings.grpcDeadlineMs,
+    docs: settings.restDocs,
     resolve: settings.restResolve,
     log,
     ready,
@@ -237,7 +234,8 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   const target = socketPath === undefined ? settings.grpcTarget : `unix:${socketPath}`;
   const rest = adapts && target !== undefined ? await startRest(start, target, grpc?.ready ?? (async () => true)) : undefined;
   const started = resources.move();
-  return { grpc: grpc?.address, rest, [Symbol.asyncDispose]: () => started.disposeAsync() };
+  const reloadKeys = grpc?.reload ?? (async () => {});
+  return { grpc: grpc?.address, rest, reloadKeys, [Symbol.asyncDispose]: () => started.disposeAsync() };
 }
 
 /** Where REST reaches gRPC inside one process: a socket in a folder that only this user may enter. */

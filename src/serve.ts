@@ -34,6 +34,10 @@ export async function serve(env: Readonly<Record<string, string | undefined>>): 
     const config = loadConfig(env);
     if (config.settings.profile === "production") refuseInspection(env);
     await using app = await createApp(config, { signal: stop.signal });
+    // Files are read again; the environment of a process does not change.
+    const reload = () => void app.reloadKeys(() => loadConfig(env));
+    process.on("SIGHUP", reload);
+    using _ = { [Symbol.dispose]: () => void process.off("SIGHUP", reload) };
     await announce(app, config);
     ready = true;
     if (!stop.signal.aborted) await once(stop.signal, "abort");

@@ -34,8 +34,11 @@ export function deriveKeys(organizationKey: Buffer): DerivedKeys {
   };
 }
 
+/** The commitment alone; the key itself is left as it is. */
+export const keyCommitment = (organizationKey: Buffer): Buffer => derive(organizationKey, LABELS.commitment);
+
 /** The check value of a master key: 32 bytes by which a database knows the key again, and which reveal nothing about it. */
-export const masterKeyCheckValue = (masterKey: KeyObject): Buffer => derive(masterKey, LABELS.masterKeyCheck);
+export const masterKeyCheckValue = (masterKey: KeyObject | Buffer): Buffer => derive(masterKey, LABELS.masterKeyCheck);
 
 /** Moves a raw key into a KeyObject, which does not print, and wipes the bytes. */
 export function toKeyObject(raw: Buffer): KeyObject {

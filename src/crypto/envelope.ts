@@ -1,14 +1,15 @@
+import { createHmac } from "node:crypto";
 import type { SecretDocument, SecretPlace } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import { decodeDocument, encodeDocument } from "./document.ts";
-import type { MasterKeyring } from "./keyring.ts";
+import type { KeyWrapping } from "./keyring.ts";
 import { type OrganizationKeySource, OrganizationKeys } from "./organization-keys.ts";
 import { openSecret, parseSealed, sealSecret } from "./sealed.ts";
 import { UNREADABLE_KINDS, UnreadableError, type UnreadableKind } from "./unreadable.ts";
 
 /** What an envelope needs. */
 export interface EnvelopeDeps {
-  readonly keyring: MasterKeyring;
+  readonly keyring: KeyWrapping;
   readonly keys: OrganizationKeySource;
   /** Most organization key versions kept unwrapped in memory. */
   readonly maxEntries: number;
@@ -37,10 +38,11 @@ export interface EnvelopeCounters {
  */
 export class Envelope {
   readonly counters: EnvelopeCounters = { opened: 0, sealed: 0, failed: noFailures() };
-  readonly #keys: OrganizationKeys;
+  /** The organizations' keys, for whoever moves secrets from one to another. */
+  readonly keys: OrganizationKeys;
 
   constructor({ keyring, keys, maxEntries, maxAgeMs, now = () => performance.now() }: EnvelopeDeps) {
-    this.#keys = new OrganizationKeys(keyring, keys, { maxEntries, maxAgeMs, now });
+    this.keys = new OrganizationKeys(keyring, keys, { maxEntries, maxAgeMs, now });
   }
 
   /**
@@ -52,7 +54,7 @@ export class Envelope {
     return this.#counting(async () => {
       const plaintext = encodeDocument(document);
       try {
-        const key = await this.#keys.current(place.organizationId);
+        const key = await this.keys.current(place.organizationId);
         const sealed = sealSecret(key.sealing, key.version, place, plaintext);
         this.counters.sealed++;
         return sealed;
@@ -70,7 +72,7 @@ export class Envelope {
   open(place: SecretPlace, sealed: Buffer): Promise<SecretDocument> {
     return this.#counting(async () => {
       const parsed = parseSealed(sealed);
-      const key = await this.#keys.version(place.organizationId, parsed.organizationKeyVersion);
+      const key = await this.keys.version(place.organizationId, parsed.organizationKeyVersion);
       const plaintext = openSecret(key.sealing, place, parsed);
       try {
         const document = decodeDocument(plaintext);
@@ -82,9 +84,20 @@ export class Envelope {
     });
   }
 
+  /**
+   * HMAC-SHA-256 of bytes under an organization's fingerprint key, the current one unless a version is given: equal bytes of
+   * one organization are known by it, and nobody without the key can guess them from it. Throws as `seal` does.
+   */
+  fingerprint(organizationId: string, bytes: Buffer, version?: number): Promise<{ readonly version: number; readonly digest: Buffer }> {
+    return this.#counting(async () => {
+      const key = await (version === undefined ? this.keys.current(organizationId) : this.keys.version(organizationId, version));
+      return { version: key.version, digest: createHmac("sha256", key.fingerprint).update(bytes).digest() };
+    });
+  }
+
   /** Forgets an organization's keys, once they were destroyed or rotated. */
   evict(organizationId: string): void {
-    this.#keys.evict(organizationId);
+    this.keys.evict(organizationId);
   }
 
   async #counting<T>(work: () => Promise<T>): Promise<T> {

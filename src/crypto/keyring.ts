@@ -9,8 +9,17 @@ export class KeyringError extends Error {
   override readonly name = "KeyringError";
 }
 
-/** The loaded master keys. Shows none of them. */
-export interface MasterKeyring {
+/** What organization keys need of the master keys; a key service answers later. */
+export interface KeyWrapping {
+  readonly primaryId: string;
+  wrap(key: Buffer, place: KeyPlace): Buffer | Promise<Buffer>;
+  unwrap(wrapped: Buffer, place: KeyPlace): Buffer | Promise<Buffer>;
+  /** Asks again which key is the primary one. */
+  refresh?(): Promise<void>;
+}
+
+/** Master keys whose bytes are in this process. Shows none of them. */
+export interface MasterKeyring extends KeyWrapping {
   /** The key that wraps; named in the configuration, never chosen by order. */
   readonly primaryId: string;
   /** Ids of every loaded key. */
@@ -32,6 +41,14 @@ export interface MasterKeyring {
  * keys that nobody drew at random. Throws KeyringError.
  */
 export function parseMasterKeys(text: string, primaryId: string): MasterKeyring {
+  const keys = readMasterKeys(text);
+  if (!isMasterKeyId(primaryId)) throw new KeyringError("the id of the primary master key is not an id (up to 32 of A-Z a-z 0-9 . _ -)");
+  if (!keys.has(primaryId)) throw new KeyringError(`the primary master key "${primaryId}" is not among the master keys`);
+  return masterKeyring(keys, primaryId);
+}
+
+/** The same without a primary key: the keys by their ids. */
+export function readMasterKeys(text: string): ReadonlyMap<string, KeyObject> {
   const keys = new Map<string, KeyObject>();
   for (const [index, entry] of text.split(",").entries()) {
     const colon = entry.indexOf(":");
@@ -45,9 +62,7 @@ export function parseMasterKeys(text: string, primaryId: string): MasterKeyring 
     }
     keys.set(id, key);
   }
-  if (!isMasterKeyId(primaryId)) throw new KeyringError("the id of the primary master key is not an id (up to 32 of A-Z a-z 0-9 . _ -)");
-  if (!keys.has(primaryId)) throw new KeyringError(`the primary master key "${primaryId}" is not among the master keys`);
-  return masterKeyring(keys, primaryId);
+  return keys;
 }
 
 /** The id of the master key that a wrapped organization key names. Throws UnreadableError `wrapped_key_malformed`. */

@@ -1,8 +1,8 @@
 import { randomBytes, timingSafeEqual } from "node:crypto";
-import { fail } from "../domain/errors.ts";
+import { CredentialError, fail } from "../domain/errors.ts";
 import { AgedCache, type CacheLimits } from "./aged-cache.ts";
-import { type DerivedKeys, deriveKeys } from "./derive.ts";
-import type { MasterKeyring } from "./keyring.ts";
+import { type DerivedKeys, deriveKeys, keyCommitment } from "./derive.ts";
+import type { KeyWrapping } from "./keyring.ts";
 import { KEY_BYTES, type KeyPlace } from "./sealed.ts";
 import { UnreadableError } from "./unreadable.ts";
 
@@ -10,14 +10,23 @@ import { UnreadableError } from "./unreadable.ts";
 export interface StoredOrganizationKey extends KeyPlace {
   readonly wrapped: Buffer | null;
   readonly commitment: Buffer;
+  /** Whether nothing may be opened under it any more. */
+  readonly retired?: boolean;
+}
+
+/** An organization key that was just drawn, wrapped. */
+export interface DrawnKey extends KeyPlace {
+  readonly wrapped: Buffer;
+  readonly commitment: Buffer;
+  readonly masterKeyId: string;
 }
 
 /** Where wrapped organization keys are kept. Every row it gives is committed. */
 export interface OrganizationKeySource {
-  /** The newest version; undefined for an organization that has none yet. */
+  /** The version that seals; undefined for an organization that has none yet. */
   current(organizationId: string): Promise<StoredOrganizationKey | undefined>;
   byVersion(organizationId: string, version: number): Promise<StoredOrganizationKey | undefined>;
-  /** Stores version 1 unless another process was faster, and gives back the row that stands. */
+  /** Stores version 1 unless another process was faster, and gives back the row that stands. Throws KEY_MOVED where the master key no longer wraps. */
   insertFirst(row: StoredOrganizationKey & { readonly wrapped: Buffer; readonly masterKeyId: string }): Promise<StoredOrganizationKey>;
 }
 
@@ -27,6 +36,10 @@ export interface OrganizationKey extends DerivedKeys {
 }
 
 const FIRST_VERSION = 1;
+
+/** How often a first key is offered in all, where promotions of master keys come first each time. */
+const CREATE_TRIES = 3;
+
 const CURRENT = "current";
 /** What is asked for: one version, or whichever seals. */
 type Slot = number | typeof CURRENT;
@@ -37,7 +50,7 @@ type Slot = number | typeof CURRENT;
  * an old version still seals. Callers that miss together wait for one read. Failures are not cached.
  */
 export class OrganizationKeys {
-  readonly #keyring: MasterKeyring;
+  readonly #keyring: KeyWrapping;
   readonly #source: OrganizationKeySource;
   readonly #now: () => number;
   readonly #versions: AgedCache<OrganizationKey>;
@@ -46,7 +59,7 @@ export class OrganizationKeys {
   readonly #flights = new Map<string, Promise<OrganizationKey>>();
 
   /** `limits.maxEntries` counts versions; an organization's current version takes no second place. */
-  constructor(keyring: MasterKeyring, source: OrganizationKeySource, limits: CacheLimits) {
+  constructor(keyring: KeyWrapping, source: OrganizationKeySource, limits: CacheLimits) {
     this.#keyring = keyring;
     this.#source = source;
     this.#now = limits.now;
@@ -113,24 +126,39 @@ export class OrganizationKeys {
     return this.#unwrap({ organizationId, version: row.version }, row);
   }
 
-  /** Draws a key and offers it. The row that stands afterwards may be another process's, and is the one to use. */
-  #create(place: KeyPlace): Promise<StoredOrganizationKey> {
+  /** Draws a key and wraps it, without storing it. */
+  async draw(place: KeyPlace): Promise<DrawnKey> {
     const raw = randomBytes(KEY_BYTES);
     try {
-      const { commitment } = deriveKeys(raw);
-      return this.#source.insertFirst({ ...place, wrapped: this.#keyring.wrap(raw, place), commitment, masterKeyId: this.#keyring.primaryId });
+      const commitment = keyCommitment(raw);
+      const masterKeyId = this.#keyring.primaryId;
+      return { ...place, wrapped: await this.#keyring.wrap(raw, place), commitment, masterKeyId };
     } finally {
       raw.fill(0);
     }
   }
 
+  /** Draws a key and offers it. The row that stands afterwards may be another process's, and is the one to use. */
+  async #create(place: KeyPlace): Promise<StoredOrganizationKey> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#source.insertFirst(await this.draw(place));
+      } catch (error) {
+        // Another master key has become the primary one, and this process has not heard of it.
+        if (tries === CREATE_TRIES || !(error instanceof CredentialError) || error.reason !== "KEY_MOVED") throw error;
+        await this.#keyring.refresh?.();
+      }
+    }
+  }
+
   /** The place is the caller's, never the row's: a row that was moved to another organization does not unwrap. */
-  #unwrap(place: KeyPlace, row: StoredOrganizationKey): OrganizationKey {
+  async #unwrap(place: KeyPlace, row: StoredOrganizationKey): Promise<OrganizationKey> {
     if (row.wrapped === null) {
       this.evict(place.organizationId);
       throw fail("ORGANIZATION_DESTROYED");
     }
-    const raw = this.#keyring.unwrap(row.wrapped, place);
+    if (row.retired === true) throw new UnreadableError("retired_organization_key");
+    const raw = await this.#keyring.unwrap(row.wrapped, place);
     try {
       const derived = deriveKeys(raw);
       if (!equal(derived.commitment, row.commitment)) throw new UnreadableError("wrong_commitment");

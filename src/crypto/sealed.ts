@@ -5,6 +5,7 @@
  *
  *     sealed secret             0xC5 | ver u8 = 1 | alg u8 = 1 | organization key version u32 | iv 12 | ciphertext | tag 16
  *     wrapped organization key  0xC4 | ver u8 = 1 | alg u8 = 1 | length of kid u8 | kid | iv 12 | ciphertext 32 | tag 16
+ *     the same by a key service 0xC4 | ver u8 = 1 | alg u8 = 2 | length of kid u8 | kid | 1 to 4096 bytes of the service
  *
  * `kid` is the id of the master key: 1 to 32 characters, a letter or digit first, then letters, digits, `.`, `_`, `-`.
  * The plaintext of a secret is described in document.ts; the plaintext of a wrapped key is the 32 bytes of the key.
@@ -19,12 +20,18 @@ import { UnreadableError } from "./unreadable.ts";
 const SEALED_MAGIC = 0xc5;
 const WRAPPED_MAGIC = 0xc4;
 const FORMAT_VERSION = 1;
-const AES_256_GCM = 1;
+/** `alg` of bytes that this process encrypts itself. */
+export const AES_256_GCM = 1;
+/** `alg` of an organization key that a key service wraps: what follows the header is the service's own, and opaque. */
+export const KEY_SERVICE = 2;
 const SEALED_HEADER_BYTES = 7;
 const WRAPPED_FIXED_BYTES = 4;
 const IV_BYTES = 12;
 const TAG_BYTES = 16;
 const MASTER_KEY_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/;
+
+/** Largest answer of a key service that is kept, bytes. */
+export const MAX_SERVICE_BYTES = 4_096;
 
 /** Size of every key: master keys, organization keys and those derived from them. */
 export const KEY_BYTES = 32;
@@ -48,8 +55,10 @@ export interface SealedSecret {
 export interface WrappedKey {
   /** Master key that it claims to be wrapped under. */
   readonly masterKeyId: string;
+  /** {@link AES_256_GCM} or {@link KEY_SERVICE}. */
+  readonly algorithm: number;
   readonly header: Buffer;
-  /** IV, ciphertext and tag. */
+  /** IV, ciphertext and tag; or what the key service gave. */
   readonly body: Buffer;
 }
 
@@ -86,13 +95,28 @@ export function openSecret(key: KeyObject, place: SecretPlace, sealed: SealedSec
 
 /** Reads the shape of a wrapped organization key. Throws UnreadableError `wrapped_key_malformed`. */
 export function parseWrapped(bytes: Buffer): WrappedKey {
-  if (bytes.length < WRAPPED_FIXED_BYTES || !isOurs(bytes, WRAPPED_MAGIC)) throw new UnreadableError("wrapped_key_malformed");
+  const algorithm = bytes[2] ?? 0;
+  if (bytes.length < WRAPPED_FIXED_BYTES || bytes[0] !== WRAPPED_MAGIC || bytes[1] !== FORMAT_VERSION) throw new UnreadableError("wrapped_key_malformed");
   const headerBytes = WRAPPED_FIXED_BYTES + bytes.readUInt8(3);
   const masterKeyId = bytes.toString("latin1", WRAPPED_FIXED_BYTES, headerBytes);
-  const exact = bytes.length === headerBytes + IV_BYTES + KEY_BYTES + TAG_BYTES;
+  const bodyBytes = bytes.length - headerBytes;
+  const exact = algorithm === KEY_SERVICE ? bodyBytes >= 1 && bodyBytes <= MAX_SERVICE_BYTES : algorithm === AES_256_GCM && bodyBytes === IV_BYTES + KEY_BYTES + TAG_BYTES;
   if (!exact || !isMasterKeyId(masterKeyId)) throw new UnreadableError("wrapped_key_malformed");
-  return { masterKeyId, header: bytes.subarray(0, headerBytes), body: bytes.subarray(headerBytes) };
+  return { masterKeyId, algorithm, header: bytes.subarray(0, headerBytes), body: bytes.subarray(headerBytes) };
 }
+
+/** The header that precedes what a key service gives for a key. */
+export function serviceHeader(masterKeyId: string): Buffer {
+  return Buffer.concat([Buffer.from([WRAPPED_MAGIC, FORMAT_VERSION, KEY_SERVICE, masterKeyId.length]), Buffer.from(masterKeyId, "latin1")]);
+}
+
+/** The header of stored bytes of either kind, as far as they have one; for the digest of a proof. */
+export function headerOf(bytes: Buffer): Buffer {
+  return bytes.subarray(0, bytes[0] === WRAPPED_MAGIC ? WRAPPED_FIXED_BYTES + (bytes[3] ?? 0) : SEALED_HEADER_BYTES);
+}
+
+/** What a wrapped organization key is bound to; a key service authenticates the same. */
+export const keyBinding = (place: KeyPlace, header: Buffer): Buffer => keyAad(place, header);
 
 /** Wraps the 32 bytes of an organization key under a master key. */
 export function wrapKey(masterKey: KeyObject, masterKeyId: string, place: KeyPlace, key: Buffer): Buffer {
@@ -102,8 +126,9 @@ export function wrapKey(masterKey: KeyObject, masterKeyId: string, place: KeyPla
   return Buffer.concat([header, encrypt(masterKey, keyAad(place, header), key)]);
 }
 
-/** Unwraps an organization key. The caller wipes what it gets. Throws UnreadableError `wrapped_key_not_authentic`. */
+/** Unwraps an organization key. The caller wipes what it gets. Throws UnreadableError `wrapped_key_not_authentic`, and `wrapped_key_malformed` for one of a key service. */
 export function unwrapKey(masterKey: KeyObject, place: KeyPlace, wrapped: WrappedKey): Buffer {
+  if (wrapped.algorithm !== AES_256_GCM) throw new UnreadableError("wrapped_key_malformed");
   const key = decrypt(masterKey, keyAad(place, wrapped.header), wrapped.body);
   if (!key) throw new UnreadableError("wrapped_key_not_authentic");
   return key;

@@ -8,6 +8,10 @@ export const UNREADABLE_KINDS = [
   "wrapped_key_malformed",
   /** The wrapped organization key names a master key that is not loaded. */
   "unknown_master_key",
+  /** The master key is retired. */
+  "retired_master_key",
+  /** The organization key is retired. */
+  "retired_organization_key",
   /** The wrapped organization key does not authenticate: altered, moved, or wrapped under another key of the same id. */
   "wrapped_key_not_authentic",
   /** The organization key is not the one that was committed to. */

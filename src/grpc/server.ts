@@ -5,6 +5,7 @@ import { HealthService } from "../../gen/health/v1/health.ts";
 import { ServerReflectionService } from "../../gen/grpc/reflection/v1/reflection.ts";
 import { ServerReflectionService as ServerReflectionServiceAlpha } from "../../gen/grpc/reflection/v1alpha/reflection.ts";
 import type { Address } from "../config.ts";
+import { adminService } from "./admin-service.ts";
 import { credentialService } from "./credential-service.ts";
 import type { GrpcDeps } from "./deps.ts";
 import { createDoor, type Method } from "./door.ts";
@@ -67,6 +68,7 @@ const MAX_IDLE_MS = 300_000;
 
 const CREDENTIAL_SERVICE = "flow.credentials.v1.CredentialService";
 const SERVICE_ACCOUNT_SERVICE = "flow.credentials.v1.ServiceAccountService";
+const ADMIN_SERVICE = "flow.credentials.v1.AdminService";
 const HEALTH = "grpc.health.v1.Health";
 const REFLECTION = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
@@ -118,11 +120,11 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     "grpc.enable_channelz": 0,
   });
   const rpcDeps = { ...deps, deadlineMs: options.deadlineMs };
-  const ours = [addRpcs(server, credentialService(rpcDeps, deps.vault)), addRpcs(server, serviceAccountService(rpcDeps, deps.vault))];
+  const ours = [addRpcs(server, credentialService(rpcDeps, deps.vault)), addRpcs(server, serviceAccountService(rpcDeps, deps.vault)), addRpcs(server, adminService(rpcDeps, deps.vault))];
   const open: ServiceDefinition[] = [HealthService];
-  const health = createHealth([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE]);
+  const health = createHealth([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, ADMIN_SERVICE]);
   server.addService(HealthService, health.implementation);
-  const reflection = options.reflection ? createReflection([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, HEALTH, ...REFLECTION]) : undefined;
+  const reflection = options.reflection ? createReflection([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, ADMIN_SERVICE, HEALTH, ...REFLECTION]) : undefined;
   if (reflection) {
     server.addService(ServerReflectionService, reflection.implementation);
     server.addService(ServerReflectionServiceAlpha, reflection.implementation);

@@ -67,17 +67,16 @@ export class Database {
 
   /** Reads in a transaction that sees one organization; none where it is null. Tried again where the connection fails. */
   async read<T>(organizationId: string | null, work: (trx: Knex.Transaction) => PromiseLike<T>, signal?: AbortSignal): Promise<T> {
-    const organizations = organizationId === null ? [] : [known(organizationId)];
     const again = (error: unknown) => isConnectionLoss(error) || isConflict(error);
-    return this.#retrying(again, signal, (connection) =>
-      this.#knex.transaction(
-        async (trx) => {
-          await trx.raw(CONTEXT_FOR_KNEX, contextValues(organizations, this.#session.timeouts));
-          return await work(trx);
-        },
-        { connection },
-      ),
-    );
+    return this.#transaction(again, organizationId === null ? [] : [organizationId], work, signal);
+  }
+
+  /**
+   * Reads and writes in several statements of one transaction, which sees the given organizations. Tried again only where
+   * PostgreSQL rolled it back because of other transactions.
+   */
+  async transact<T>(organizations: readonly string[], work: (trx: Knex.Transaction) => PromiseLike<T>, signal?: AbortSignal): Promise<T> {
+    return this.#transaction(isConflict, organizations, work, signal);
   }
 
   /**
@@ -93,6 +92,19 @@ export class Database {
   close(): Promise<void> {
     this.#closed = true;
     return this.#knex.destroy();
+  }
+
+  #transaction<T>(again: (error: unknown) => boolean, organizations: readonly string[], work: (trx: Knex.Transaction) => PromiseLike<T>, signal: AbortSignal | undefined): Promise<T> {
+    const visible = organizations.map(known);
+    return this.#retrying(again, signal, (connection) =>
+      this.#knex.transaction(
+        async (trx) => {
+          await trx.raw(CONTEXT_FOR_KNEX, contextValues(visible, this.#session.timeouts));
+          return await work(trx);
+        },
+        { connection },
+      ),
+    );
   }
 
   async #retrying<T>(again: (error: unknown) => boolean, signal: AbortSignal | undefined, work: (client: Client) => Promise<T>): Promise<T> {

@@ -34,6 +34,11 @@ function textOf(error: unknown, field: "code" | "constraint" | "table" | "messag
 const CONSTRAINTS: Readonly<Record<string, Reason>> = {
   credential_limit_per_provider: "LIMIT_PER_PROVIDER_REACHED",
   credential_limit_per_user: "LIMIT_PER_USER_REACHED",
+  organization_key_must_be_wrapped_under_the_primary_key: "KEY_MOVED",
+  sealed_value_must_not_name_a_closed_key: "KEY_MOVED",
+  rotation_one_at_a_time_idx: "ROTATION_UNDER_WAY",
+  idempotency_record_pkey: "IDEMPOTENCY_IN_FLIGHT",
+  service_account_key_prefix_must_be_unique: "CERTIFICATE_IN_USE",
 };
 
 /** SQLSTATE classes and codes under which the database is not able to work now, whatever was asked. */

@@ -1,22 +1,24 @@
 import { fail } from "../domain/errors.ts";
-import type { Database } from "./db.ts";
+import { recordIn } from "./audit.ts";
+import { type Database, known } from "./db.ts";
 import type { KeyRegistryStore, OrganizationKeyRow, OrganizationKeyStore } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
-const COLUMNS = ["organization_id", "version", "wrapped", "commitment"] as const;
+const COLUMNS = ["organization_id", "version", "wrapped", "commitment", "state"] as const;
 
 const keyRow = (row: Row): OrganizationKeyRow => ({
   organizationId: row["organization_id"] as string,
   version: Number(row["version"]),
   wrapped: row["wrapped"] as Buffer | null,
   commitment: row["commitment"] as Buffer,
+  retired: row["state"] === "retired",
 });
 
 const INSERT_FIRST: Statement = {
   name: "organization_key_insert_first",
   text: `insert into organization_key (organization_id, version, wrapped, master_key_id, commitment) values ($1, $2, $3, $4, $5)
-on conflict (organization_id, version) do nothing
-returning organization_id, version, wrapped, commitment`,
+on conflict do nothing
+returning organization_id, version, wrapped, commitment, state`,
 };
 
 /** Wrapped keys of organizations. */
@@ -32,7 +34,7 @@ export function organizationKeyStore(database: Database): OrganizationKeyStore {
 
     async current(organizationId) {
       const row: Row | undefined = await database.read(organizationId, (trx) =>
-        trx("organization_key").first(COLUMNS).where("organization_id", organizationId).orderBy("version", "desc"),
+        trx("organization_key").first(COLUMNS).where("organization_id", organizationId).orderByRaw("state = 'sealing' desc, version desc"),
       );
       return row === undefined ? undefined : keyRow(row);
     },
@@ -45,6 +47,29 @@ export function organizationKeyStore(database: Database): OrganizationKeyStore {
       if (standing === undefined) throw fail("INTERNAL", { cause: new Error("an organization key vanished") });
       return standing;
     },
+
+    async newestVersion(organizationId) {
+      const row: Row | undefined = await database.read(organizationId, (trx) => trx("organization_key").max("version as newest").where("organization_id", organizationId).first());
+      return row?.["newest"] === null || row === undefined ? undefined : Number(row["newest"]);
+    },
+
+    async destroy(organizationId, event) {
+      return database.transact([organizationId], async (trx) => {
+        // A row of version 1 keeps everyone from making a key afterwards, and is what every change of the keys locks.
+        await trx.raw(
+          `insert into organization_key (organization_id, version, wrapped, master_key_id, commitment, destroyed_at)
+          values (?, 1, null, null, decode(repeat('00', 32), 'hex'), clock_timestamp()) on conflict (organization_id, version) do nothing`,
+          [known(organizationId)],
+        );
+        await trx("organization_key").select("version").where({ organization_id: organizationId, version: 1 }).forUpdate();
+        const destroyed = await trx("organization_key").where("organization_id", organizationId).whereNotNull("wrapped")
+          .update({ wrapped: null, master_key_id: null, destroyed_at: trx.raw("clock_timestamp()") });
+        await trx("rotation").where({ organization_id: organizationId, kind: "organization_key" }).whereIn("state", ["running", "paused", "proving", "proven", "incomplete"])
+          .update({ state: "retired", holder: null, finished_at: trx.raw("clock_timestamp()") });
+        await recordIn(trx, [event]);
+        return destroyed;
+      });
+    },
   };
 }
 
@@ -53,18 +78,34 @@ const REGISTER: Statement = {
   text: `insert into key_registry (master_key_id, check_value) values ($1, $2) on conflict (master_key_id) do nothing`,
 };
 
+const SET_CANARY: Statement = {
+  name: "key_registry_set_canary",
+  text: `update key_registry set canary = $2, canary_commitment = $3 where master_key_id = $1 and canary is null`,
+};
+
+const REGISTER_FOREIGN: Statement = {
+  name: "foreign_key_check_register",
+  text: "insert into foreign_key_check (check_value) select unnest($1::bytea[]) on conflict (check_value) do nothing",
+};
+
 /** What is known of the master keys. */
 export function keyRegistryStore(database: Database): KeyRegistryStore {
   return {
     async list() {
       const rows: Row[] = await database.read(null, (trx) =>
         trx("key_registry as r")
-          .fullOuterJoin("master_key_use as u", "u.master_key_id", "r.master_key_id")
-          .select(trx.raw("coalesce(r.master_key_id, u.master_key_id) as id"), "r.check_value", trx.raw("coalesce(u.n, 0) as n"))
-          .where((query) => query.whereNotNull("r.master_key_id").orWhere("u.n", ">", 0))
+          .fullOuterJoin(trx("organization_key_place").select("master_key_id").count("* as n").groupBy("master_key_id").as("u"), "u.master_key_id", "r.master_key_id")
+          .select(trx.raw("coalesce(r.master_key_id, u.master_key_id) as id"), "r.check_value", "r.canary", "r.canary_commitment", "r.first_seen", "r.retired_at", trx.raw("coalesce(u.n, 0) as n"))
           .orderBy("id"),
       );
-      return rows.map((row) => ({ id: row["id"] as string, checkValue: (row["check_value"] as Buffer | null) ?? Buffer.alloc(0), inUse: Number(row["n"]) }));
+      return rows.map((row) => ({
+        id: row["id"] as string,
+        checkValue: (row["check_value"] as Buffer | null) ?? Buffer.alloc(0),
+        inUse: Number(row["n"]),
+        firstSeen: row["first_seen"] as Date | null,
+        retiredAt: row["retired_at"] as Date | null,
+        canary: row["canary"] === null ? null : { wrapped: row["canary"] as Buffer, commitment: row["canary_commitment"] as Buffer },
+      }));
     },
 
     async register(id, checkValue) {
@@ -72,6 +113,24 @@ export function keyRegistryStore(database: Database): KeyRegistryStore {
       const row: Row | undefined = await database.read(null, (trx) => trx("key_registry").first("check_value").where("master_key_id", id));
       if (row === undefined) throw fail("INTERNAL", { cause: new Error("a master key vanished from the registry") });
       return row["check_value"] as Buffer;
+    },
+
+    async setCanary(id, { wrapped, commitment }) {
+      await database.write([], SET_CANARY, [id, wrapped, commitment]);
+    },
+
+    async primary() {
+      const row: Row | undefined = await database.read(null, (trx) => trx("primary_master_key").first("master_key_id"));
+      return row?.["master_key_id"] as string | undefined;
+    },
+
+    async registerForeign(checkValues) {
+      await database.write([], REGISTER_FOREIGN, [checkValues]);
+    },
+
+    async foreign() {
+      const rows: Row[] = await database.read(null, (trx) => trx("foreign_key_check").select("check_value"));
+      return rows.map((row) => row["check_value"] as Buffer);
     },
   };
 }

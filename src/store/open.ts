@@ -6,16 +6,24 @@ import { parseDatabaseUrl } from "./connection.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
+import { idempotencyStore } from "./idempotency.ts";
+import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
+import { maintenanceStore } from "./maintenance.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
 import { outboxStore } from "./outbox.ts";
 import { refreshStore } from "./refresh.ts";
+import { replicaStore } from "./replicas.ts";
 import { Resolver } from "./resolve.ts";
+import { rotationRows } from "./rotation-rows.ts";
+import { rotationStore } from "./rotations.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
 import type { Store } from "./store.ts";
 import type { Session } from "./transaction.ts";
+import { trailStore } from "./trail.ts";
+import { UsageRecorder } from "./usage.ts";
 
 /** How to reach the database and how much of it to use. */
 export interface StoreOptions {
@@ -54,8 +62,9 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const lookup = new KeyLookup({ fields, session });
   const audit = new AuditCommitter({ fields, session, log: options.log });
   const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
+  const usage = new UsageRecorder(database, options.log);
   const close = async () => {
-    await Promise.all([resolver.close(), audit.close(), lookup.close()]);
+    await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close()]);
     await Promise.all([database.close(), background.close()]);
   };
   try {
@@ -72,7 +81,15 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     credentials: { ...credentialStore(database), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
     organizationKeys: organizationKeyStore(database),
     keyRegistry: keyRegistryStore(database),
+    replicas: replicaStore(database),
+    rotations: rotationStore(database),
+    rotationRows: rotationRows(database),
+    imports: importStore(database),
     serviceAccounts: serviceAccountStore(database, lookup),
+    idempotency: idempotencyStore(database),
+    usage,
+    trail: trailStore(database),
+    maintenance: maintenanceStore(database),
     audit,
     refresh: refreshStore(background),
     outbox: outboxStore(background),

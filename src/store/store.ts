@@ -1,7 +1,22 @@
 import type { AuditEvent } from "../domain/access.ts";
 import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName, Renewal } from "../domain/credential.ts";
+import type { ServiceAccountStore } from "./account-rows.ts";
+import type { IdempotencyStore } from "./idempotency.ts";
+import type { MaintenanceStore } from "./maintenance.ts";
+import type { TrailStore } from "./trail.ts";
+import type { ImportStore } from "./imports.ts";
 import type { OutboxStore } from "./outbox.ts";
 import type { RefreshStore } from "./refresh.ts";
+import type { ReplicaStore } from "./replicas.ts";
+import type { RotationRows } from "./rotation-rows.ts";
+import type { RotationStore } from "./rotations.ts";
+import type { UsageStore } from "./usage.ts";
+
+export type * from "./account-rows.ts";
+export type * from "./idempotency.ts";
+export type * from "./maintenance.ts";
+export type * from "./trail.ts";
+export type * from "./usage.ts";
 
 /** A sealed secret, and what opening it and handing it out depends on. */
 export interface StoredCredential extends Pick<CredentialRecord, "organizationId" | "id" | "provider" | "credentialType" | "status" | "statusReason" | "renewable" | "secretVersion"> {
@@ -44,8 +59,20 @@ export interface Replacement {
   /** Sealed for this very version; one above the version that was read. */
   readonly secretVersion: bigint;
   readonly sealed: Buffer;
+  /** How long the secret that is replaced is kept, s; 0 or absent keeps nothing, and drops what was kept before. */
+  readonly keepPreviousSeconds?: number;
   /** What is to be done about the end of its access token; nothing where not given. */
   readonly renewal?: Renewal;
+}
+
+/** The secret before the newest one, while it is kept. */
+export interface PreviousSecret {
+  readonly credentialType: CredentialTypeName;
+  readonly secretVersion: bigint;
+  readonly sealed: Buffer;
+  readonly accountEmail: string | null;
+  readonly tokenExpiresAt: Date | null;
+  readonly keptUntil: Date;
 }
 
 /** Which credential to delete; a null revision is no precondition. */
@@ -73,6 +100,8 @@ export interface CredentialStore {
   /** Active credentials, newest first, ties by id descending. */
   list(organizationId: string, filter: { userId: string | null; provider: ProviderName | null }, signal: AbortSignal): Promise<CredentialRecord[]>;
   get(organizationId: string, id: string, signal: AbortSignal): Promise<CredentialRecord | undefined>;
+  /** The secret before the newest one; undefined where none is kept any more. */
+  previous(organizationId: string, id: string, signal: AbortSignal): Promise<PreviousSecret | undefined>;
   /** `stale` where the revision has moved on; undefined where there is no such active credential. */
   replace(change: Replacement, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord | "stale" | undefined>;
   /** Soft delete; gives both counters back. */
@@ -92,15 +121,21 @@ export interface OrganizationKeyRow {
   readonly version: number;
   readonly wrapped: Buffer | null;
   readonly commitment: Buffer;
+  /** Whether nothing may be opened under it any more. */
+  readonly retired: boolean;
 }
 
 /** Organization keys. They are committed before anyone seals with them. */
 export interface OrganizationKeyStore {
-  /** The newest version; undefined for an organization that has none yet. */
+  /** The version that seals; undefined for an organization that has none yet. */
   current(organizationId: string): Promise<OrganizationKeyRow | undefined>;
   byVersion(organizationId: string, version: number): Promise<OrganizationKeyRow | undefined>;
-  /** Stores version 1 unless another process was faster, and gives back the row that stands. */
-  insertFirst(row: OrganizationKeyRow & { readonly wrapped: Buffer; readonly masterKeyId: string }): Promise<OrganizationKeyRow>;
+  /** Stores version 1 unless another process was faster, and gives back the row that stands. Throws KEY_MOVED where the master key is not the primary one. */
+  insertFirst(row: Omit<OrganizationKeyRow, "retired"> & { readonly wrapped: Buffer; readonly masterKeyId: string }): Promise<OrganizationKeyRow>;
+  /** The newest version, whether or not it seals. */
+  newestVersion(organizationId: string): Promise<number | undefined>;
+  /** Destroys every key of an organization and ends its rotations; gives how many keys it were. No key can be made for it afterwards. */
+  destroy(organizationId: string, event: AuditEvent): Promise<number>;
 }
 
 /** One master key as the database knows it. */
@@ -109,6 +144,17 @@ export interface MasterKeyRow {
   readonly checkValue: Buffer;
   /** Organization keys that are wrapped under it. */
   readonly inUse: number;
+  /** Null for a key that was never loaded. */
+  readonly firstSeen: Date | null;
+  readonly retiredAt: Date | null;
+  /** A key that wraps nothing, wrapped under this one; null where none was made yet. */
+  readonly canary: Canary | null;
+}
+
+/** A wrapped key that wraps nothing, and what must be derived from it. */
+export interface Canary {
+  readonly wrapped: Buffer;
+  readonly commitment: Buffer;
 }
 
 /** The registry of master keys. */
@@ -117,35 +163,14 @@ export interface KeyRegistryStore {
   list(): Promise<MasterKeyRow[]>;
   /** Records a key; keeps the first check value where the id is known already, and gives that back. */
   register(id: string, checkValue: Buffer): Promise<Buffer>;
-}
-
-/** A service account. */
-export interface ServiceAccountRow {
-  readonly id: string;
-  readonly organizationId: string;
-  readonly name: string;
-  readonly createdAt: Date;
-}
-
-/** An API key; the key itself is never stored. */
-export interface ServiceAccountKeyRow {
-  readonly id: string;
-  readonly organizationId: string;
-  readonly serviceAccountId: string;
-  readonly tokenPrefix: string;
-  readonly tokenHash: Buffer;
-  readonly createdAt: Date;
-  readonly expiresAt: Date | null;
-  readonly revokedAt: Date | null;
-}
-
-/** Service accounts and their keys. */
-export interface ServiceAccountStore {
-  create(row: Omit<ServiceAccountRow, "createdAt">, event: AuditEvent): Promise<ServiceAccountRow>;
-  /** Throws SERVICE_ACCOUNT_NOT_FOUND where the organization has no such account. */
-  createKey(row: Omit<ServiceAccountKeyRow, "createdAt" | "revokedAt">, event: AuditEvent): Promise<ServiceAccountKeyRow>;
-  /** The key with that prefix, before any organization is known. Throws OVERLOADED where too many are looked up. */
-  keyByPrefix(tokenPrefix: string): Promise<ServiceAccountKeyRow | undefined>;
+  /** Keeps a canary, unless there is one. */
+  setCanary(id: string, canary: Canary): Promise<void>;
+  /** The key that wraps; undefined in a new database. */
+  primary(): Promise<string | undefined>;
+  /** Records check values of keys of other systems. */
+  registerForeign(checkValues: readonly Buffer[]): Promise<void>;
+  /** Every one of them. */
+  foreign(): Promise<Buffer[]>;
 }
 
 /** The audit trail; nothing in it is ever changed. */
@@ -159,7 +184,15 @@ export interface Store {
   readonly credentials: CredentialStore;
   readonly organizationKeys: OrganizationKeyStore;
   readonly keyRegistry: KeyRegistryStore;
+  readonly replicas: ReplicaStore;
+  readonly rotations: RotationStore;
+  readonly rotationRows: RotationRows;
+  readonly imports: ImportStore;
   readonly serviceAccounts: ServiceAccountStore;
+  readonly idempotency: IdempotencyStore;
+  readonly usage: UsageStore;
+  readonly trail: TrailStore;
+  readonly maintenance: MaintenanceStore;
   readonly audit: AuditStore;
   readonly refresh: RefreshStore;
   readonly outbox: OutboxStore;

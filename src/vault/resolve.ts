@@ -11,7 +11,7 @@ import type { TokenRenewal } from "./refresh.ts";
 
 /** What resolving needs. */
 export interface ResolveDeps {
-  readonly store: Pick<Store, "audit" | "credentials">;
+  readonly store: Pick<Store, "audit" | "credentials" | "usage">;
   readonly envelope: Pick<Envelope, "open">;
   readonly renewal: TokenRenewal;
   readonly log: Log;
@@ -29,8 +29,9 @@ const GOOD_FOR_MS = 60_000;
 /**
  * Hands out a secret. The audit record is committed before the sealed value is opened, and a second one where the secret
  * does not leave after all. An access token that ends within a minute is renewed first; where that does not succeed, it
- * is handed out while it lasts. Throws CREDENTIAL_NOT_FOUND, AUDIT_UNAVAILABLE, SECRET_UNREADABLE with an incident id,
- * REAUTHORIZATION_REQUIRED where only a person can help, and TOKEN_NOT_RENEWED where the provider has to come back first.
+ * is handed out while it lasts. Throws CREDENTIAL_NOT_FOUND, INVALID_TOKEN and NOT_GRANTED, which the same statement finds,
+ * AUDIT_UNAVAILABLE, SECRET_UNREADABLE with an incident id, REAUTHORIZATION_REQUIRED where only a person can help, and
+ * TOKEN_NOT_RENEWED where the provider has to come back first.
  */
 export async function resolveCredential(deps: ResolveDeps, grant: Grant<"resolve_credential">, credentialId: string): Promise<Resolved> {
   const { caller, call } = grant;
@@ -42,6 +43,7 @@ export async function resolveCredential(deps: ResolveDeps, grant: Grant<"resolve
     call.signal.throwIfAborted();
     const resolved = await open(deps, grant, stored);
     call.signal.throwIfAborted();
+    deps.store.usage.credential({ organizationId: caller.organizationId, credentialId, serviceAccountId: caller.id, flowId: call.flowId, runId: call.runId });
     return resolved;
   } catch (error) {
     await recordUndelivered(deps.store.audit, call, grant.action, error, credentialId);

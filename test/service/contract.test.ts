@@ -63,6 +63,9 @@ describe.each(PREFIXES)("under %s/integrations", (prefix) => {
       token_expires_at: null,
       name: null,
       etag: expect.any(String),
+      last_used_at: null,
+      used_by: [],
+      previous_kept_until: null,
     });
   });
 

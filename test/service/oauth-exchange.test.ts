@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import type { AuthorizationAsk, CodeAsk, OauthIo } from "../../src/domain/oauth.ts";
+import { secret } from "../../src/domain/secret.ts";
 import { accept, providers } from "../../src/providers/index.ts";
 import { oauthIo } from "../support/oauth-io.ts";
 import { objectIdOf, OIDC_CLIENT, type Oidc, REDIRECT_URI, startOidc, TENANT } from "../support/oidc.ts";
@@ -74,7 +75,7 @@ describe.each(ALL)("a flow of %s", (provider) => {
     expect(await exchange({ ...other.redeem, codeVerifier: "v".repeat(43) }, io)).toEqual({ kind: "refused", cause: "code_rejected" });
     expect(await exchange(redeem, io)).toMatchObject({ kind: "granted" });
     expect(await exchange(redeem, io)).toEqual({ kind: "refused", cause: "code_rejected" });
-    expect(await exchange(redeem, { ...io, client: { id: "unknown", secret: io.client!.secret } })).toEqual({ kind: "client_rejected" });
+    expect(await exchange(redeem, { ...io, client: { id: "unknown", secret: secret("s") } })).toEqual({ kind: "client_rejected" });
   });
 
   test("does not begin or end without proof", async () => {

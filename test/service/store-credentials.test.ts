@@ -161,7 +161,8 @@ describe("service accounts", () => {
     expect(account.createdAt).toBeInstanceOf(Date);
     const key = { id: randomUUID(), organizationId, serviceAccountId: id, tokenPrefix: randomUUID(), tokenHash: randomBytes(32), expiresAt: null };
     const created = await store.serviceAccounts.createKey(key, event);
-    expect(await store.serviceAccounts.keyByPrefix(key.tokenPrefix)).toEqual(created);
+    expect(created).toMatchObject({ name: "key", lastUsedAt: null, createdAt: expect.any(Date) });
+    expect(await store.serviceAccounts.keyByPrefix(key.tokenPrefix)).toEqual({ ...key, createdAt: created.createdAt, revokedAt: null });
     expect(await store.serviceAccounts.keyByPrefix("nothing")).toBeUndefined();
     const stranger = randomUUID();
     const foreign = { ...key, id: randomUUID(), tokenPrefix: randomUUID(), organizationId: stranger };
@@ -197,7 +198,7 @@ describe("keys", () => {
       await store.organizationKeys.insertFirst({ organizationId: randomUUID(), version: 1, wrapped: wrapped(id), masterKeyId: id, commitment: randomBytes(32) });
     }
     const known = (await store.keyRegistry.list()).filter(({ id }) => id !== "main");
-    expect(known).toEqual([{ id: "counted", checkValue: first, inUse: 2 }, { id: "unregistered", checkValue: Buffer.alloc(0), inUse: 1 }]);
+    expect(known).toMatchObject([{ id: "counted", checkValue: first, inUse: 2 }, { id: "unregistered", checkValue: Buffer.alloc(0), inUse: 1, firstSeen: null }]);
     await using superuser = await connect(database.superuserUrl);
     await superuser.query("update organization_key set wrapped = null, master_key_id = null, destroyed_at = now() where master_key_id = 'unregistered'");
     expect((await store.keyRegistry.list()).map(({ id }) => id)).not.toContain("unregistered");

@@ -55,6 +55,7 @@ const committed = (deps: ResolveDeps, then: (found: Awaited<ReturnType<Store["cr
   ...deps,
   store: {
     audit: deps.store.audit,
+    usage: deps.store.usage,
     credentials: { ...deps.store.credentials, resolve: async (...call) => then(await deps.store.credentials.resolve(...call)) },
   },
 });

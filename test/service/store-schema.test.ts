@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { migrate } from "../../src/store/migrate.ts";
 import { MIGRATIONS } from "../../src/store/migrations/index.ts";
+import { SEALED_COLUMNS } from "../../src/store/sealed-columns.ts";
 import { TABLES_WITHOUT_TENANT } from "../../src/store/tables.ts";
 import { describeSchema, SCHEMA_FILE } from "../support/describe-schema.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
@@ -49,13 +50,23 @@ describe("the schema", () => {
     expect(rows).toEqual([]);
   });
 
-  test("keeps sealed values only in columns of the type ciphertext", async () => {
+  test("keeps sealed values only in columns of the type ciphertext, and each of them comes through a rotation", async () => {
     await using client = await connect(database.superuserUrl);
-    const { rows } = await client.query(`
-      select table_name, column_name from information_schema.columns where table_schema = 'public' and domain_name = 'ciphertext' order by 1, 2`);
-    expect(rows).toEqual([{ table_name: "credential", column_name: "sealed" }, { table_name: "organization_key", column_name: "wrapped" }]);
+    expect(await unregistered(client)).toEqual([]);
+    await client.query("create table forgotten (organization_id uuid, secret ciphertext)");
+    expect(await unregistered(client)).toEqual(["forgotten.secret"]);
+    await client.query("drop table forgotten");
+    const { rows } = await client.query<{ name: string }>("select table_name || '.' || column_name as name from information_schema.columns where table_schema = 'public' and domain_name = 'ciphertext'");
+    expect(Object.keys(SEALED_COLUMNS).toSorted()).toEqual(rows.map(({ name }) => name).toSorted());
   });
 });
+
+/** Columns with sealed bytes that no rotation knows of. */
+async function unregistered(client: Awaited<ReturnType<typeof connect>>): Promise<string[]> {
+  const { rows } = await client.query<{ name: string }>(`
+    select table_name || '.' || column_name as name from information_schema.columns where table_schema = 'public' and domain_name = 'ciphertext' order by 1`);
+  return rows.map(({ name }) => name).filter((name) => !(name in SEALED_COLUMNS));
+}
 
 describe("migrations", () => {
   test("raced by twenty processes all succeed, and each is applied once", async () => {

@@ -66,7 +66,7 @@ describe("row-level security, for raw SQL of the application role", () => {
       await expect(client.query(`delete from ${table}`), table).rejects.toMatchObject({ code: "42501" });
       await expect(client.query(`truncate ${table}`), table).rejects.toMatchObject({ code: "42501" });
     }
-    for (const statement of ["set role credentials_owner", "alter table credential disable row level security", "create table t (n integer)", "update master_key_use set n = 0"]) {
+    for (const statement of ["set role credentials_owner", "alter table credential disable row level security", "create table t (n integer)", "update organization_key_place set master_key_id = 'x'"]) {
       await expect(client.query(statement), statement).rejects.toMatchObject({ code: "42501" });
     }
   });

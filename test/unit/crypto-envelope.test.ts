@@ -1,10 +1,11 @@
 import { createSecretKey, randomBytes, randomUUID } from "node:crypto";
 import { inspect } from "node:util";
 import { beforeEach, describe, expect, test } from "vitest";
-import { deriveKeys } from "../../src/crypto/derive.ts";
+import { deriveKeys, toKeyObject } from "../../src/crypto/derive.ts";
 import { Envelope } from "../../src/crypto/envelope.ts";
-import { type MasterKeyring, masterKeyring, parseMasterKeys } from "../../src/crypto/keyring.ts";
+import { type KeyWrapping, masterKeyring, parseMasterKeys } from "../../src/crypto/keyring.ts";
 import type { StoredOrganizationKey } from "../../src/crypto/organization-keys.ts";
+import { KeyRing, localMasterKey } from "../../src/crypto/ring.ts";
 import { sealSecret } from "../../src/crypto/sealed.ts";
 import { UNREADABLE_KINDS, UnreadableError, type UnreadableKind } from "../../src/crypto/unreadable.ts";
 import { MAX_SECRET_BYTES, type SecretPlace } from "../../src/domain/credential.ts";
@@ -17,7 +18,7 @@ const document = { host: "sftp.example.com", password: "canary-8d0c1f" };
 let source: MemoryKeySource;
 let place: SecretPlace;
 
-const envelopeWith = (keys = source, ring: MasterKeyring = keyring) => new Envelope({ keyring: ring, keys, maxEntries: 100, maxAgeMs: 60_000 });
+const envelopeWith = (keys = source, ring: KeyWrapping = keyring) => new Envelope({ keyring: ring, keys, maxEntries: 100, maxAgeMs: 60_000 });
 
 beforeEach(() => {
   source = new MemoryKeySource();
@@ -80,7 +81,7 @@ test("a sealed value shows neither its document nor its key", async () => {
 
 describe("the ways to fail", () => {
   /** How each kind comes about: stored bytes are altered, and then opened by a process with nothing cached. */
-  const ways: Record<UnreadableKind, (sealed: Buffer) => { sealed?: Buffer; ring?: MasterKeyring }> = {
+  const ways: Record<UnreadableKind, (sealed: Buffer) => { sealed?: Buffer; ring?: KeyWrapping }> = {
     malformed: (sealed) => ({ sealed: sealed.subarray(1) }),
     unknown_organization_key: (sealed) => {
       const renamed = Buffer.from(sealed);
@@ -89,6 +90,15 @@ describe("the ways to fail", () => {
     },
     wrapped_key_malformed: () => {
       source.replace({ ...onlyRow(), wrapped: Buffer.from("not a key") });
+      return {};
+    },
+    retired_master_key: () => {
+      const ring = new KeyRing([localMasterKey("m2", toKeyObject(randomBytes(32)))], "m2");
+      ring.assign({ primaryId: "m2", retiredIds: ["m1"] });
+      return { ring };
+    },
+    retired_organization_key: () => {
+      source.replace({ ...onlyRow(), retired: true });
       return {};
     },
     unknown_master_key: () => ({ ring: parseMasterKeys(`m2:${randomBytes(32).toString("base64")}`, "m2") }),
