@@ -117,6 +117,7 @@ export const SETTINGS = {
   SHUTDOWN_GRACE_MS: defaulted("25000", whole(0, 600_000), "how long calls in flight may take after a stop signal, ms"),
   LOG_LEVEL: defaulted("info", z.enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error"), "least severe log line that is written"),
   EGRESS_ALLOW: defaulted("", list, "ranges that connection tests, OAuth providers and webhooks may reach although they are not global, CIDR list; loopback only in development, link-local never"),
+  EGRESS_NAT64: defaulted("", list, "IPv6 prefixes of the network's own NAT64, beside the well-known one: what they carry is judged by the IPv4 address inside"),
   EGRESS_PORTS_SFTP: setting(list, "the only ports that tests of SFTP may use; any where unset"),
   EGRESS_PORTS_POSTGRESQL: setting(list, "the only ports that tests of PostgreSQL may use; any where unset"),
   EGRESS_PORTS_AWS_SES: setting(list, "the only ports that tests of Amazon SES may use; any where unset; 443 is the API's, 587 and 465 are SMTP's"),

@@ -7,15 +7,17 @@ import { EgressError, type EgressReason } from "./error.ts";
 import { createGuardedFetch } from "./fetch.ts";
 import { createAddressPolicy } from "./policy.ts";
 import type { ProbeEgress } from "./probe-task.ts";
+import { createResolver, type NameResolver } from "./resolver.ts";
 import type { GuardedSocket } from "./socket.ts";
 
 /**
- * What a test hears of each reason. Whatever is refused sounds the same. A name that does not exist is told apart from a refused one, because a
- * misspelt name is the most frequent mistake; so one can learn which names the resolver of this machine knows, but nothing of where they lead.
+ * What a test hears of each reason. Whatever the network decides and is refused sounds the same; a fault of the host's own text and a port that is not
+ * listed say nothing of the network, and are told. A name that does not exist is told apart from a refused one, because a misspelt name is the most
+ * frequent mistake; so one can learn which names the resolver of this machine knows, but nothing of where they lead.
  */
 const HEARD: Readonly<Record<EgressReason, DialReason>> = {
-  "refused-name": "address_not_allowed",
-  "refused-port": "address_not_allowed",
+  "refused-name": "host_malformed",
+  "refused-port": "port_not_allowed",
   "refused-address": "address_not_allowed",
   "refused-request": "address_not_allowed",
   "dns-not-found": "name_not_found",
@@ -45,8 +47,8 @@ const dialError = (error: unknown): DialError => new DialError(error instanceof 
  */
 export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: number): CheckIo {
   const signal = AbortSignal.timeout(budgetMs);
-  const policy = createAddressPolicy({ profile: egress.profile, allow: egress.allow });
-  const dialer = createDialer({ policy, ports: egress.ports, limits: { totalMs: budgetMs } });
+  const policy = createAddressPolicy(egress);
+  const dialer = createDialer({ policy, ports: egress.ports, limits: { totalMs: budgetMs }, resolver: resolvedOnce(createResolver()) });
   const fetch = createGuardedFetch({ dialer, development: policy.development, totalMs: budgetMs });
   return {
     signal,
@@ -68,6 +70,18 @@ export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: n
       } catch (error) {
         throw dialError(error);
       }
+    },
+  };
+}
+
+/** A test that connects again goes where it went before: each name has the answers of its first resolution. */
+function resolvedOnce(resolver: NameResolver): NameResolver {
+  const answers = new Map<string, Promise<readonly string[]>>();
+  return {
+    resolve(name, signal) {
+      const known = answers.get(name) ?? resolver.resolve(name, signal);
+      answers.set(name, known);
+      return known;
     },
   };
 }

@@ -73,6 +73,7 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   AUDIT_UNAVAILABLE: always,
   DATABASE_UNAVAILABLE: always,
   OVERLOADED: always,
+  TEST_LIMIT_REACHED: ({ rpc }) => rpc.startsWith("Test"),
   METADATA_INVALID: always,
   // Nobody is there any more to hear it.
   CANCELLED: never,
