@@ -4,6 +4,7 @@
  * ratios to the empty call of the same round, and server CPU above all, are what to compare between runs.
  *
  *   npm run bench -- [--seconds 60] [--rounds 3]
+ *   npm run bench -- tests     what other calls notice of connection tests; see tests.ts
  */
 import { randomBytes } from "node:crypto";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -15,12 +16,15 @@ import { run, type Load, type Sample } from "./lib/load.ts";
 import { startMeasured, type Measured } from "./lib/process.ts";
 import { median, summarize, table, type Line } from "./lib/report.ts";
 import { serviceEnvironment, World } from "./lib/world.ts";
+import { measureTests, TEST_SETTINGS } from "./tests.ts";
 
 const CONCURRENCY = [1, 16, 64];
 const COLD_STARTS = 3;
 
-const { values: args } = parseArgs({ options: { seconds: { type: "string", default: "60" }, rounds: { type: "string", default: "3" } } });
+const { values: args, positionals } = parseArgs({ allowPositionals: true, options: { seconds: { type: "string", default: "60" }, rounds: { type: "string", default: "3" } } });
 const [seconds, rounds] = [Number(args.seconds), Number(args.rounds)];
+const what = positionals[0] ?? "calls";
+if (positionals.length > 1 || !["calls", "tests"].includes(what)) throw new Error("there is no such benchmark; see bench/run.ts");
 if (!(seconds > 0 && Number.isInteger(rounds) && rounds > 0)) throw new Error("--seconds and --rounds must be positive numbers");
 
 /** Runs every load at every concurrency, side by side, once to warm up and then `rounds` times. */
@@ -66,7 +70,21 @@ async function started(script: string, env: Record<string, string> = {}): Promis
   return { ...server, stop };
 }
 
-try {
+/** Resolve beside connection tests. */
+async function tests(): Promise<void> {
+  const jwtSecret = randomBytes(32).toString("base64url");
+  const [service, world] = [await started("src/main.ts", { ...serviceEnvironment(join(folder, "data"), jwtSecret), ...TEST_SETTINGS }), await World.make(jwtSecret)];
+  await world.fill(service);
+  const { tests: count, quiet, busy, ratio } = await measureTests(world, service, seconds, rounds);
+  await service.stop();
+  for (const [name, { p50Ms, p99Ms, rate }] of [["quiet", quiet], [`beside ${count} tests`, busy]] as const) {
+    process.stdout.write(`${name}: ${rate.toFixed(0)}/s, p50 ${p50Ms.toFixed(2)} ms, p99 ${p99Ms.toFixed(2)} ms\n`);
+  }
+  process.stdout.write(`ratio: rate ${ratio.rate.toFixed(2)}, p50 ${ratio.p50.toFixed(2)}, p99 ${ratio.p99.toFixed(2)}\n`);
+}
+
+/** Resolve and Create beside an empty call, and cold starts. */
+async function calls(): Promise<void> {
   const jwtSecret = randomBytes(32).toString("base64url");
   const env = serviceEnvironment(join(folder, "data"), jwtSecret);
   const start = () => started("src/main.ts", env);
@@ -83,6 +101,10 @@ try {
   writeFileSync(file, `${JSON.stringify({ date, machine, driver: "grpc-js, one connection", seconds, rounds, lines, cold }, null, 2)}\n`);
   process.stdout.write(`written to ${file}\n`);
   if (lines.some(({ errors }) => errors > 0)) process.exitCode = 1;
+}
+
+try {
+  await (what === "tests" ? tests() : calls());
 } finally {
   for (const server of running) await server.stop().catch(() => undefined);
   rmSync(folder, { recursive: true, force: true });

@@ -3,8 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
+import { readCertificate } from "./auth/certificate.ts";
 import { developmentJwtSecret } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
+import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
 import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
@@ -14,11 +16,16 @@ import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
 import { loadMasterKeys, startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
+import { findings } from "./providers/index.ts";
 import { serveRest } from "./rest/server.ts";
 import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
+import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
+import { createRepeats } from "./vault/idempotency.ts";
+import { RateLimiter } from "./vault/rates.ts";
+import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
 
 /** A running service. Disposing stops it: no new calls, calls in flight finish, connections close. */
@@ -70,10 +77,11 @@ function refusePlaintext(url: string, caFile: string | undefined): void {
 }
 
 /** The ports that tests may use, by provider. */
-function portsOf({ egressPortsSftp, egressPortsPostgresql }: Config["settings"]): Record<string, readonly number[]> {
+function portsOf({ egressPortsSftp, egressPortsPostgresql, egressPortsAwsSes }: Config["settings"]): Record<string, readonly number[]> {
   const database = egressPortsPostgresql && parsePorts("CREDENTIALS_EGRESS_PORTS_POSTGRESQL", egressPortsPostgresql);
   return {
     ...(egressPortsSftp ? { sftp: parsePorts("CREDENTIALS_EGRESS_PORTS_SFTP", egressPortsSftp) } : {}),
+    ...(egressPortsAwsSes ? { aws_ses: parsePorts("CREDENTIALS_EGRESS_PORTS_AWS_SES", egressPortsAwsSes) } : {}),
     ...(database ? { postgresql: database, internal_postgresql: database } : {}),
   };
 }
@@ -130,6 +138,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     now: clock,
   });
   const tls = tlsOf(config);
+  const auditKeys = auditKeysOf(config);
   const database = await databaseOf(config, log, resources);
   signal.throwIfAborted();
   if (database.ownerUrl !== undefined) {
@@ -140,6 +149,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     ...caOf(config),
     prepared: settings.databasePrepared,
     poolSize: settings.databasePoolSize,
+    backgroundPoolSize: settings.databaseBackgroundPoolSize,
     statementTimeoutMs: settings.databaseStatementTimeoutMs,
     resolveQueue: settings.resolveQueue,
     resolveBatch: settings.resolveBatch,
@@ -159,13 +169,17 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     deadlineMs: settings.testDeadlineMs,
     memoryMegabytes: settings.testMemoryMb,
     egress: { profile: settings.profile, allow: settings.egressAllow, ports: portsOf(settings) },
+    findings,
     log,
   });
   resources.defer(() => prober.close());
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, limits, newApiKey, log, now });
+  const background = startBackground({ config, store, envelope, log, metrics });
+  resources.defer(() => background.stop());
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  resources.use(startUpkeep(config, auditKeys, { store, log, now }));
   const server = await serveGrpc(
-    { authenticator, audit: store.audit, log, metrics, vault },
+    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
       listen: settings.grpcListen,
       ...(socketPath === undefined ? {} : { socketPath }),
@@ -180,7 +194,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
       shutdownGraceMs: settings.shutdownGraceMs,
     },
   );
-  resources.defer(() => server.stop());
+  resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
   return { address: server.address, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
 }
 
@@ -198,6 +212,7 @@ async function startRest({ config, log, metrics, resources }: Start, target: str
     maxJsonDepth: settings.restMaxJsonDepth,
     maxJsonKeys: settings.restMaxJsonKeys,
     deadlineMs: settings.grpcDeadlineMs,
+    docs: settings.restDocs,
     resolve: settings.restResolve,
     log,
     ready,

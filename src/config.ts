@@ -95,6 +95,8 @@ function withProfile({ settings, secrets }: { settings: Written; secrets: Secret
   if (settings.roles.includes("grpc") && settings.grpcTarget !== undefined) throw new ConfigError("CREDENTIALS_GRPC_TARGET is only for a process that serves rest alone");
   if (secrets.databaseMigrationUrl && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_MIGRATION_URL is given without CREDENTIALS_DATABASE_URL");
   if (settings.restMaxBodyBytes > settings.grpcMaxMessageBytes) throw new ConfigError("CREDENTIALS_REST_MAX_BODY_BYTES must not be above CREDENTIALS_GRPC_MAX_MESSAGE_BYTES");
+  if (settings.refreshProviderDeadlineMs * 2 > settings.refreshLeaseMs) throw new ConfigError("CREDENTIALS_REFRESH_LEASE_MS must be at least twice CREDENTIALS_REFRESH_PROVIDER_DEADLINE_MS");
+  if ((settings.webhookUrl === undefined) !== (secrets.webhookSecret === undefined)) throw new ConfigError("CREDENTIALS_WEBHOOK_URL and CREDENTIALS_WEBHOOK_SECRET go together");
   if (production) refuseDevelopment({ settings, secrets });
   return Object.freeze({
     ...settings,
@@ -133,6 +135,8 @@ export const isLoopback = (host: string): boolean => /^(127(\.\d{1,3}){3}|::1|lo
 
 function refuseDevelopment({ settings, secrets }: { settings: Written; secrets: Secrets }): void {
   const serves = settings.roles.includes("grpc");
+  if (settings.failpoints !== undefined) throw new ConfigError("CREDENTIALS_FAILPOINTS is for the development profile only");
+  if (settings.webhookUrl?.startsWith("http:")) throw new ConfigError("CREDENTIALS_WEBHOOK_URL must be https in production");
   if (serves && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_URL is required in production");
   const target = settings.grpcTarget;
   const near = target === undefined || target.startsWith("unix:") || isLoopback(target.replace(/:\d+$/, "").replace(/^\[|\]$/g, ""));

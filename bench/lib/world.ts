@@ -68,6 +68,11 @@ export class World {
     client.close();
   }
 
+  /** The token of a user, each index of another organization. */
+  user(index: number): Metadata {
+    return (this.#tenants[index % this.#tenants.length] as Tenant).user;
+  }
+
   #next(): Tenant {
     this.#turn = (this.#turn + 1) % this.#tenants.length;
     return this.#tenants[this.#turn] as Tenant;

@@ -39,6 +39,7 @@ export function hashApiKey(token: string): Buffer {
 
 /** An API key as it is stored. */
 export interface StoredApiKey {
+  readonly id: string;
   readonly organizationId: string;
   readonly serviceAccountId: string;
   /** SHA-256 of the key, 32 bytes. */
@@ -73,5 +74,5 @@ export async function verifyApiKey(token: string, keys: ApiKeySource, nowMs: num
   const matches = timingSafeEqual(hash, stored?.tokenHash ?? NOBODY);
   const expiresAtMs = stored?.expiresAt?.getTime() ?? Infinity;
   if (!stored || !matches || stored.revokedAt !== null || expiresAtMs <= nowMs) throw fail("INVALID_TOKEN");
-  return { caller: { kind: "service_account", id: stored.serviceAccountId, organizationId: stored.organizationId, role: null }, expiresAtMs };
+  return { caller: { kind: "service_account", id: stored.serviceAccountId, organizationId: stored.organizationId, role: null, keyId: stored.id }, expiresAtMs };
 }

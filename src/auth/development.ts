@@ -31,6 +31,9 @@ export function developmentSecrets(dataDir: string): DevelopmentSecrets {
   return { jwtSecret: developmentJwtSecret(dataDir), masterKeys: secret(masterKeys), primaryKeyId };
 }
 
+/** The key that signs audit heads; same rules as `developmentSecrets`. `make` makes one where there is none. */
+export const developmentAuditKey = (dataDir: string, make: () => string): Secret<string> => secret(keptSecret(dataDir, "audit-key", make));
+
 /** The HS256 secret alone; same rules as `developmentSecrets`. */
 export function developmentJwtSecret(dataDir: string): Secret<string> {
   return secret(keptSecret(dataDir, "jwt-secret", () => randomBytes(32).toString("base64url")));
@@ -105,8 +108,10 @@ export interface DevelopmentToken {
   /** Null for operators. */
   readonly organizationId: string | null;
   readonly kind: CallerKind;
+  /** Role inside the organization. */
+  readonly role?: string | undefined;
   /** Names of the claims, where they are not the default ones. */
-  readonly claims?: Pick<ClaimNames, "organization" | "kind">;
+  readonly claims?: Pick<ClaimNames, "organization" | "kind"> & Partial<ClaimNames>;
   /** How long it works, s. */
   readonly expiresInSeconds: number;
   /** The time, in ms since the epoch. */
@@ -118,7 +123,8 @@ export async function signDevelopmentToken(token: DevelopmentToken): Promise<str
   const names = token.claims ?? DEFAULT_CLAIMS;
   const issuedAt = Math.floor((token.now ?? Date.now)() / 1000);
   const organization = token.organizationId === null ? {} : { [names.organization]: token.organizationId };
-  return new SignJWT({ ...organization, [names.kind]: token.kind })
+  const role = token.role === undefined ? {} : { [names.role ?? DEFAULT_CLAIMS.role]: token.role };
+  return new SignJWT({ ...organization, ...role, [names.kind]: token.kind })
     .setProtectedHeader({ alg: "HS256", typ: "JWT" })
     .setIssuer(token.issuer)
     .setAudience(token.audience)

@@ -5,7 +5,7 @@ import { CliError } from "./failure.ts";
 
 /** Whom a development token stands for. */
 export type Holder =
-  | { readonly kind: "user" | "service_account"; readonly id: string; readonly organizationId: string }
+  | { readonly kind: "user" | "service_account"; readonly id: string; readonly organizationId: string; readonly role?: string | undefined }
   | { readonly kind: "operator"; readonly id: string; readonly organizationId: null };
 
 /** The name under which the command line acts as an operator. */
@@ -30,7 +30,8 @@ export async function developmentToken({ settings, secrets }: Config, holder: Ho
     subject: holder.id,
     organizationId: holder.organizationId,
     kind: holder.kind,
-    claims: { organization: settings.jwtClaimOrganization, kind: settings.jwtClaimKind },
+    role: "role" in holder ? holder.role : undefined,
+    claims: { organization: settings.jwtClaimOrganization, kind: settings.jwtClaimKind, role: settings.jwtClaimRole },
     expiresInSeconds,
   });
 }

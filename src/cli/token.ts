@@ -9,6 +9,7 @@ interface Options {
   readonly user?: string;
   readonly serviceAccount?: string;
   readonly operator?: true;
+  readonly role?: string;
   readonly expiresIn: string;
   readonly json?: true;
 }
@@ -27,6 +28,7 @@ export function addToken(program: Command, context: Context): void {
     .option("--org <uuid>", "organization of the user or the service account")
     .option("--user <uuid>", "token of a user")
     .option("--service-account <uuid>", "token of a service account")
+    .option("--role <role>", "role of the user inside the organization, such as org_admin")
     .option("--operator", "token of an operator")
     .option("--expires-in <seconds>", "how long the token works", "3600")
     .option("--json", "print JSON")
@@ -39,16 +41,17 @@ export function addToken(program: Command, context: Context): void {
     });
 }
 
-function holderOf({ org, user, serviceAccount, operator }: Options): Holder {
+function holderOf({ org, user, serviceAccount, operator, role }: Options): Holder {
   if ([user, serviceAccount, operator].filter((given) => given !== undefined).length !== 1) {
     throw usage("give exactly one of --user, --service-account and --operator");
   }
+  if (role !== undefined && user === undefined) throw usage("--role goes with --user");
   if (operator) {
     if (org !== undefined) throw usage("--org does not go with --operator: operators belong to no organization");
     return OPERATOR;
   }
   if (org === undefined) throw usage("--org is required for a user or a service account");
   const organizationId = uuid("--org", org);
-  if (user !== undefined) return { kind: "user", id: uuid("--user", user), organizationId };
+  if (user !== undefined) return { kind: "user", id: uuid("--user", user), organizationId, role };
   return { kind: "service_account", id: uuid("--service-account", serviceAccount ?? ""), organizationId };
 }

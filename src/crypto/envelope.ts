@@ -1,3 +1,4 @@
+import { createHmac } from "node:crypto";
 import type { SecretDocument, SecretPlace } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import { decodeDocument, encodeDocument } from "./document.ts";
@@ -80,6 +81,17 @@ export class Envelope {
       } finally {
         plaintext.fill(0);
       }
+    });
+  }
+
+  /**
+   * HMAC-SHA-256 of bytes under an organization's fingerprint key, the current one unless a version is given: equal bytes of
+   * one organization are known by it, and nobody without the key can guess them from it. Throws as `seal` does.
+   */
+  fingerprint(organizationId: string, bytes: Buffer, version?: number): Promise<{ readonly version: number; readonly digest: Buffer }> {
+    return this.#counting(async () => {
+      const key = await (version === undefined ? this.keys.current(organizationId) : this.keys.version(organizationId, version));
+      return { version: key.version, digest: createHmac("sha256", key.fingerprint).update(bytes).digest() };
     });
   }
 

@@ -9,6 +9,8 @@ export interface TenantCaller {
   readonly organizationId: string;
   /** Role inside the organization, where the token names one. */
   readonly role: string | null;
+  /** UUID of the API key or of the client certificate's entry that proved a service account; absent where a token did. */
+  readonly keyId?: string;
 }
 
 /** An operator whose identity was verified. */
@@ -22,6 +24,11 @@ export interface OperatorCaller {
 export type Caller = TenantCaller | OperatorCaller;
 
 const TENANT = ["user", "service_account"] as const;
+/** Operators, and users who administer their organization; see ROLES. */
+const ADMINISTRATORS = ["operator", "user"] as const;
+
+/** The role of a user who administers an organization. */
+export const ORGANIZATION_ADMINISTRATOR = "org_admin";
 
 /** Everything a caller can ask for, and which kinds may. */
 export const ACTIONS = {
@@ -36,8 +43,24 @@ export const ACTIONS = {
   test_postgres_connection: TENANT,
   test_postgres_credential: TENANT,
   test_credential: TENANT,
-  create_service_account: ["operator"],
-  create_service_account_key: ["operator"],
+  rollback_credential: ["user", "service_account", "operator"],
+  create_service_account: ADMINISTRATORS,
+  list_service_accounts: ADMINISTRATORS,
+  get_service_account: ADMINISTRATORS,
+  update_service_account: ADMINISTRATORS,
+  delete_service_account: ADMINISTRATORS,
+  set_service_account_access: ADMINISTRATORS,
+  create_service_account_key: ADMINISTRATORS,
+  list_service_account_keys: ADMINISTRATORS,
+  update_service_account_key: ADMINISTRATORS,
+  revoke_service_account_key: ADMINISTRATORS,
+  list_audit_events: ["operator"],
+  list_signed_audit_heads: ["operator"],
+  verify_audit: ["operator"],
+  restore_credential: ["operator"],
+  purge_deleted: ["operator"],
+  set_credential_limit: ["operator"],
+  list_credential_uses: ["operator"],
   get_key_status: ["operator"],
   rotate_master_key: ["operator"],
   rotate_organization_key: ["operator"],
@@ -55,8 +78,36 @@ export const ACTIONS = {
 /** The name of one thing a caller can ask for; also the word in the audit record. */
 export type Action = keyof typeof ACTIONS;
 
+/** What the service does by itself; also the words in the audit record, where the actor is `system`. */
+export type SystemAction = "refresh_credential" | "mark_active" | "mark_expiring" | "mark_refresh_failed" | "mark_reauth_required" | "mark_in_doubt";
+
+/** The role that an action asks of a user, where it asks for one. */
+export const roleFor = (action: Action): string | undefined => (ACTIONS[action] === ADMINISTRATORS ? ORGANIZATION_ADMINISTRATOR : undefined);
+
+type KindOf<A extends Action> = (typeof ACTIONS)[A][number];
+
 /** Which caller an action leaves, by type. */
-export type CallerOf<A extends Action> = (typeof ACTIONS)[A][number] extends "operator" ? OperatorCaller : TenantCaller;
+export type CallerOf<A extends Action> = "operator" extends KindOf<A> ? (KindOf<A> extends "operator" ? OperatorCaller : Caller) : TenantCaller;
+
+/** What a service account that was narrowed may touch: credentials of these providers, and these credentials. */
+export interface Scope {
+  readonly providers: readonly string[];
+  readonly credentialIds: readonly string[];
+}
+
+/** Whether a credential is within a scope; null is everything. */
+export const inScope = (scope: Scope | null | undefined, credential: { readonly id: string; readonly provider: string }): boolean =>
+  !scope || scope.providers.includes(credential.provider) || scope.credentialIds.includes(credential.id);
+
+/** The claim of a write that its caller may repeat: it takes effect once under the key that the caller chose. */
+export interface IdempotencyClaim {
+  /** SHA-256 of the key, hexadecimal. */
+  readonly keyHash: string;
+  /** HMAC-SHA-256 of the request, hexadecimal. */
+  readonly requestHash: string;
+  /** Version of the organization key that the latter was made with. */
+  readonly keyVersion: number;
+}
 
 /** One verified call: who, and the facts that its audit record and its deadline need. */
 export interface Call {
@@ -66,6 +117,10 @@ export interface Call {
   /** Flow and run the caller named, for the audit record. */
   readonly flowId: string | null;
   readonly runId: string | null;
+  /** What a narrowed service account may touch; null or absent for everything. Resolving does not go by it: its own statement asks. */
+  readonly scope?: Scope | null;
+  /** Present where the caller may repeat the call. */
+  readonly idempotency?: IdempotencyClaim | null;
   /** Aborts when the caller cancels or the deadline passes. */
   readonly signal: AbortSignal;
 }
@@ -74,9 +129,9 @@ export interface Call {
 export interface AuditEvent {
   readonly organizationId: string;
   readonly requestId: string;
-  readonly actorKind: CallerKind;
+  readonly actorKind: CallerKind | "system";
   readonly actorId: string;
-  readonly action: Action;
+  readonly action: Action | SystemAction;
   /** `cancelled` and `failed`: a second record of a call that was allowed and whose answer never left. */
   readonly outcome: "allowed" | "refused" | "cancelled" | "failed";
   /** Why it was refused, cancelled or failed; null where it was allowed. */
@@ -84,4 +139,10 @@ export interface AuditEvent {
   readonly credentialId: string | null;
   readonly flowId: string | null;
   readonly runId: string | null;
+  /** What it was done to, where that is no credential: UUID of a service account or of an API key. */
+  readonly subjectId?: string | null;
+  /** API key that proved the caller. */
+  readonly keyId?: string | null;
+  /** Committed with the effect that the record is of. No part of the record. */
+  readonly idempotency?: IdempotencyClaim | null;
 }

@@ -59,6 +59,23 @@ export interface CheckIo {
   readonly signal: AbortSignal;
 }
 
+/** What is said of one way in which a connection test fails. */
+export interface Finding {
+  readonly layer: Layer;
+  /** One sentence that says what happened. */
+  readonly message: string;
+  /** One sentence that says what to do. */
+  readonly nextStep: string;
+}
+
+/** Everything that tests can find. A test only says which of it; the sentences are the service's own, whatever has become of the test's process. */
+export interface Findings {
+  /** By the stable word of the failure. */
+  readonly failures: Readonly<Record<string, Finding>>;
+  /** What may be said of a success. */
+  readonly passes: ReadonlySet<string>;
+}
+
 /** What a connection test found. Every text is ours; none is the other side's. */
 export interface CheckResult {
   readonly success: boolean;

@@ -16,6 +16,7 @@ export const GRPC_CODE = {
   INVALID_ARGUMENT: 3,
   DEADLINE_EXCEEDED: 4,
   NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
   PERMISSION_DENIED: 7,
   RESOURCE_EXHAUSTED: 8,
   FAILED_PRECONDITION: 9,
@@ -55,6 +56,18 @@ export const REASONS = {
   INVALID_CREDENTIALS: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid request data"),
   LIMIT_PER_PROVIDER_REACHED: render("FAILED_PRECONDITION", 400, "bad_request", "The organization has reached its limit of credentials for this provider"),
   LIMIT_PER_USER_REACHED: render("FAILED_PRECONDITION", 400, "bad_request", "The user has reached the limit of credentials"),
+  ORGANIZATION_ADMINISTRATOR_REQUIRED: render("PERMISSION_DENIED", 403, "forbidden", "Organization administrator required"),
+  NOT_GRANTED: render("PERMISSION_DENIED", 403, "forbidden", "The service account is not granted this credential"),
+  INVALID_SERVICE_ACCOUNT_ID: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid service account ID"),
+  INVALID_KEY_ID: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid API key ID"),
+  SERVICE_ACCOUNT_KEY_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "API key not found"),
+  CERTIFICATE_IN_USE: render("ALREADY_EXISTS", 409, "conflict", "The certificate is mapped to a service account already"),
+  IDEMPOTENCY_KEY_REUSED: render("ALREADY_EXISTS", 409, "conflict", "The idempotency key was used for another request"),
+  IDEMPOTENCY_IN_FLIGHT: render("ABORTED", 409, "conflict", "A request with this idempotency key is under way; try again shortly"),
+  CREDENTIAL_IN_USE: render("FAILED_PRECONDITION", 409, "conflict", "The credential was used lately"),
+  NO_PREVIOUS_SECRET: render("FAILED_PRECONDITION", 400, "bad_request", "No previous secret is kept"),
+  CREDENTIAL_PURGED: render("FAILED_PRECONDITION", 400, "bad_request", "The credential's secret has been purged"),
+  RATE_LIMITED: render("RESOURCE_EXHAUSTED", 429, "service_error", "Too many requests; try again later"),
   CREDENTIAL_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Credential not found"),
   SERVICE_ACCOUNT_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Service account not found"),
   ORGANIZATION_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "The organization has no key yet"),
@@ -65,11 +78,13 @@ export const REASONS = {
   KEY_IS_FOREIGN: render("FAILED_PRECONDITION", 400, "bad_request", "A key of the other system is a master key of this one; neither is to be used any more"),
   ROTATION_UNDER_WAY: render("FAILED_PRECONDITION", 400, "bad_request", "Another rotation of the same keys has not ended"),
   ROTATION_STATE: render("FAILED_PRECONDITION", 400, "bad_request", "The rotation is not in a state in which that is possible"),
+  KEY_STILL_NEEDED: render("FAILED_PRECONDITION", 400, "bad_request", "Values that end by themselves are still sealed under the old key; try again when they are gone"),
   KEY_MOVED: render("UNAVAILABLE", 503, "service_error", "The organization's key was changed meanwhile; try again"),
   KEYS_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The key service does not answer"),
   ETAG_MISMATCH: render("ABORTED", 412, "conflict", "The credential has changed since it was read"),
   ORGANIZATION_DESTROYED: render("FAILED_PRECONDITION", 400, "bad_request", "The organization's keys were destroyed"),
   REAUTHORIZATION_REQUIRED: render("FAILED_PRECONDITION", 400, "bad_request", "The provider no longer accepts this grant; authorize again"),
+  TOKEN_NOT_RENEWED: render("UNAVAILABLE", 503, "service_error", "The access token has ended and could not be renewed yet; try again shortly"),
   SECRET_UNREADABLE: render("DATA_LOSS", 500, "service_error", "The stored secret cannot be opened"),
   AUDIT_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The audit record could not be written"),
   DATABASE_UNAVAILABLE: render("UNAVAILABLE", 503, "repository_error", "Database operation failed"),
@@ -90,6 +105,8 @@ export interface Facts {
   readonly violations?: readonly Violation[];
   /** Opaque id under which operators find the incident. */
   readonly incident?: string;
+  /** When trying again may work, ms from now. */
+  readonly retryAfterMs?: number;
   /** What happened inside; never leaves, and is logged only by type and code. */
   readonly cause?: unknown;
 }
@@ -100,12 +117,14 @@ export class CredentialError extends Error {
   readonly reason: Reason;
   readonly violations: readonly Violation[];
   readonly incident: string | undefined;
+  readonly retryAfterMs: number | undefined;
 
   constructor(reason: Reason, facts: Facts = {}) {
     super(REASONS[reason].message, { cause: facts.cause });
     this.reason = reason;
     this.violations = facts.violations ?? [];
     this.incident = facts.incident;
+    this.retryAfterMs = facts.retryAfterMs;
   }
 }
 

@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
+import { constants, setPriority } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { CheckResult } from "../domain/check.ts";
+import type { CheckResult, Findings } from "../domain/check.ts";
 import { MAX_ANSWER_BYTES, readAnswer } from "./probe-answer.ts";
 import { CHANNEL_FD, NEWLINE, type ProbeOrder } from "./probe-task.ts";
 
@@ -28,12 +29,12 @@ export const PROBE_ENTRY = new URL(import.meta.url.endsWith(".ts") ? "./probe-ch
 const HEAP_SHARE = 0.5;
 const BYTES_PER_KILOBYTE = 1_024;
 
-/** Makes what starts children for a file; each has this much memory, in megabytes. */
-export function createProbeStarter(entry: URL, memoryMegabytes: number): () => Probe {
+/** Makes what starts children for a file; each has this much memory, in megabytes, and may answer with these findings. */
+export function createProbeStarter(entry: URL, memoryMegabytes: number, findings: Findings): () => Probe {
   const command = [...flags(entry, memoryMegabytes), fileURLToPath(entry)];
   return () => {
     try {
-      return probeOf(start(command));
+      return probeOf(start(command), findings);
     } catch {
       // Most faults of starting a process are told by an event, the rest is thrown. Either way there is none, and it is gone.
       return { ready: never(), gone: Promise.resolve(), ask: never, memory: () => undefined, kill: () => {} };
@@ -55,7 +56,7 @@ const start = (command: readonly string[]): ChildProcess =>
   });
 
 /** A child that waits for its order. It keeps no process alive, and ends itself when this one is gone. */
-function probeOf(child: ChildProcess): Probe {
+function probeOf(child: ChildProcess, findings: Findings): Probe {
   const { promise: gone, resolve } = Promise.withResolvers<void>();
   // Heard first: where descriptors have run out there is no channel, and looking for it throws.
   child.on("error", () => resolve());
@@ -67,7 +68,7 @@ function probeOf(child: ChildProcess): Probe {
   channel.unref();
   const { pid } = child;
   if (pid !== undefined) yieldOnTrouble(pid);
-  const { ready, answer } = heardFrom(channel);
+  const { ready, answer } = heardFrom(channel, findings);
   return {
     ready,
     gone,
@@ -117,8 +118,16 @@ function readable(entry: URL): string[] {
   return [...new Set(found.flatMap((path) => [path, realpathSync(path)]))];
 }
 
-/** On Linux: when memory is short the kernel ends the child and not the service, and a core file of it would hold none of its memory. */
+/**
+ * Where there is little processor time the service goes first: a test has seconds, a call of a flow has milliseconds. On Linux also: when memory is short
+ * the kernel ends the child and not the service, and a core file of it would hold none of its memory.
+ */
 function yieldOnTrouble(pid: number): void {
+  try {
+    setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL);
+  } catch {
+    // The child is gone already.
+  }
   for (const [file, value] of [["oom_score_adj", "1000"], ["coredump_filter", "0"]] as const) {
     try {
       writeFileSync(`/proc/${pid}/${file}`, value);
@@ -138,7 +147,7 @@ function residentBytes(pid: number): number | undefined {
 }
 
 /** An empty line, which says that the child is ready, and then one line, its answer; more than that, or more than is allowed, is no answer. */
-function heardFrom(channel: Socket): { readonly ready: Promise<void>; readonly answer: Promise<CheckResult | undefined> } {
+function heardFrom(channel: Socket, findings: Findings): { readonly ready: Promise<void>; readonly answer: Promise<CheckResult | undefined> } {
   const ready = Promise.withResolvers<void>();
   const answer = Promise.withResolvers<CheckResult | undefined>();
   const chunks: Buffer[] = [];
@@ -152,7 +161,7 @@ function heardFrom(channel: Socket): { readonly ready: Promise<void>; readonly a
     }
     chunks.push(chunk);
     const end = chunk.indexOf(NEWLINE);
-    if (end >= 0) answer.resolve(end === chunk.length - 1 ? readAnswer(Buffer.concat(chunks).toString()) : undefined);
+    if (end >= 0) answer.resolve(end === chunk.length - 1 ? readAnswer(Buffer.concat(chunks).toString(), findings) : undefined);
   };
   channel.once("data", (chunk: Buffer) => {
     channel.on("data", hear);

@@ -1,4 +1,4 @@
-import type { CheckResult } from "../domain/check.ts";
+import type { CheckResult, Findings } from "../domain/check.ts";
 import { fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { createAddressPolicy } from "./policy.ts";
@@ -25,6 +25,8 @@ export interface ProberOptions {
   /** Memory of one test. Watched on Linux; elsewhere only V8's heap is bounded, to half of it. Node and the drivers alone need about 110. */
   readonly memoryMegabytes?: number;
   readonly egress: ProbeEgress;
+  /** What tests can find; an answer that is not among it counts as none. */
+  readonly findings: Findings;
   readonly log: Log;
   /** The file that the children run; tests give another. */
   readonly entry?: URL;
@@ -74,7 +76,7 @@ export function createProber(options: ProberOptions): Prober {
   const { maxPerOrganization = MAX_PER_ORGANIZATION, maxTotal = MAX_TOTAL } = options;
   createAddressPolicy(egress);
   const spares = createSpares(
-    createProbeStarter(entry, memoryMegabytes),
+    createProbeStarter(entry, memoryMegabytes, options.findings),
     () => log.warn({}, "the spare process for connection tests died"),
   );
   const rates = createRates({ burst: options.burst ?? BURST, refillMs: options.refillMs ?? REFILL_MS, now: options.now ?? (() => performance.now()) });

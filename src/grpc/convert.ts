@@ -1,8 +1,7 @@
 import { type Credential, type CredentialDetail, CredentialStatus, CredentialType, type Integration, Provider } from "../../gen/flow/credentials/v1/resources.ts";
 import type { ResolveCredentialResponse } from "../../gen/flow/credentials/v1/credential_service.ts";
-import type { ServiceAccount, ServiceAccountKey } from "../../gen/flow/credentials/v1/service_account_service.ts";
 import { CREDENTIAL_STATUSES, CREDENTIAL_TYPES, type CredentialRecord, PROVIDERS } from "../domain/credential.ts";
-import type { CatalogEntry, Exposed, ServiceAccountKeyRow, ServiceAccountRow } from "../vault/use-cases.ts";
+import type { CatalogEntry, CredentialFacts, Exposed } from "../vault/use-cases.ts";
 
 /** An enum in its two spellings: the documented word and the number on the wire. */
 export interface EnumTable<W extends string, N extends number = number> {
@@ -45,20 +44,25 @@ export function toCredential(record: CredentialRecord): Credential {
 }
 
 /** A credential without its secret, with what only reading it by id shows. */
-export function toCredentialDetail(record: CredentialRecord, etag: string): CredentialDetail {
+export function toCredentialDetail(record: CredentialRecord & CredentialFacts, etag: string): CredentialDetail {
+  const { uses = [], previousKeptUntil } = record;
   return {
     ...toCredential(record),
     credentialType: credentialTypes.number(record.credentialType),
     status: credentialStatuses.number(record.status),
     statusReason: record.statusReason ?? undefined,
+    statusSince: record.statusSince,
     tokenExpiresAt: record.tokenExpiresAt ?? undefined,
     name: record.name ?? undefined,
     etag,
+    lastUsedAt: uses[0]?.lastUsedAt,
+    usedBy: uses.map((use) => ({ ...use, lastRunId: use.lastRunId ?? undefined, uses: BigInt(use.uses) })),
+    previousKeptUntil: previousKeptUntil ?? undefined,
   };
 }
 
 /** A secret on its way to an executor. */
-export function toResolved(record: CredentialRecord, exposed: Exposed): ResolveCredentialResponse {
+export function toResolved(record: Pick<CredentialRecord, "id" | "provider" | "credentialType" | "secretVersion">, exposed: Exposed): ResolveCredentialResponse {
   return {
     credentialId: record.id,
     provider: providers.number(record.provider),
@@ -83,14 +87,4 @@ export function toIntegration(item: CatalogEntry): Integration {
     isPlugin: false,
     credentialProviders: item.credentialProviders.map(({ isOauth, name, credentialSchema }) => ({ isOauth, name, credentialSchema })),
   };
-}
-
-/** A service account. */
-export function toServiceAccount({ id, organizationId, name, createdAt }: ServiceAccountRow): ServiceAccount {
-  return { id, organizationId, name, createdAt };
-}
-
-/** An API key, without the key itself. */
-export function toServiceAccountKey(key: Omit<ServiceAccountKeyRow, "tokenHash">): ServiceAccountKey {
-  return { id: key.id, serviceAccountId: key.serviceAccountId, tokenPrefix: key.tokenPrefix, createdAt: key.createdAt, expiresAt: key.expiresAt ?? undefined };
 }

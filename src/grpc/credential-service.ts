@@ -1,5 +1,6 @@
 import { z } from "zod";
 import * as api from "../../gen/flow/credentials/v1/credential_service.ts";
+import type { CredentialRecord } from "../domain/credential.ts";
 import { connectionTests } from "./connection-tests.ts";
 import { toCredential, toCredentialDetail, toIntegration, toResolved } from "./convert.ts";
 import type { UseCases } from "../vault/use-cases.ts";
@@ -8,8 +9,16 @@ import { unary, type UnaryDeps, type UnaryRpc } from "./unary.ts";
 
 const service = api.CredentialServiceService;
 
+/** Longest time for which a replaced secret is kept, s. */
+const KEEP_MAX = 2_592_000;
+
+/** Longest time in which a use keeps a credential from being deleted, s. */
+const USED_WITHIN_MAX = 31_536_000;
+
 /** The RPCs of `CredentialService`; a method without one does not compile. */
 export function credentialService(deps: UnaryDeps, vault: UseCases): Record<keyof typeof service, UnaryRpc> {
+  const described = (record: CredentialRecord) => ({ credential: toCredential(record), etag: vault.etagOf(record) });
+  const rolledBack = (record: CredentialRecord) => ({ ...described(record), secretVersion: record.secretVersion });
   return {
     createCredential: unary(deps, {
       action: "create_credential",
@@ -17,9 +26,9 @@ export function credentialService(deps: UnaryDeps, vault: UseCases): Record<keyo
       request: api.CreateCredentialRequest,
       input: z.object({ provider: parse.provider, credentialType: parse.credentialType, credentials: parse.credentials, name: parse.optionalName }),
       async run(grant, input) {
-        const record = await vault.createCredential(grant, input);
-        return { credential: toCredential(record), etag: vault.etagOf(record) };
+        return described(await vault.createCredential(grant, input));
       },
+      repeat: { answer: (recorded) => described(recorded.credential()) },
     }),
     listCredentials: unary(deps, {
       action: "list_credentials",
@@ -49,23 +58,34 @@ export function credentialService(deps: UnaryDeps, vault: UseCases): Record<keyo
         credentials: parse.credentials,
         name: parse.optionalName,
         etag: parse.optionalEtag,
+        keepPreviousSeconds: parse.optionalSeconds(KEEP_MAX),
       }),
       credentialId: (request) => request.credentialId,
       async run(grant, input) {
-        const record = await vault.updateCredential(grant, input);
-        return { credential: toCredential(record), etag: vault.etagOf(record) };
+        return described(await vault.updateCredential(grant, input));
       },
+      repeat: { answer: (recorded) => described(recorded.credential()) },
+    }),
+    rollbackCredential: unary(deps, {
+      action: "rollback_credential",
+      method: service.rollbackCredential,
+      request: api.RollbackCredentialRequest,
+      input: z.object({ credentialId: parse.credentialId, etag: parse.optionalEtag, organizationId: parse.organizationId }),
+      credentialId: (request) => request.credentialId,
+      run: async (grant, input) => rolledBack(await vault.rollbackCredential(grant, input)),
+      repeat: { answer: (recorded) => rolledBack(recorded.credential()) },
     }),
     deleteCredential: unary(deps, {
       action: "delete_credential",
       method: service.deleteCredential,
       request: api.DeleteCredentialRequest,
-      input: z.object({ credentialId: parse.credentialId, etag: parse.optionalEtag }),
+      input: z.object({ credentialId: parse.credentialId, etag: parse.optionalEtag, refuseIfUsedWithinSeconds: parse.optionalSeconds(USED_WITHIN_MAX) }),
       credentialId: (request) => request.credentialId,
       async run(grant, input) {
         await vault.deleteCredential(grant, input);
         return {};
       },
+      repeat: { answer: () => ({}) },
     }),
     resolveCredential: unary(deps, {
       action: "resolve_credential",

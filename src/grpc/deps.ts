@@ -1,6 +1,6 @@
 import type { Authenticator } from "../auth/authenticate.ts";
 import type { Log } from "../log.ts";
-import type { AuditStore, UseCases } from "../vault/use-cases.ts";
+import type { AuditStore, Reception, Repeats, UseCases } from "../vault/use-cases.ts";
 
 /** Receives one observation for each call. */
 export interface CallMetrics {
@@ -13,6 +13,10 @@ export interface GrpcDeps {
   readonly authenticator: Authenticator;
   /** Where refusals are recorded. */
   readonly audit: AuditStore;
+  /** What every proven caller goes through first. */
+  readonly reception: Reception;
+  /** Writes that callers may repeat. */
+  readonly repeats: Repeats;
   readonly log: Log;
   readonly metrics: CallMetrics;
   readonly vault: UseCases;

@@ -32,17 +32,19 @@ const Reported = z
 export interface CallFacts {
   readonly flowId: string | null;
   readonly runId: string | null;
+  /** The key under which a write may be repeated. */
+  readonly idempotencyKey: string | null;
   /** Faults that the REST adapter found in what it could not pass on. */
   readonly reported: readonly Violation[];
 }
 
 /** What is known of a call whose metadata cannot be used. */
-export const NO_FACTS: CallFacts = { flowId: null, runId: null, reported: [] };
+export const NO_FACTS: CallFacts = { flowId: null, runId: null, idempotencyKey: null, reported: [] };
 
-function id(metadata: Metadata, name: string): string | null {
+function id(metadata: Metadata, name: string, most = 128): string | null {
   const [text, ...more] = texts(metadata, name);
   if (text === undefined) return null;
-  if (more.length > 0 || !/^[\x20-\x7e]{1,128}$/.test(text)) throw new TypeError(name);
+  if (more.length > 0 || text.length > most || !/^[\x20-\x7e]+$/.test(text)) throw new TypeError(name);
   return text;
 }
 
@@ -61,7 +63,7 @@ function reported(metadata: Metadata): readonly Violation[] {
 /** Reads the facts of a call; METADATA_INVALID, given back rather than thrown because it comes after the caller's right to call. */
 export function callFacts(metadata: Metadata): CallFacts | CredentialError {
   try {
-    return { flowId: id(metadata, "x-flow-id"), runId: id(metadata, "x-run-id"), reported: reported(metadata) };
+    return { flowId: id(metadata, "x-flow-id"), runId: id(metadata, "x-run-id"), idempotencyKey: id(metadata, "idempotency-key", 255), reported: reported(metadata) };
   } catch {
     return fail("METADATA_INVALID");
   }

@@ -22,7 +22,7 @@ const NAME_MAX = 255;
 const TEST_PATH_MAX = 1_024;
 
 /** Faults of a name; control characters are refused because neither PostgreSQL's text (NUL) nor a terminal takes them. */
-function checkedName(name: string, ctx: z.RefinementCtx): string {
+export function checkedName(name: string, ctx: z.RefinementCtx): string {
   if (name === "") return refuse(ctx, "string_too_short", "String should have at least 1 character");
   if ([...name].length > NAME_MAX) return refuse(ctx, "string_too_long", `String should have at most ${NAME_MAX} characters`);
   return /\p{Cc}/u.test(name) ? refuse(ctx, "string_pattern_mismatch", "String should not contain control characters") : name;
@@ -74,6 +74,10 @@ export const provider = required(providers, PROVIDERS);
 export const providerFilter = z
   .number()
   .transform((value, ctx): ProviderName | null => (value === 0 ? null : (providers.word(value) ?? refuse(ctx, "enum", oneOf(PROVIDERS), "path"))));
+
+/** An optional word of an enum; undefined where unset. */
+export const optionalWord = <W extends string>(table: EnumTable<W>) =>
+  z.number().transform((value, ctx): W | undefined => (value === 0 ? undefined : (table.word(value) ?? refuse(ctx, "enum", "Input should be a known value"))));
 
 /** The required credential type. */
 export const credentialType = required(credentialTypes, CREDENTIAL_TYPES);
@@ -143,7 +147,51 @@ export const checkValues = z.array(z.custom<Buffer>()).transform((values, ctx): 
   return values.length <= 100 && values.every(({ length }) => length === 32) ? values : refuse(ctx, "value_error", "Input should be up to 100 values of 32 bytes");
 });
 
-const PATH_REASONS: ReadonlyMap<unknown, Reason> = new Map([["credential_id", "INVALID_CREDENTIAL_ID"], ["provider", "INVALID_PROVIDER"]] as const);
+/** `service_account_id` or `key_id`: a UUID, read as lower case; a path parameter over REST. */
+export const pathUuid = z.string().transform((text, ctx): string => uuid(ctx, text, "path"));
+
+/** The organization that an operator's request names; null where empty. */
+export const organizationId = z.string().transform((text, ctx): string | null => {
+  if (text === "") return null;
+  const id = uuid(ctx, text, "body");
+  return id === NIL_UUID ? refuse(ctx, "uuid_parsing", "Input should not be the nil UUID") : id;
+});
+
+const DESCRIPTION_MAX = 1_024;
+
+/** An optional description, at most 1,024 characters, none of them a control character but line feeds; undefined where unset. */
+export const optionalDescription = z.string().optional().transform((text, ctx): string | undefined => {
+  if (text !== undefined && [...text].length > DESCRIPTION_MAX) return refuse(ctx, "string_too_long", `String should have at most ${DESCRIPTION_MAX} characters`);
+  return text !== undefined && /[^\P{Cc}\n]/u.test(text) ? refuse(ctx, "string_pattern_mismatch", "String should not contain control characters") : text;
+});
+
+const PAGE_DEFAULT = 100;
+const PAGE_MAX = 1_000;
+
+/** How many entries of a list are wanted, 1 to 1,000; 100 where unset. */
+export const pageLimit = z.number().transform((limit, ctx): number => (limit <= PAGE_MAX ? limit || PAGE_DEFAULT : refuse(ctx, "less_than_equal", `Input should be at most ${PAGE_MAX}`)));
+
+/** How many entries of a list are skipped. */
+export const pageOffset = z.number().transform((offset, ctx): number => (offset <= 1_000_000 ? offset : refuse(ctx, "less_than_equal", "Input should be at most 1000000")));
+
+/** An optional time span in seconds; 0 where unset. */
+export const optionalSeconds = (maximum: number) =>
+  z.number().optional().transform((seconds = 0, ctx): number => (seconds <= maximum ? seconds : refuse(ctx, "less_than_equal", `Input should be at most ${maximum}`)));
+
+/** Distinct providers. */
+export const providerList = z.array(z.number().transform((value, ctx): ProviderName => providers.word(value) ?? refuse(ctx, "enum", oneOf(PROVIDERS)))).transform((list) => [...new Set(list)]);
+
+const IDS_MAX = 256;
+
+/** Distinct UUIDs, at most 256. */
+export const uuidList = z.array(z.string().transform((text, ctx): string => uuid(ctx, text, "body"))).transform((list, ctx): string[] => {
+  const distinct = [...new Set(list)];
+  return distinct.length <= IDS_MAX ? distinct : refuse(ctx, "too_long", `List should have at most ${IDS_MAX} items`);
+});
+
+const PATH_REASONS: ReadonlyMap<unknown, Reason> = new Map([
+  ["credential_id", "INVALID_CREDENTIAL_ID"], ["provider", "INVALID_PROVIDER"], ["service_account_id", "INVALID_SERVICE_ACCOUNT_ID"], ["key_id", "INVALID_KEY_ID"],
+] as const);
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 

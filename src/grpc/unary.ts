@@ -1,10 +1,11 @@
 import { type handleUnaryCall, Metadata, type MethodDefinition, type sendUnaryData, type ServerUnaryCall, status as codes } from "@grpc/grpc-js";
 import type { z } from "zod";
-import type { Action, Call, Caller } from "../domain/access.ts";
+import type { Action, Call, Caller, CallerOf } from "../domain/access.ts";
 import { Uuid } from "../domain/credential.ts";
 import { CredentialError, fail, REASONS } from "../domain/errors.ts";
 import { errorFields, type Log } from "../log.ts";
 import { admit, type Grant, recordRefusal } from "../vault/gate.ts";
+import type { RecordedAnswer } from "../vault/use-cases.ts";
 import { type Codec, decodeRequest } from "./decode.ts";
 import type { GrpcDeps } from "./deps.ts";
 import { callFacts, NO_FACTS, presented, requestIdOf } from "./metadata.ts";
@@ -29,6 +30,13 @@ export interface UnarySpec<A extends Action, S extends z.ZodType, Request extend
   readonly run: (grant: Grant<A>, input: z.output<S>) => Promise<Response> | Response;
   /** The credential a request is about, as its caller spelt it; for the audit record and the log. */
   readonly credentialId?: (request: Request) => string;
+  /** Present for a write that its caller may repeat under an idempotency key. */
+  readonly repeat?: {
+    /** The organization it is about, where it is not simply the caller's own. */
+    readonly organizationId?: (grant: Grant<A>, input: z.output<S>) => string;
+    /** The answer to a repetition, from the row that was committed with the first one. */
+    readonly answer: (recorded: RecordedAnswer) => Response;
+  };
 }
 
 /** One RPC in the form a server takes; requests and responses are bytes, read and written inside the handler. */
@@ -105,21 +113,37 @@ async function perform<A extends Action, S extends z.ZodType, Request extends z.
   trace.caller = caller;
   const read = callFacts(metadata);
   const facts = read instanceof CredentialError ? NO_FACTS : read;
-  const call: Call = { caller, requestId, flowId: facts.flowId, runId: facts.runId, signal };
+  const proven: Call = { caller, requestId, flowId: facts.flowId, runId: facts.runId, signal };
   const decoded = decodeRequest(spec.request, bytes);
   trace.credentialId = knownId(decoded && spec.credentialId?.(decoded.message));
   try {
+    const call: Call = { ...proven, scope: await deps.reception.receive(caller, spec.action) };
     const grant = admit(call, spec.action);
     if (read instanceof CredentialError) throw read;
     if (!decoded) throw unreadable(facts.reported);
     const faults = decoded.prototypeKey ? [...facts.reported, PROTOTYPE_KEY] : facts.reported;
     const input = parseRequest(spec.input, decoded.message, faults);
     signal.throwIfAborted();
-    return spec.method.responseSerialize(await spec.run(grant, input));
+    return spec.method.responseSerialize(await run(deps, spec, grant, { input, request: decoded.message, key: facts.idempotencyKey }));
   } catch (error) {
-    if (error instanceof CredentialError) await recordRefusal(deps.audit, call, spec.action, error, trace.credentialId);
+    if (error instanceof CredentialError) await recordRefusal(deps.audit, proven, spec.action, error, trace.credentialId);
     throw error;
   }
+}
+
+/** Runs a call: once under its key, where it is a write that came with one. */
+async function run<A extends Action, S extends z.ZodType, Request extends z.input<S>, Response>(
+  { repeats }: UnaryDeps,
+  { action, repeat, run: perform }: UnarySpec<A, S, Request, Response>,
+  grant: Grant<A>,
+  { input, request, key }: { readonly input: z.output<S>; readonly request: Request; readonly key: string | null },
+): Promise<Response> {
+  if (key === null || !repeat) return perform(grant, input);
+  const caller: Caller = grant.caller satisfies CallerOf<A>;
+  const organizationId = repeat.organizationId?.(grant, input) ?? (caller.kind === "operator" ? undefined : caller.organizationId);
+  if (organizationId === undefined) return perform(grant, input);
+  const { call } = grant;
+  return repeats.once({ call, action, organizationId, key, request }, async (idempotency) => perform(admit({ ...call, idempotency }, action), input), repeat.answer);
 }
 
 /** The id a caller gave, where it is one: anything else may be a secret in the wrong place. */

@@ -1,7 +1,10 @@
+import type { Findings } from "../domain/check.ts";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import { awsSes } from "./aws-ses.ts";
 import { type CatalogEntry, describe } from "./catalog.ts";
+import { FINDINGS } from "./checks/doctor.ts";
+import { PASSES } from "./checks/passes.ts";
 import { google } from "./google.ts";
 import { microsoft, sharepoint } from "./microsoft.ts";
 import { internalPostgresql, postgresql } from "./postgresql.ts";
@@ -39,6 +42,24 @@ export function expose(provider: ProviderName, type: CredentialTypeName, documen
   if (shape === undefined) throw new TypeError("no credential of this provider has this type");
   return shape.expose(document);
 }
+
+/** How an access token of this provider and type is renewed; undefined where it cannot be. */
+export function refresherOf(provider: ProviderName, type: CredentialTypeName): CredentialShape["refresh"] {
+  return shapeOf(provider, type)?.refresh;
+}
+
+/** Whether a document can be renewed without a person; `hasOwnClient` says whether the service's own OAuth client may be used for it. */
+export function canRefresh(provider: ProviderName, type: CredentialTypeName, document: SecretDocument, hasOwnClient: boolean): boolean {
+  return shapeOf(provider, type)?.canRefresh?.(document, hasOwnClient) ?? false;
+}
+
+/** Providers with anything that can be renewed, or that ends. */
+export const refreshingProviders: readonly ProviderName[] = Object.values(providers)
+  .filter(({ types }) => Object.values(types).some((shape) => shape.isOauth))
+  .map(({ provider }) => provider);
+
+/** Everything that the tests of all providers can find. */
+export const findings: Findings = { failures: FINDINGS, passes: new Set(Object.values(PASSES)) };
 
 const entries: readonly CatalogEntry[] = Object.values(providers).map(describe);
 

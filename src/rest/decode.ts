@@ -1,7 +1,8 @@
-import { create, type DescField, fromJson, type JsonObject, type JsonValue, toBinary } from "@bufbuild/protobuf";
-import { reflect } from "@bufbuild/protobuf/reflect";
+import { create, type DescEnum, type DescField, fromJson, type JsonObject, type JsonValue, toBinary } from "@bufbuild/protobuf";
+import { reflect, reflectList } from "@bufbuild/protobuf/reflect";
+import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import type { JsonText } from "./json.ts";
-import { isWhole, type Route } from "./routes.ts";
+import { isFlag, isList, isWhole, type Route } from "./routes.ts";
 import { spellingOf } from "./spelling.ts";
 
 /** One fault of a request, as it is reported to the service in `x-rest-faults-bin`. Never holds a value of the request. */
@@ -37,21 +38,53 @@ function oneOf(words: readonly string[]): string {
   return quoted.length === 0 ? last : `${quoted.join(", ")} or ${last}`;
 }
 
-function decodeEnum(field: DescField & { fieldKind: "enum" }, value: JsonValue): Value {
+function decodeEnum(field: { readonly enum: DescEnum }, value: JsonValue): Value {
   const { words, number } = spellingOf(field.enum);
   const found = typeof value === "string" ? number(value) : undefined;
   return found === undefined ? refuse("enum", `Input should be ${oneOf(words)}`) : { value: found };
 }
 
-/** Reads one field; routes are only made for requests whose fields are enums, texts, whole numbers and free-form objects. */
+/** Reads one field of a kind that routes are made for. */
 function decodeField(field: DescField, value: JsonValue): Value {
   if (field.fieldKind === "enum") return decodeEnum(field, value);
+  if (isList(field)) return decodeList(field, value);
+  if (isFlag(field)) return typeof value === "boolean" ? { value } : refuse("bool_type", "Input should be a valid boolean");
+  if (field.fieldKind === "message" && field.message.typeName === TimestampSchema.typeName) return decodeTime(value);
   if (field.fieldKind === "message") {
     if (!isObject(value)) return refuse("dict_type", "Input should be a valid dictionary");
     return { value: reflect(field.message, fromJson(field.message, value)) };
   }
   if (isWhole(field)) return decodeWhole(value);
   return typeof value === "string" ? { value } : refuse("string_type", "Input should be a valid string");
+}
+
+/** A list whose items are all good. */
+function decodeList(field: DescField & { fieldKind: "list" }, value: JsonValue): Value {
+  if (!Array.isArray(value)) return refuse("list_type", "Input should be a valid list");
+  const items = value.map((item): Value => {
+    if (field.listKind === "enum") return decodeEnum(field, item);
+    return typeof item === "string" ? { value: item } : refuse("string_type", "Every item should be a valid string");
+  });
+  const bad = items.find((item) => "refused" in item);
+  return bad ?? { value: reflectedList(field, items) };
+}
+
+/** A list in the form in which a message takes it. */
+function reflectedList(field: DescField & { fieldKind: "list" }, items: readonly Value[]) {
+  const list = reflectList(field);
+  for (const item of items) if ("value" in item) list.add(item.value);
+  return list;
+}
+
+/** A time with its offset (RFC 3339). */
+function decodeTime(value: JsonValue): Value {
+  const wrong = refuse("datetime_parsing", "Input should be a valid datetime with an offset, such as 2030-01-31T12:00:00Z");
+  if (typeof value !== "string") return wrong;
+  try {
+    return { value: reflect(TimestampSchema, fromJson(TimestampSchema, value)) };
+  } catch {
+    return wrong;
+  }
 }
 
 /** A whole number, or a text of digits: callers write ports both ways. */
@@ -63,7 +96,7 @@ function decodeWhole(value: JsonValue): Value {
 }
 
 /** Whether null stands for "not given": where a field is `optional`, or is a scalar whose zero value means the same. */
-const nullIsAbsent = (field: DescField): boolean => field.fieldKind === "scalar" || field.proto.proto3Optional;
+const nullIsAbsent = (field: DescField): boolean => field.fieldKind === "scalar" || field.fieldKind === "list" || field.proto.proto3Optional;
 
 function decodePath(field: DescField, encoded: string): Value {
   let text: string;
@@ -96,9 +129,10 @@ function decodeBody(route: Route, body: JsonText | undefined, bound: ReadonlyMap
  * field that the path binds is never read from the body.
  *
  * @param params variables of the path, still percent-encoded
+ * @param query what follows the question mark
  * @param body the body as JSON; undefined where there is none. Not read for a route without a body.
  */
-export function decodeRequest(route: Route, params: ReadonlyMap<string, string>, body: JsonText | undefined): Decoded {
+export function decodeRequest(route: Route, params: ReadonlyMap<string, string>, body: JsonText | undefined, query = ""): Decoded {
   const message = reflect(route.method.input, create(route.method.input));
   const faults: Fault[] = [];
   const into = (where: Fault["in"]): Setter => (field, decoded) => {
@@ -111,6 +145,11 @@ export function decodeRequest(route: Route, params: ReadonlyMap<string, string>,
   if (route.body) {
     const refused = decodeBody(route, body, params, into("body"));
     if (refused) faults.push({ in: "body", path: [], ...refused });
+  }
+  const asked = new URLSearchParams(query);
+  for (const field of route.query) {
+    const [value, ...more] = asked.getAll(field.name);
+    if (value !== undefined) into("body")(field, more.length > 0 ? refuse("int_parsing", "Input should be given once") : decodeWhole(value));
   }
   return { bytes: toBinary(route.method.input, message.message), faults };
 }

@@ -14,7 +14,7 @@ interface Sentence {
 const say = (http: number, code: string, message: string): Sentence => ({ http, code, message });
 
 /** Everything REST refuses or fails by itself, before or instead of a call. */
-const REFUSALS = {
+export const REFUSALS = {
   malformed: say(400, "bad_request", "Malformed HTTP request"),
   path: say(400, "bad_request", "Invalid request path"),
   metadata: say(400, "bad_request", "Invalid request metadata"),
@@ -54,7 +54,7 @@ function renderEnvelope(sentence: Sentence, requestId: string, details: unknown 
   const { http, code, message } = sentence;
   const retryAfter = RETRY_AFTER[http];
   const retry = retryAfter === undefined ? {} : { "retry-after": retryAfter };
-  return jsonAnswer(http, { error: { message, code, details }, request_id: requestId }, { ...headers, ...retry });
+  return jsonAnswer(http, { error: { message, code, details }, request_id: requestId }, { ...retry, ...headers });
 }
 
 /** The answer to a request that never becomes a call. */
@@ -86,6 +86,12 @@ function challenge(http: number, info: ErrorInfo | undefined): Record<string, st
   return { "www-authenticate": `Bearer realm="flow-credentials"${info?.reason === "INVALID_TOKEN" ? ', error="invalid_token"' : ""}` };
 }
 
+/** When to try again, where the service said it. */
+function retry(info: ErrorInfo): Record<string, string> {
+  const seconds = info.metadata.retry_after_seconds;
+  return seconds !== undefined && /^\d{1,6}$/.test(seconds) ? { "retry-after": seconds } : {};
+}
+
 /** `["body", "credentials", 0]` for `credentials.0`. */
 function location(field: string): (string | number)[] {
   const parts = field.split(".").filter((part) => part !== "");
@@ -111,5 +117,5 @@ export function presentError(error: ServiceError, requestId: string): Answer {
   const named = violations.map(({ field, description }) => ({ field, message: description }));
   const incident = info.metadata.incident;
   const details = named.length > 0 ? named : incident === undefined ? null : { incident };
-  return renderEnvelope(sentence, requestId, details, challenge(http, info));
+  return renderEnvelope(sentence, requestId, details, { ...challenge(http, info), ...retry(info) });
 }

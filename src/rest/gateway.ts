@@ -16,6 +16,8 @@ export interface GatewayCall {
   readonly params: ReadonlyMap<string, string>;
   /** The path that was asked for. */
   readonly path: string;
+  /** What followed the question mark. */
+  readonly query?: string;
   /** Names and values of the request headers, alternating, as they came. */
   readonly rawHeaders: readonly string[];
   /** The body; undefined where there is none or the route takes none. */
@@ -50,8 +52,8 @@ const CHANNEL: ChannelOptions = {
 /** Headers that say who is calling; every value is passed on, so that the service can refuse a second one. */
 const IDENTITY = ["authorization", "x-api-key"] as const;
 
-/** Headers that name the flow and the run for the audit record. */
-export const AUDIT_HEADERS = ["x-flow-id", "x-run-id"] as const;
+/** Headers that are passed on as they are: the flow and the run for the audit record, and the key of a write that may be repeated. */
+export const PASSED_HEADERS = ["x-flow-id", "x-run-id", "idempotency-key"] as const;
 
 function metadataFor({ rawHeaders, requestId }: GatewayCall, faults: readonly Fault[]): Metadata {
   const metadata = new Metadata();
@@ -62,7 +64,7 @@ function metadataFor({ rawHeaders, requestId }: GatewayCall, faults: readonly Fa
     const values = headerValues(rawHeaders, name);
     if (values.length > 0) metadata.set(name, values.join(", ").replace(/[^\x20-\x7e]/g, "?"));
   }
-  for (const name of AUDIT_HEADERS) {
+  for (const name of PASSED_HEADERS) {
     const [value] = headerValues(rawHeaders, name);
     if (value !== undefined && isPrintable(value)) metadata.set(name, value);
   }
@@ -84,7 +86,7 @@ export function createGateway(options: { target: string; targetCa?: Buffer | und
   const send = (call: GatewayCall): Promise<Message> =>
     new Promise((resolve, reject) => {
       const { method } = call.route;
-      const { bytes, faults } = decodeRequest(call.route, call.params, call.body);
+      const { bytes, faults } = decodeRequest(call.route, call.params, call.body, call.query);
       const pending = client.makeUnaryRequest(
         `/${method.parent.typeName}/${method.name}`,
         (request: Uint8Array) => Buffer.from(request),

@@ -12,6 +12,8 @@ export interface Route {
   readonly method: DescMethod;
   /** Whether the request body is read into the fields that the path does not bind (`body: "*"`). */
   readonly body: boolean;
+  /** Whole numbers of the request that the query string may give; a route without a body has them. Nothing else is read from there. */
+  readonly query: readonly DescField[];
   /** The field of the response that becomes the response body; undefined for the whole response. */
   readonly responseBody: DescField | undefined;
 }
@@ -47,9 +49,20 @@ const isText = (field: DescField | undefined): boolean => field?.fieldKind === "
 /** Whether a field is a whole number. */
 export const isWhole = (field: DescField): boolean => field.fieldKind === "scalar" && field.scalar === ScalarType.UINT32;
 
-/** Whether REST can read a field of a request from JSON: an enum, a text, a whole number, a free-form object. */
+/** Messages that JSON writes in a form of their own: a free-form object, and a time as text. */
+const READABLE_MESSAGES: readonly string[] = ["google.protobuf.Struct", "google.protobuf.Timestamp"];
+
+/** Whether a field is true or false. */
+export const isFlag = (field: DescField): boolean => field.fieldKind === "scalar" && field.scalar === ScalarType.BOOL;
+
+/** Whether a field is a list of enums or of texts. */
+export const isList = (field: DescField): field is DescField & { fieldKind: "list" } =>
+  field.fieldKind === "list" && (field.listKind === "enum" || (field.listKind === "scalar" && field.scalar === ScalarType.STRING));
+
+/** Whether REST can read a field of a request from JSON: an enum, a text, a whole number, a flag, a list, a time, a free-form object. */
 function isReadable(field: DescField): boolean {
-  return field.fieldKind === "enum" || isText(field) || isWhole(field) || (field.fieldKind === "message" && field.message.typeName === "google.protobuf.Struct");
+  if (field.fieldKind === "enum" || isText(field) || isWhole(field) || isFlag(field) || isList(field)) return true;
+  return field.fieldKind === "message" && READABLE_MESSAGES.includes(field.message.typeName);
 }
 
 function compileSegment(text: string, method: DescMethod): Segment {
@@ -74,7 +87,8 @@ function compileRule(rule: HttpRule, method: DescMethod): Route {
   const responseBody = method.output.fields.find(({ name }) => name === rule.responseBody);
   if (rule.responseBody !== "" && responseBody === undefined) throw new Error(`${method.name}: response_body names no field`);
   const segments = template.slice(1).split("/").map((text) => compileSegment(text, method));
-  return { verb, template, segments, method, body: rule.body === "*", responseBody };
+  const query = rule.body === "*" ? [] : method.input.fields.filter(isWhole);
+  return { verb, template, segments, method, body: rule.body === "*", query, responseBody };
 }
 
 /** Literal segments before variables, from the left, so that the first resource that matches is the one that is meant. */

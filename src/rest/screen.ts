@@ -2,19 +2,15 @@ import type { IncomingMessage } from "node:http";
 import type { Answer } from "./answer.ts";
 import type { Cors } from "./cors.ts";
 import { type Refused, refusal } from "./envelope.ts";
-import { AUDIT_HEADERS } from "./gateway.ts";
+import { PASSED_HEADERS } from "./gateway.ts";
 import { announcesBody, announcesJson, headerValues, isPrintable } from "./headers.ts";
 import { findRoute, isAmbiguousPath, type Resource, type Route } from "./routes.ts";
-
-/** Paths that answer by themselves, without authentication. */
-export const PROBES = ["/healthz", "/readyz", "/metrics"] as const;
-export type Probe = (typeof PROBES)[number];
 
 /** What becomes of a request before its body is read. */
 export type Screened =
   | { readonly kind: "answer"; readonly answer: Answer; readonly template: string }
-  | { readonly kind: "probe"; readonly probe: Probe }
-  | { readonly kind: "route"; readonly route: Route; readonly params: ReadonlyMap<string, string>; readonly path: string };
+  | { readonly kind: "page"; readonly page: () => Promise<Answer> }
+  | { readonly kind: "route"; readonly route: Route; readonly params: ReadonlyMap<string, string>; readonly path: string; readonly query: string };
 
 /** RFC 9112 section 3.2: exactly one Host in HTTP/1.1. A header folded over lines (section 5.2) may hide another one. */
 function isWellFormed(raw: IncomingMessage): boolean {
@@ -22,13 +18,15 @@ function isWellFormed(raw: IncomingMessage): boolean {
   return (raw.httpVersion === "1.0" ? hosts <= 1 : hosts === 1) && !raw.rawHeaders.some((text) => /[\r\n\0]/.test(text));
 }
 
-function auditHeadersFit(raw: readonly string[]): boolean {
-  return AUDIT_HEADERS.map((name) => headerValues(raw, name)).every((values) => values.length <= 1 && values.every(isPrintable));
+function passedHeadersFit(raw: readonly string[]): boolean {
+  return PASSED_HEADERS.map((name) => headerValues(raw, name)).every((values) => values.length <= 1 && values.every(isPrintable));
 }
 
 /** What the listener knows besides a request. */
 export interface Site {
   readonly resources: readonly Resource[];
+  /** Paths that answer by themselves, without authentication. */
+  readonly pages: ReadonlyMap<string, () => Promise<Answer>>;
   readonly cors: Cors;
   /** Whether a stop was asked for; no call is begun from then on. */
   readonly stopping: boolean;
@@ -41,8 +39,8 @@ export function screen(site: Site, raw: IncomingMessage, target: string, request
   const refuse = (refused: Refused, template = "-", headers = {}): Screened => ({ kind: "answer", answer: refusal(refused, requestId, headers), template });
 
   if (!isWellFormed(raw)) return refuse("malformed");
-  const probe = PROBES.find((known) => known === path);
-  if (probe) return verb === "GET" || verb === "HEAD" ? { kind: "probe", probe } : refuse("method", probe, { allow: "GET, HEAD" });
+  const page = site.pages.get(path);
+  if (page) return verb === "GET" || verb === "HEAD" ? { kind: "page", page } : refuse("method", path, { allow: "GET, HEAD" });
   if (site.stopping) return refuse("stopping");
   if (isAmbiguousPath(path)) return refuse("path");
   const found = findRoute(site.resources, verb, path);
@@ -53,6 +51,6 @@ export function screen(site: Site, raw: IncomingMessage, target: string, request
   }
   const { route, params } = found;
   if (route.body && announcesBody(raw.rawHeaders) && !announcesJson(raw.rawHeaders)) return refuse("media_type", route.template);
-  if (!auditHeadersFit(raw.rawHeaders)) return refuse("metadata", route.template);
-  return { kind: "route", route, params, path };
+  if (!passedHeadersFit(raw.rawHeaders)) return refuse("metadata", route.template);
+  return { kind: "route", route, params, path, query: target.slice(path.length + 1) };
 }

@@ -6,12 +6,13 @@ import type { Address } from "../settings.ts";
 import { type Answer, jsonAnswer, wireHeaders } from "./answer.ts";
 import { createCors } from "./cors.ts";
 import { loadDescriptors } from "./descriptors.ts";
+import { docsPages } from "./docs.ts";
 import { type Refused, refusal } from "./envelope.ts";
 import { createGateway } from "./gateway.ts";
 import { answerParserError, createListener, type RequestTimeouts } from "./listener.ts";
 import { parseJson } from "./json.ts";
 import { compileRoutes } from "./routes.ts";
-import { type Probe, screen, type Screened } from "./screen.ts";
+import { screen, type Screened, type Site } from "./screen.ts";
 import { shared } from "./shared.ts";
 
 /** What the REST listener needs. */
@@ -33,6 +34,8 @@ export interface RestOptions {
   readonly maxJsonKeys: number;
   /** Longest time a call of the service may take, ms. */
   readonly deadlineMs: number;
+  /** Whether the API reference is served at `/openapi.json`, and a page for it at `/docs`. */
+  readonly docs: boolean;
   /** Whether the secret of a credential can be read over REST. */
   readonly resolve: boolean;
   readonly log: Log;
@@ -77,7 +80,6 @@ function refusedBy(error: Pick<FastifyError, "code" | "statusCode">): Refused {
 export async function serveRest(options: RestOptions): Promise<RestServer> {
   const { log } = options;
   const resources = compileRoutes(loadDescriptors(), options.resolve ? [] : WITHHELD);
-  const site = { resources, cors: createCors(options.corsOrigins), stopping: false };
   const limits = { maxDepth: options.maxJsonDepth, maxKeys: options.maxJsonKeys };
   const gateway = createGateway(options);
   const current = new WeakMap<Socket, ServerResponse>();
@@ -96,6 +98,19 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     },
   });
 
+  const ready = shared(async () => (await options.ready().catch(() => false)) && (await gateway.reachable()), PROBE_CACHE_MS);
+  const metrics = shared(async () => await options.metrics(), PROBE_CACHE_MS);
+  const pages = new Map<string, () => Promise<Answer>>([
+    ["/healthz", async () => jsonAnswer(200, { status: "ok" })],
+    ["/readyz", async () => (!site.stopping && (await ready()) ? jsonAnswer(200, { status: "ready" }) : jsonAnswer(503, { status: "unavailable" }))],
+    ["/metrics", async () => {
+      const { contentType, body } = await metrics();
+      return { status: 200, headers: { "content-type": contentType }, body };
+    }],
+    ...(options.docs ? docsPages() : []),
+  ]);
+  const site: Site & { stopping: boolean } = { resources, pages, cors: createCors(options.corsOrigins), stopping: false };
+
   const send = (request: FastifyRequest, reply: FastifyReply, answer: Answer): FastifyReply => {
     if (site.stopping) reply.header("connection", "close");
     return reply.code(answer.status).headers({ ...site.cors.headers(request.raw.rawHeaders), ...wireHeaders(answer, request.id) }).send(answer.body);
@@ -103,25 +118,12 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
   const refused = (request: FastifyRequest, answer: Answer, template: string) =>
     log.info({ request_id: request.id, method: request.method, path: template, status: answer.status }, "rest request answered without a call");
 
-  const ready = shared(async () => (await options.ready().catch(() => false)) && (await gateway.reachable()), PROBE_CACHE_MS);
-  const metrics = shared(async () => await options.metrics(), PROBE_CACHE_MS);
-  const probes: Record<Probe, () => Promise<Answer>> = {
-    "/healthz": async () => jsonAnswer(200, { status: "ok" }),
-    "/readyz": async () => {
-      return !site.stopping && (await ready()) ? jsonAnswer(200, { status: "ready" }) : jsonAnswer(503, { status: "unavailable" });
-    },
-    "/metrics": async () => {
-      const { contentType, body } = await metrics();
-      return { status: 200, headers: { "content-type": contentType }, body };
-    },
-  };
-
   const handle = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
-    const { route, params, path } = request.getDecorator<Screened & { kind: "route" }>("screened");
+    const { route, params, path, query } = request.getDecorator<Screened & { kind: "route" }>("screened");
     const body = route.body && Buffer.isBuffer(request.body) && request.body.length > 0 ? parseJson(request.body, limits) : undefined;
     const gone = new AbortController();
     reply.raw.once("close", () => gone.abort());
-    const call = { route, params, path, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal };
+    const call = { route, params, path, query, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal };
     return send(request, reply, await gateway.call(call));
   };
 
@@ -141,7 +143,7 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     silent.delete(request.socket);
     const screened = screen(site, request.raw, request.originalUrl, request.id);
     if (screened.kind === "route") return request.setDecorator("screened", screened);
-    if (screened.kind === "probe") return send(request, reply, await probes[screened.probe]());
+    if (screened.kind === "page") return send(request, reply, await screened.page());
     refused(request, screened.answer, screened.template);
     return send(request, reply, screened.answer);
   });

@@ -21,6 +21,12 @@ export interface EventRow {
   readonly reason: string | null;
   readonly flow_id: string | null;
   readonly run_id: string | null;
+  readonly subject_id: string | null;
+  readonly key_id: string | null;
+  /** The service account that acts; no part of the record. */
+  readonly account_id: string | null;
+  /** Claim of a write that may be repeated, as `idempotency_record` keeps it; no part of the record. */
+  readonly idempotency: { readonly key: string; readonly request: string; readonly version: number } | null;
 }
 
 function text(value: string): string;
@@ -44,14 +50,20 @@ export function eventRow(event: AuditEvent): EventRow {
     reason: text(event.reason),
     flow_id: text(event.flowId),
     run_id: text(event.runId),
+    subject_id: event.subjectId ? known(event.subjectId) : null,
+    key_id: event.keyId ? known(event.keyId) : null,
+    account_id: event.actorKind === "service_account" ? known(event.actorId) : null,
+    idempotency: event.idempotency ? { key: event.idempotency.keyHash, request: event.idempotency.requestHash, version: event.idempotency.keyVersion } : null,
   };
 }
 
 /** Common table expression `asked`: the events of the JSON parameter with that number, in order. */
 export const askedEvents = (parameter: string): string => `asked as materialized (
   select e.* from rows from (json_to_recordset(${parameter}::json) as (organization_id uuid, credential_id uuid, request_id text,
-    actor_kind text, actor_id text, action text, outcome text, reason text, flow_id text, run_id text)) with ordinality
-    as e(organization_id, credential_id, request_id, actor_kind, actor_id, action, outcome, reason, flow_id, run_id, place)
+    actor_kind text, actor_id text, action text, outcome text, reason text, flow_id text, run_id text, subject_id uuid, key_id uuid,
+    account_id uuid, idempotency json)) with ordinality
+    as e(organization_id, credential_id, request_id, actor_kind, actor_id, action, outcome, reason, flow_id, run_id, subject_id, key_id,
+    account_id, idempotency, place)
 )`;
 
 /**
@@ -62,7 +74,7 @@ export const askedEvents = (parameter: string): string => `asked as materialized
  */
 export const recordEvents = (source: string): string => `digested as materialized (
   select e.*, audit_record_digest(e.organization_id, e.occurred_at, e.request_id, e.actor_kind, e.actor_id, e.action,
-    e.outcome, e.reason, e.credential_id, e.flow_id, e.run_id) as digest
+    e.outcome, e.reason, e.credential_id, e.flow_id, e.run_id, e.subject_id, e.key_id) as digest
   from (select s.*, date_trunc('milliseconds', clock_timestamp()) as occurred_at,
     row_number() over (partition by s.organization_id order by s.place) as position from ${source} s) e
 ), advanced as (
@@ -74,11 +86,25 @@ export const recordEvents = (source: string): string => `digested as materialize
   returning h.organization_id, h.link, h.hash
 ), recorded as (
   insert into audit_event (organization_id, link, position, occurred_at, request_id, actor_kind, actor_id, action, outcome,
-    reason, credential_id, flow_id, run_id, hash)
+    reason, credential_id, flow_id, run_id, subject_id, key_id, hash)
   select d.organization_id, a.link, d.position, d.occurred_at, d.request_id, d.actor_kind, d.actor_id, d.action, d.outcome,
-    d.reason, d.credential_id, d.flow_id, d.run_id, a.hash
+    d.reason, d.credential_id, d.flow_id, d.run_id, d.subject_id, d.key_id, a.hash
   from digested d join advanced a on a.organization_id = d.organization_id
   order by d.organization_id, d.position
+)`;
+
+/** How long a write may be repeated under its idempotency key. */
+const IDEMPOTENCY_KEPT = "interval '24 hours'";
+
+/**
+ * The same for a write that its caller may repeat: the row of `answer`, one at most and without a secret, is committed as
+ * what a repetition is answered with. A second write under the same key violates the primary key, and nothing of it stands.
+ */
+export const recordAnswer = (source: string, answer: string): string => `${recordEvents(source)}, claimed as (
+  insert into idempotency_record (organization_id, actor_kind, actor_id, action, key_hash, request_hash, key_version, answer, expires_at)
+  select h.organization_id, h.actor_kind, h.actor_id, h.action, decode(h.idempotency ->> 'key', 'hex'), decode(h.idempotency ->> 'request', 'hex'),
+    (h.idempotency ->> 'version')::bigint, to_jsonb(answer), clock_timestamp() + ${IDEMPOTENCY_KEPT}
+  from ${source} h, ${answer} answer where h.idempotency is not null
 )`;
 
 const APPEND: Statement = { name: "audit_append", text: `with ${askedEvents("$1")}, ${recordEvents("asked")} select 1` };

@@ -37,10 +37,12 @@ const CONSTRAINTS: Readonly<Record<string, Reason>> = {
   organization_key_must_be_wrapped_under_the_primary_key: "KEY_MOVED",
   sealed_value_must_not_name_a_closed_key: "KEY_MOVED",
   rotation_one_at_a_time_idx: "ROTATION_UNDER_WAY",
+  idempotency_record_pkey: "IDEMPOTENCY_IN_FLIGHT",
+  service_account_key_prefix_must_be_unique: "CERTIFICATE_IN_USE",
 };
 
 /** SQLSTATE classes and codes under which the database is not able to work now, whatever was asked. */
-const UNAVAILABLE = /^(08...|28...|3D000|25006|25P0[34]|40001|40P01|53...|55P03|57P0[1-5]|58...)$/;
+const UNAVAILABLE = /^(08...|28...|3D000|25006|25P0[34]|40001|40P01|53...|55000|55P03|57P0[1-5]|58...)$/;
 
 /** Node's codes of a connection that failed or broke. */
 const NETWORK = /^(E[A-Z]+|ERR_(TLS|SSL|SOCKET|STREAM)_.*|[A-Z_]*CERT[A-Z_]*|UNABLE_TO_.*)$/;

@@ -2,8 +2,8 @@ import { fail } from "../domain/errors.ts";
 import { Batcher, type Waiting } from "./batcher.ts";
 import { Database, type DatabaseOptions } from "./db.ts";
 import { translate } from "./errors.ts";
-import { serviceAccountKey } from "./rows.ts";
-import type { ServiceAccountKeyRow } from "./store.ts";
+import { storedKey } from "./rows.ts";
+import type { StoredKey } from "./store.ts";
 import type { Row } from "./transaction.ts";
 
 /** Connections for looking up API keys. */
@@ -20,11 +20,11 @@ const SHARERS = 1_024;
 
 /** A look-up under way and how many wait for it. */
 interface Flight {
-  readonly found: Promise<ServiceAccountKeyRow | undefined>;
+  readonly found: Promise<StoredKey | undefined>;
   sharers: number;
 }
 
-type Lookup = Waiting<string, ServiceAccountKeyRow | undefined>;
+type Lookup = Waiting<string, StoredKey | undefined>;
 
 /**
  * Finds API keys by their prefix, on connections of its own. Anyone may present a made-up key, so the look-ups must not
@@ -33,7 +33,7 @@ type Lookup = Waiting<string, ServiceAccountKeyRow | undefined>;
  */
 export class KeyLookup {
   readonly #database: Database;
-  readonly #batcher: Batcher<string, ServiceAccountKeyRow | undefined>;
+  readonly #batcher: Batcher<string, StoredKey | undefined>;
   readonly #flights = new Map<string, Flight>();
 
   constructor(options: Omit<DatabaseOptions, "poolSize">) {
@@ -50,7 +50,7 @@ export class KeyLookup {
   }
 
   /** The key with that prefix. Rejects with OVERLOADED where too many wait. */
-  async find(prefix: string): Promise<ServiceAccountKeyRow | undefined> {
+  async find(prefix: string): Promise<StoredKey | undefined> {
     if (prefix.includes("\0")) return undefined;
     const flight = this.#flights.get(prefix) ?? this.#start(prefix);
     if (flight.sharers >= SHARERS) throw fail("OVERLOADED");
@@ -75,7 +75,7 @@ export class KeyLookup {
     try {
       const prefixes = lookups.map(({ item }) => item);
       const { rows } = await this.#database.read<{ rows: Row[] }>(null, (trx) => trx.raw("select * from service_account_key where token_prefix = any(?)", [prefixes]));
-      const keys = new Map(rows.map((row) => [row["token_prefix"] as string, serviceAccountKey(row)]));
+      const keys = new Map(rows.map((row) => [row["token_prefix"] as string, storedKey(row)]));
       for (const { item, resolve } of lookups) resolve(keys.get(item));
     } catch (error) {
       const failure = translate(error);

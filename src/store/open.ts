@@ -6,11 +6,15 @@ import { parseDatabaseUrl } from "./connection.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
+import { idempotencyStore } from "./idempotency.ts";
 import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
+import { maintenanceStore } from "./maintenance.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
+import { outboxStore } from "./outbox.ts";
+import { refreshStore } from "./refresh.ts";
 import { replicaStore } from "./replicas.ts";
 import { Resolver } from "./resolve.ts";
 import { rotationRows } from "./rotation-rows.ts";
@@ -18,6 +22,8 @@ import { rotationStore } from "./rotations.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
 import type { Store } from "./store.ts";
 import type { Session } from "./transaction.ts";
+import { trailStore } from "./trail.ts";
+import { UsageRecorder } from "./usage.ts";
 
 /** How to reach the database and how much of it to use. */
 export interface StoreOptions {
@@ -27,6 +33,8 @@ export interface StoreOptions {
   readonly prepared: boolean;
   /** Connections for what is neither resolving, auditing nor looking up API keys, which have two, one and up to two of their own. */
   readonly poolSize: number;
+  /** Connections for what the service does by itself, renewals and webhooks, so that callers need not wait for it; 2 where not given. */
+  readonly backgroundPoolSize?: number;
   /** Longest time of one statement, ms. */
   readonly statementTimeoutMs: number;
   /** Certificate authority of the server, PEM; turns TLS with full verification on. */
@@ -41,6 +49,9 @@ export interface StoreOptions {
 /** Longest wait for a lock, ms: a locked row delays its own callers, and should not use up everyone's time. */
 const LOCK_MS = 2_000;
 
+/** Connections for the rows of rotations, opened when there is one: the page that is read and the batch that is written, and not those of callers. */
+const ROTATION_CONNECTIONS = 3;
+
 /**
  * Opens the store. Throws StoreSetupError where the database cannot be reached, the role has more rights than the
  * service may have, or the schema is not the one that this code knows.
@@ -50,12 +61,15 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const statementMs = options.statementTimeoutMs;
   const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
   const database = new Database({ fields, session, poolSize: options.poolSize });
+  const background = new Database({ fields, session, poolSize: options.backgroundPoolSize ?? 2 });
+  const moving = new Database({ fields, session, poolSize: ROTATION_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
   const audit = new AuditCommitter({ fields, session, log: options.log });
   const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
+  const usage = new UsageRecorder(database, options.log);
   const close = async () => {
-    await Promise.all([resolver.close(), audit.close(), lookup.close()]);
-    await database.close();
+    await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close()]);
+    await Promise.all([database.close(), background.close(), moving.close()]);
   };
   try {
     const fault = await database.read(null, setupFault);
@@ -73,10 +87,16 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     keyRegistry: keyRegistryStore(database),
     replicas: replicaStore(database),
     rotations: rotationStore(database),
-    rotationRows: rotationRows(database),
+    rotationRows: rotationRows(moving),
     imports: importStore(database),
     serviceAccounts: serviceAccountStore(database, lookup),
+    idempotency: idempotencyStore(database),
+    usage,
+    trail: trailStore(database),
+    maintenance: maintenanceStore(database),
     audit,
+    refresh: refreshStore(background),
+    outbox: outboxStore(background),
     ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => true, () => false),
     close,
   };

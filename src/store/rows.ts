@@ -1,11 +1,11 @@
 import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName } from "../domain/credential.ts";
-import type { ServiceAccountKeyRow, StoredCredential } from "./store.ts";
+import type { PreviousSecret, ServiceAccountKeyRow, ServiceAccountRow, ServiceAccountStatus, StoredCredential, StoredKey } from "./store.ts";
 import type { Row } from "./transaction.ts";
 
 /** Columns of a credential that are known without its secret. */
 export const CREDENTIAL_COLUMNS = [
   "organization_id", "id", "provider", "credential_type", "user_id", "name", "account_email", "created_at", "updated_at", "modified_by",
-  "status", "status_reason", "token_expires_at", "revision", "secret_version",
+  "status", "status_reason", "status_since", "renewable", "token_expires_at", "revision", "secret_version",
 ] as const;
 
 /** The same as a list in SQL, of the table of that name. */
@@ -26,17 +26,46 @@ export function credentialRecord(row: Row): CredentialRecord {
     modifiedBy: row["modified_by"] as string,
     status: row["status"] as CredentialStatusName,
     statusReason: row["status_reason"] as string | null,
+    statusSince: row["status_since"] as Date,
+    renewable: row["renewable"] as boolean,
     tokenExpiresAt: row["token_expires_at"] as Date | null,
     revision: row["revision"] as number,
     secretVersion: BigInt(row["secret_version"] as string),
   };
 }
 
-/** The same with the sealed secret. */
-export const storedCredential = (row: Row): StoredCredential => ({ ...credentialRecord(row), sealed: row["sealed"] as Buffer });
+/** What opening a secret and handing it out needs: the columns of a stored credential, of the table of that name. */
+export const storedColumns = (table: string): string =>
+  `${["organization_id", "id", "provider", "credential_type", "status", "status_reason", "renewable", "secret_version", "sealed"].map((column) => `${table}.${column}`).join(", ")},
+    extract(epoch from ${table}.token_expires_at - clock_timestamp()) * 1000 as remaining_ms, ${table}.oauth_origin = 'flow' as own_client`;
+
+/** A row with those columns. */
+export const storedCredential = (row: Row): StoredCredential => ({
+  organizationId: row["organization_id"] as string,
+  id: row["id"] as string,
+  provider: row["provider"] as ProviderName,
+  credentialType: row["credential_type"] as CredentialTypeName,
+  status: row["status"] as CredentialStatusName,
+  statusReason: row["status_reason"] as string | null,
+  renewable: row["renewable"] as boolean,
+  ownClient: row["own_client"] as boolean,
+  secretVersion: BigInt(row["secret_version"] as string),
+  sealed: row["sealed"] as Buffer,
+  remainingMs: row["remaining_ms"] === null ? null : Number(row["remaining_ms"]),
+});
+
+/** A row of `credential_previous`. */
+export const previousSecret = (row: Row): PreviousSecret => ({
+  credentialType: row["credential_type"] as CredentialTypeName,
+  secretVersion: BigInt(row["secret_version"] as string),
+  sealed: row["sealed"] as Buffer,
+  accountEmail: row["account_email"] as string | null,
+  tokenExpiresAt: row["token_expires_at"] as Date | null,
+  keptUntil: row["kept_until"] as Date,
+});
 
 /** A row of `service_account_key`. */
-export const serviceAccountKey = (row: Row): ServiceAccountKeyRow => ({
+export const storedKey = (row: Row): StoredKey => ({
   id: row["id"] as string,
   organizationId: row["organization_id"] as string,
   serviceAccountId: row["service_account_id"] as string,
@@ -46,3 +75,39 @@ export const serviceAccountKey = (row: Row): ServiceAccountKeyRow => ({
   expiresAt: row["expires_at"] as Date | null,
   revokedAt: row["revoked_at"] as Date | null,
 });
+
+/** A row of `service_account_key` and its label, without the hash. */
+export const serviceAccountKey = (row: Row): ServiceAccountKeyRow => ({
+  id: row["id"] as string,
+  organizationId: row["organization_id"] as string,
+  serviceAccountId: row["service_account_id"] as string,
+  tokenPrefix: row["token_prefix"] as string,
+  createdAt: row["created_at"] as Date,
+  expiresAt: row["expires_at"] as Date | null,
+  revokedAt: row["revoked_at"] as Date | null,
+  name: row["name"] as string,
+  description: row["description"] as string | null,
+  updatedAt: row["updated_at"] as Date,
+  modifiedBy: row["modified_by"] as string,
+  lastUsedAt: row["last_used_at"] as Date | null,
+});
+
+/** A row of `service_account`. */
+export const serviceAccount = (row: Row): ServiceAccountRow => ({
+  id: row["id"] as string,
+  organizationId: row["organization_id"] as string,
+  name: row["name"] as string,
+  description: row["description"] as string | null,
+  status: row["status"] as ServiceAccountStatus,
+  scope: scopeOf(row),
+  createdAt: row["created_at"] as Date,
+  updatedAt: row["updated_at"] as Date,
+  modifiedBy: row["modified_by"] as string,
+  lastUsedAt: (row["last_used_at"] as Date | null | undefined) ?? null,
+});
+
+/** The scope in a row with the two columns of grants. */
+export function scopeOf(row: Row): ServiceAccountRow["scope"] {
+  const [providers, credentialIds] = [row["granted_providers"] as string[] | null, row["granted_credentials"] as string[] | null];
+  return providers === null || credentialIds === null ? null : { providers, credentialIds };
+}

@@ -1,13 +1,30 @@
 import type { AuditEvent } from "../domain/access.ts";
-import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName } from "../domain/credential.ts";
+import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName, Renewal } from "../domain/credential.ts";
+import type { ServiceAccountStore } from "./account-rows.ts";
+import type { IdempotencyStore } from "./idempotency.ts";
+import type { MaintenanceStore } from "./maintenance.ts";
+import type { TrailStore } from "./trail.ts";
 import type { ImportStore } from "./imports.ts";
+import type { OutboxStore } from "./outbox.ts";
+import type { RefreshStore } from "./refresh.ts";
 import type { ReplicaStore } from "./replicas.ts";
 import type { RotationRows } from "./rotation-rows.ts";
 import type { RotationStore } from "./rotations.ts";
+import type { UsageStore } from "./usage.ts";
 
-/** A credential as it is stored: what is known about it, and its sealed secret. */
-export interface StoredCredential extends CredentialRecord {
+export type * from "./account-rows.ts";
+export type * from "./idempotency.ts";
+export type * from "./maintenance.ts";
+export type * from "./trail.ts";
+export type * from "./usage.ts";
+
+/** A sealed secret, and what opening it and handing it out depends on. */
+export interface StoredCredential extends Pick<CredentialRecord, "organizationId" | "id" | "provider" | "credentialType" | "status" | "statusReason" | "renewable" | "secretVersion"> {
   readonly sealed: Buffer;
+  /** Whether the grant came from the service's own authorize flow, and so belongs to its own OAuth client. */
+  readonly ownClient: boolean;
+  /** Time until the access token ends, by the database's clock, ms; negative once it has, null where it has no known end. */
+  readonly remainingMs: number | null;
 }
 
 /** What a new credential brings; times, revision (1) and secret version (1) are the store's. */
@@ -22,6 +39,8 @@ export interface NewCredential {
   readonly tokenExpiresAt: Date | null;
   readonly modifiedBy: string;
   readonly sealed: Buffer;
+  /** What is to be done about the end of its access token; nothing where not given. */
+  readonly renewal?: Renewal;
 }
 
 /** A replacement of a secret. Takes effect only where the stored revision is still `expectedRevision`. */
@@ -40,6 +59,20 @@ export interface Replacement {
   /** Sealed for this very version; one above the version that was read. */
   readonly secretVersion: bigint;
   readonly sealed: Buffer;
+  /** How long the secret that is replaced is kept, s; 0 or absent keeps nothing, and drops what was kept before. */
+  readonly keepPreviousSeconds?: number;
+  /** What is to be done about the end of its access token; nothing where not given. */
+  readonly renewal?: Renewal;
+}
+
+/** The secret before the newest one, while it is kept. */
+export interface PreviousSecret {
+  readonly credentialType: CredentialTypeName;
+  readonly secretVersion: bigint;
+  readonly sealed: Buffer;
+  readonly accountEmail: string | null;
+  readonly tokenExpiresAt: Date | null;
+  readonly keptUntil: Date;
 }
 
 /** Which credential to delete; a null revision is no precondition. */
@@ -67,6 +100,8 @@ export interface CredentialStore {
   /** Active credentials, newest first, ties by id descending. */
   list(organizationId: string, filter: { userId: string | null; provider: ProviderName | null }, signal: AbortSignal): Promise<CredentialRecord[]>;
   get(organizationId: string, id: string, signal: AbortSignal): Promise<CredentialRecord | undefined>;
+  /** The secret before the newest one; undefined where none is kept any more. */
+  previous(organizationId: string, id: string, signal: AbortSignal): Promise<PreviousSecret | undefined>;
   /** `stale` where the revision has moved on; undefined where there is no such active credential. */
   replace(change: Replacement, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord | "stale" | undefined>;
   /** Soft delete; gives both counters back. */
@@ -138,35 +173,6 @@ export interface KeyRegistryStore {
   foreign(): Promise<Buffer[]>;
 }
 
-/** A service account. */
-export interface ServiceAccountRow {
-  readonly id: string;
-  readonly organizationId: string;
-  readonly name: string;
-  readonly createdAt: Date;
-}
-
-/** An API key; the key itself is never stored. */
-export interface ServiceAccountKeyRow {
-  readonly id: string;
-  readonly organizationId: string;
-  readonly serviceAccountId: string;
-  readonly tokenPrefix: string;
-  readonly tokenHash: Buffer;
-  readonly createdAt: Date;
-  readonly expiresAt: Date | null;
-  readonly revokedAt: Date | null;
-}
-
-/** Service accounts and their keys. */
-export interface ServiceAccountStore {
-  create(row: Omit<ServiceAccountRow, "createdAt">, event: AuditEvent): Promise<ServiceAccountRow>;
-  /** Throws SERVICE_ACCOUNT_NOT_FOUND where the organization has no such account. */
-  createKey(row: Omit<ServiceAccountKeyRow, "createdAt" | "revokedAt">, event: AuditEvent): Promise<ServiceAccountKeyRow>;
-  /** The key with that prefix, before any organization is known. Throws OVERLOADED where too many are looked up. */
-  keyByPrefix(tokenPrefix: string): Promise<ServiceAccountKeyRow | undefined>;
-}
-
 /** The audit trail; nothing in it is ever changed. */
 export interface AuditStore {
   /** Commits the events before it resolves. Throws AUDIT_UNAVAILABLE where not all could be, or too many wait. */
@@ -183,7 +189,13 @@ export interface Store {
   readonly rotationRows: RotationRows;
   readonly imports: ImportStore;
   readonly serviceAccounts: ServiceAccountStore;
+  readonly idempotency: IdempotencyStore;
+  readonly usage: UsageStore;
+  readonly trail: TrailStore;
+  readonly maintenance: MaintenanceStore;
   readonly audit: AuditStore;
+  readonly refresh: RefreshStore;
+  readonly outbox: OutboxStore;
   /** Whether the database answers now. */
   ping(): Promise<boolean>;
   /** Waits for what is under way and closes every connection. */

@@ -1,4 +1,4 @@
-import { type Action, ACTIONS, type AuditEvent, type Call, type Caller, type CallerKind, type CallerOf } from "../domain/access.ts";
+import { type Action, ACTIONS, type AuditEvent, type Call, type Caller, type CallerKind, type CallerOf, roleFor } from "../domain/access.ts";
 import { NIL_UUID } from "../domain/credential.ts";
 import { CredentialError, fail, type Reason } from "../domain/errors.ts";
 import type { AuditStore } from "../store/store.ts";
@@ -26,6 +26,8 @@ export class Grant<A extends Action> {
 export function admit<A extends Action>(call: Call, action: A): Grant<A> {
   const kinds: readonly CallerKind[] = ACTIONS[action];
   if (!kinds.includes(call.caller.kind)) throw fail(requirement(kinds));
+  const role = roleFor(action);
+  if (role !== undefined && call.caller.kind === "user" && call.caller.role !== role) throw fail("ORGANIZATION_ADMINISTRATOR_REQUIRED");
   return new Grant(ADMITTED, call, action);
 }
 
@@ -42,8 +44,16 @@ export interface Ending {
   readonly reason: Reason;
 }
 
-/** The audit record of a call; `organizationId` differs from the caller's own only for operators. */
-export function auditEvent(call: Call, action: Action, facts: { credentialId?: string | null; organizationId?: string; ending?: Ending } = {}): AuditEvent {
+/** What a record tells besides the call itself; `organizationId` differs from the caller's own only for operators. */
+export interface RecordFacts {
+  readonly credentialId?: string | null;
+  readonly subjectId?: string | null;
+  readonly organizationId?: string;
+  readonly ending?: Ending;
+}
+
+/** The audit record of a call. */
+export function auditEvent(call: Call, action: Action, facts: RecordFacts = {}): AuditEvent {
   return {
     organizationId: facts.organizationId ?? trailOf(call.caller),
     requestId: call.requestId,
@@ -55,11 +65,14 @@ export function auditEvent(call: Call, action: Action, facts: { credentialId?: s
     credentialId: facts.credentialId ?? null,
     flowId: call.flowId,
     runId: call.runId,
+    subjectId: facts.subjectId ?? null,
+    keyId: (call.caller.kind !== "operator" && call.caller.keyId) || null,
+    idempotency: facts.ending ? null : (call.idempotency ?? null),
   };
 }
 
 /** Failures that say nothing about the caller's right; recording them as refusals would add load to a service in trouble. */
-const NOT_REFUSALS: ReadonlySet<Reason> = new Set(["AUDIT_UNAVAILABLE", "DATABASE_UNAVAILABLE", "OVERLOADED", "CANCELLED", "DEADLINE_EXCEEDED", "SHUTTING_DOWN", "INTERNAL"]);
+const NOT_REFUSALS: ReadonlySet<Reason> = new Set(["AUDIT_UNAVAILABLE", "DATABASE_UNAVAILABLE", "OVERLOADED", "CANCELLED", "DEADLINE_EXCEEDED", "SHUTTING_DOWN", "INTERNAL", "RATE_LIMITED", "TOKEN_NOT_RENEWED"]);
 
 /**
  * Records that a verified caller was refused. Resolves when the record is committed, and also when it cannot be:

@@ -7,6 +7,7 @@ import type { CredentialLimits, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
 import { withIncident } from "./incident.ts";
 import type { ImportInput } from "./keys-use-cases.ts";
+import { renewalOf } from "./renewal.ts";
 
 /** What importing needs. */
 export interface ImportDeps {
@@ -42,6 +43,6 @@ export async function importCredential(deps: ImportDeps, grant: Grant<"import_cr
   const place = { organizationId, credentialId: id, provider, credentialType, secretVersion: 1n };
   const sealed = await withIncident(deps.log, call, place, () => deps.envelope.seal(place, accepted.document));
   const { accountEmail, tokenExpiresAt } = accepted;
-  const row = { organizationId, id, provider, credentialType, userId, name, accountEmail, tokenExpiresAt, modifiedBy: userId, sealed };
+  const row = { organizationId, id, provider, credentialType, userId, name, accountEmail, tokenExpiresAt, modifiedBy: userId, sealed, renewal: renewalOf(provider, credentialType, accepted, false) };
   return imports.create({ row, source, sealedAt }, deps.limits, auditEvent(call, grant.action, { organizationId, credentialId: id }), call.signal);
 }

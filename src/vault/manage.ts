@@ -1,19 +1,20 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Envelope } from "../crypto/envelope.ts";
-import type { TenantCaller } from "../domain/access.ts";
+import { type Call, type Caller, inScope } from "../domain/access.ts";
 import type { CredentialRecord, CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { accept, catalog, type CatalogEntry } from "../providers/index.ts";
 import type { Accepted } from "../providers/provider.ts";
-import type { CredentialLimits, Store } from "../store/store.ts";
+import type { CredentialLimits, CredentialUse, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
 import { withIncident } from "./incident.ts";
+import { renewalOf } from "./renewal.ts";
 
 /** What the use cases below need. */
 export interface ManageDeps {
-  readonly store: Pick<Store, "credentials">;
+  readonly store: Pick<Store, "credentials" | "usage">;
   readonly envelope: Pick<Envelope, "seal">;
   readonly limits: CredentialLimits;
   readonly log: Log;
@@ -36,6 +37,8 @@ export interface UpdateInput {
   readonly credentials: SecretDocument;
   readonly name: string | null;
   readonly etag: string | null;
+  /** How long the secret that is replaced is kept, s; 0 for not at all. */
+  readonly keepPreviousSeconds?: number;
 }
 
 /** Which credentials to list; null for every provider. */
@@ -47,7 +50,20 @@ export interface ListFilter {
 export interface DeleteInput {
   readonly credentialId: string;
   readonly etag: string | null;
+  /** Nothing is deleted that was used within so many seconds; 0 does not ask. */
+  readonly refuseIfUsedWithinSeconds?: number;
 }
+
+/** What is known of a credential beside its record. */
+export interface CredentialFacts {
+  /** Who resolved it, newest first. */
+  readonly uses?: readonly CredentialUse[];
+  /** Until when the secret before this one is kept; null where none is. */
+  readonly previousKeptUntil?: Date | null;
+}
+
+/** Most users of a credential that are told. */
+const USES = 20;
 
 /** How often an update is tried in all, where another write comes first each time; its deadline usually ends it before. */
 const UPDATE_ATTEMPTS = 200;
@@ -58,7 +74,8 @@ const UPDATE_PAUSE_MS = 20;
 /** The entity tag of a credential: changes with every write by a caller, and with nothing else. */
 export const etagOf = (record: Pick<CredentialRecord, "revision">): string => `r${record.revision}`;
 
-const author = (caller: TenantCaller): string => (caller.kind === "user" ? caller.id : "service-account");
+/** Who wrote, as a credential tells it. */
+export const author = (caller: Caller): string => (caller.kind === "user" ? caller.id : caller.kind === "operator" ? "system" : "service-account");
 
 /** Seals and stores a credential for the user's organization. Throws INVALID_CREDENTIALS and the two limits. */
 export async function createCredential(deps: ManageDeps, grant: Grant<"create_credential">, input: CreateInput): Promise<CredentialRecord> {
@@ -81,6 +98,7 @@ export async function createCredential(deps: ManageDeps, grant: Grant<"create_cr
       tokenExpiresAt: accepted.tokenExpiresAt,
       modifiedBy: author(caller),
       sealed,
+      renewal: renewalOf(provider, credentialType, accepted, false),
     },
     deps.limits,
     auditEvent(call, grant.action, { credentialId: id }),
@@ -89,17 +107,30 @@ export async function createCredential(deps: ManageDeps, grant: Grant<"create_cr
 }
 
 /** Active credentials, newest first: a user's own, or the whole organization's for a service account. */
-export function listCredentials(deps: ManageDeps, grant: Grant<"list_credentials">, filter: ListFilter): Promise<CredentialRecord[]> {
+export async function listCredentials(deps: ManageDeps, grant: Grant<"list_credentials">, filter: ListFilter): Promise<CredentialRecord[]> {
   const { caller, call } = grant;
-  return deps.store.credentials.list(caller.organizationId, { userId: caller.kind === "user" ? caller.id : null, provider: filter.provider }, call.signal);
+  const records = await deps.store.credentials.list(caller.organizationId, { userId: caller.kind === "user" ? caller.id : null, provider: filter.provider }, call.signal);
+  return records.filter((record) => inScope(call.scope, record));
 }
 
-/** One credential of the organization, without its secret. Throws CREDENTIAL_NOT_FOUND. */
-export async function getCredential(deps: ManageDeps, grant: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord> {
-  const record = await deps.store.credentials.get(grant.caller.organizationId, credentialId, grant.call.signal);
+/** A credential that the caller may touch. Throws CREDENTIAL_NOT_FOUND and NOT_GRANTED. */
+export async function ownCredential({ store }: Pick<ManageDeps, "store">, { organizationId, call }: { organizationId: string; call: Call }, credentialId: string): Promise<CredentialRecord> {
+  const record = await store.credentials.get(organizationId, credentialId, call.signal);
   if (!record) throw fail("CREDENTIAL_NOT_FOUND");
-  const expired = record.status === "active" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
-  return expired ? { ...record, status: "reauth_required", statusReason: "access_token_expired" } : record;
+  if (!inScope(call.scope, record)) throw fail("NOT_GRANTED");
+  return record;
+}
+
+/** One credential of the organization, without its secret. Throws CREDENTIAL_NOT_FOUND and NOT_GRANTED. */
+export async function getCredential(deps: ManageDeps, grant: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord & CredentialFacts> {
+  const { organizationId } = grant.caller;
+  const { call } = grant;
+  const record = await ownCredential(deps, { organizationId, call }, credentialId);
+  const { signal } = call;
+  const [uses, previous] = await Promise.all([deps.store.usage.of(organizationId, credentialId, USES, signal), deps.store.credentials.previous(organizationId, credentialId, signal)]);
+  const facts = { uses, previousKeptUntil: previous?.keptUntil ?? null };
+  const expired = !record.renewable && record.status !== "reauth_required" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
+  return { ...record, ...facts, ...(expired ? { status: "reauth_required", statusReason: "access_token_expired", statusSince: record.tokenExpiresAt ?? record.statusSince } : {}) };
 }
 
 /**
@@ -112,8 +143,7 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
   const { credentialId, credentialType, name } = input;
   let accepted: Accepted | undefined;
   for (let attempt = 0; attempt < UPDATE_ATTEMPTS; attempt++) {
-    const current = await deps.store.credentials.get(organizationId, credentialId, call.signal);
-    if (!current) throw fail("CREDENTIAL_NOT_FOUND");
+    const current = await ownCredential(deps, { organizationId, call }, credentialId);
     if (input.etag !== null && input.etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
     const { provider } = current;
     // Once: a credential never changes its provider, and checking a key may take long.
@@ -135,6 +165,8 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
         modifiedBy: author(caller),
         secretVersion,
         sealed,
+        renewal: renewalOf(provider, credentialType, accepted, false),
+        keepPreviousSeconds: input.keepPreviousSeconds ?? 0,
       },
       auditEvent(call, grant.action, { credentialId }),
       call.signal,
@@ -146,17 +178,31 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
   throw fail("OVERLOADED");
 }
 
-/** Soft-deletes a credential. Throws CREDENTIAL_NOT_FOUND and, where an etag is given and stale, ETAG_MISMATCH. */
+/** Throws CREDENTIAL_IN_USE, with who it was, where a credential was resolved within so many seconds. */
+async function refuseIfUsed({ store, now }: ManageDeps, { caller, call }: Grant<"delete_credential">, credentialId: string, seconds: number): Promise<void> {
+  const since = now().getTime() - seconds * 1000;
+  const uses = await store.usage.of(caller.organizationId, credentialId, USES, call.signal);
+  const lately = uses.filter(({ lastUsedAt }) => lastUsedAt.getTime() >= since);
+  if (lately.length === 0) return;
+  const sentence = ({ serviceAccountId, flowId, lastUsedAt }: CredentialUse) => `service account ${serviceAccountId}${flowId === "" ? "" : `, flow ${flowId}`}, last at ${lastUsedAt.toISOString()}`;
+  throw fail("CREDENTIAL_IN_USE", { violations: lately.map((use) => ({ in: "body", path: ["used_by"], type: "in_use", message: sentence(use) })) });
+}
+
+/**
+ * Soft-deletes a credential. Throws CREDENTIAL_NOT_FOUND, NOT_GRANTED, CREDENTIAL_IN_USE where that is asked for and, where
+ * an etag is given and stale, ETAG_MISMATCH.
+ */
 export async function deleteCredential(deps: ManageDeps, grant: Grant<"delete_credential">, input: DeleteInput): Promise<void> {
   const { caller, call } = grant;
   const { organizationId } = caller;
   const { credentialId: id, etag } = input;
+  const usedWithin = input.refuseIfUsedWithinSeconds ?? 0;
   let expectedRevision: number | null = null;
-  if (etag !== null) {
-    const current = await deps.store.credentials.get(organizationId, id, call.signal);
-    if (!current) throw fail("CREDENTIAL_NOT_FOUND");
-    if (etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
-    expectedRevision = current.revision;
+  if (etag !== null || call.scope || usedWithin > 0) {
+    const current = await ownCredential(deps, { organizationId, call }, id);
+    if (etag !== null && etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
+    if (etag !== null) expectedRevision = current.revision;
+    if (usedWithin > 0) await refuseIfUsed(deps, grant, id, usedWithin);
   }
   const where = { organizationId, id, expectedRevision, modifiedBy: author(caller) };
   const outcome = await deps.store.credentials.remove(where, auditEvent(call, grant.action, { credentialId: id }), call.signal);

@@ -1,19 +1,28 @@
+import type { AuditSigner } from "../crypto/audit-signer.ts";
 import type { Envelope } from "../crypto/envelope.ts";
 import type { KeyRing } from "../crypto/ring.ts";
+import type { HeadKeys } from "../domain/audit-chain.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
 import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
+import { type AccountUseCases, bindAccounts } from "./accounts-use-cases.ts";
 import { type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
 import type { Grant } from "./gate.ts";
 import { keyUseCases } from "./keys-administration.ts";
 import type { KeyUseCases } from "./keys-use-cases.ts";
 import * as manage from "./manage.ts";
+import type { TokenRenewal } from "./refresh.ts";
+import { bindRecords, type RecordUseCases } from "./records-use-cases.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
-import * as accounts from "./service-accounts.ts";
+import { rollbackCredential, type RollbackInput } from "./rollback.ts";
+import type { ServiceAccountDeps } from "./service-accounts.ts";
 
 export type { CatalogEntry } from "../providers/index.ts";
 export type { Exposed } from "../providers/provider.ts";
 export type { Checked, CheckInput, Prober } from "./check.ts";
+export type { CredentialFacts } from "./manage.ts";
+export type { RecordedAnswer, Repeats } from "./idempotency.ts";
+export type { Reception } from "./reception.ts";
 export type { AuditStore, ServiceAccountKeyRow, ServiceAccountRow } from "../store/store.ts";
 
 /** What the use cases stand on. */
@@ -22,7 +31,15 @@ export interface VaultDeps {
   readonly envelope: Envelope;
   readonly limits: CredentialLimits;
   readonly prober: Prober;
-  readonly newApiKey: accounts.ServiceAccountDeps["newApiKey"];
+  readonly renewal: TokenRenewal;
+  readonly newApiKey: ServiceAccountDeps["newApiKey"];
+  readonly readCertificate: ServiceAccountDeps["readCertificate"];
+  /** What signs audit heads; undefined for nothing. */
+  readonly signer: AuditSigner | undefined;
+  /** Every key whose signatures of audit heads are believed. */
+  readonly headKeys: HeadKeys;
+  /** How long the secret of a deleted credential is kept, days. */
+  readonly purgeAfterDays: number;
   readonly ring: KeyRing;
   /** Looks for work of rotations at once. */
   readonly wakeRotations: () => void;
@@ -34,15 +51,18 @@ export interface VaultDeps {
 export interface UseCases {
   createCredential(grant: Grant<"create_credential">, input: manage.CreateInput): Promise<CredentialRecord>;
   listCredentials(grant: Grant<"list_credentials">, filter: manage.ListFilter): Promise<CredentialRecord[]>;
-  getCredential(grant: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord>;
+  getCredential(grant: Grant<"get_credential">, credentialId: string): ReturnType<typeof manage.getCredential>;
   updateCredential(grant: Grant<"update_credential">, input: manage.UpdateInput): Promise<CredentialRecord>;
+  rollbackCredential(grant: Grant<"rollback_credential">, input: RollbackInput): Promise<CredentialRecord>;
   deleteCredential(grant: Grant<"delete_credential">, input: manage.DeleteInput): Promise<void>;
   resolveCredential(grant: Grant<"resolve_credential">, credentialId: string): Promise<Resolved>;
   listIntegrations(grant: Grant<"list_integrations">): ReturnType<typeof manage.listIntegrations>;
   checkSecret(grant: Grant<"test_sftp_connection"> | Grant<"test_postgres_connection">, input: CheckInput): Promise<Checked>;
   checkStored(grant: Grant<"test_postgres_credential"> | Grant<"test_credential">, input: StoredCheckInput): Promise<Checked>;
-  createServiceAccount(grant: Grant<"create_service_account">, input: accounts.AccountInput): ReturnType<typeof accounts.createServiceAccount>;
-  createServiceAccountKey(grant: Grant<"create_service_account_key">, input: accounts.KeyInput): ReturnType<typeof accounts.createServiceAccountKey>;
+  /** Service accounts and their keys. */
+  readonly accounts: AccountUseCases;
+  /** Audit trails, deleted credentials and limits. */
+  readonly records: RecordUseCases;
   /** What operators do with keys. */
   readonly keys: KeyUseCases;
   /** The entity tag of a credential. */
@@ -56,13 +76,14 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     listCredentials: (grant, filter) => manage.listCredentials(deps, grant, filter),
     getCredential: (grant, id) => manage.getCredential(deps, grant, id),
     updateCredential: (grant, input) => manage.updateCredential(deps, grant, input),
+    rollbackCredential: (grant, input) => rollbackCredential(deps, grant, input),
     deleteCredential: (grant, input) => manage.deleteCredential(deps, grant, input),
     resolveCredential: (grant, id) => resolveCredential(deps, grant, id),
     listIntegrations: (grant) => manage.listIntegrations(grant),
     checkSecret: (grant, input) => checkSecret(deps, grant, input),
     checkStored: (grant, input) => checkStored(deps, grant, input),
-    createServiceAccount: (grant, input) => accounts.createServiceAccount(deps, grant, input),
-    createServiceAccountKey: (grant, input) => accounts.createServiceAccountKey(deps, grant, input),
+    accounts: bindAccounts(deps),
+    records: bindRecords(deps),
     keys: keyUseCases({ ...deps, registered: new Set() }),
     etagOf: manage.etagOf,
   };

@@ -37,7 +37,7 @@ const authenticator = createAuthenticator({
   jwt: verifier,
   keys: {
     keyByPrefix: async (prefix) =>
-      prefix === key.prefix ? { organizationId: ORGANIZATION, serviceAccountId: USER, tokenHash: key.hash, expiresAt: null, revokedAt: null } : undefined,
+      prefix === key.prefix ? { id: USER, organizationId: ORGANIZATION, serviceAccountId: USER, tokenHash: key.hash, expiresAt: null, revokedAt: null } : undefined,
   },
   cacheEntries: 100,
   apiKeyCacheSeconds: 5,

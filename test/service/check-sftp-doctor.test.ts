@@ -47,7 +47,7 @@ describe("the doctor", () => {
 
   test("keeps results apart from the details they were made of", () => {
     const details = { a: 1 };
-    const [bad, good] = [failed("check_failed", details), passed("Fine.", details)];
+    const [bad, good] = [failed("check_failed", details), passed("sftp_works", details)];
     details.a = 2;
     expect([bad.details, good.details]).toEqual([{ a: 1 }, { a: 1 }]);
   });

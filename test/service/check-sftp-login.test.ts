@@ -1,7 +1,8 @@
 import { generateKeyPairSync, sign } from "node:crypto";
+import { connect } from "node:net";
 import ssh2 from "ssh2";
 import { describe, expect, test } from "vitest";
-import { hostVerifier } from "../../src/providers/checks/sftp-login.ts";
+import { hostVerifier, logIn } from "../../src/providers/checks/sftp-login.ts";
 import { checkSftp, type SftpTarget } from "../../src/providers/checks/sftp.ts";
 import { Trial } from "../../src/providers/checks/trial.ts";
 import { canary } from "../support/canary.ts";
@@ -151,6 +152,41 @@ describe("a host key", () => {
       expect(hostVerifier("", other)(bad as never)).toBe(false);
       expect(other.failure?.reason).toBe("host_key_unreadable");
     }
+  });
+});
+
+describe("a verifier that", () => {
+  /** Logs in with what a test uses, but for the details, into which nothing looks before the verifier does; every look does this. */
+  const loggedIn = async (port: number, fault: () => never) => {
+    const trial = new Trial("ssh_banner");
+    const details = new Proxy({}, { get: fault, set: () => true });
+    Object.defineProperty(trial, "details", { value: details });
+    const socket = connect(port, "127.0.0.1");
+    const connection = { stream: socket, authenticated() {} };
+    try {
+      return await Promise.race([logIn(connection, { username: "user", hostKeyFingerprint: "", credential: password }, trial), trial.over]).then(() => "in", () => trial.failure?.reason);
+    } finally {
+      socket.destroy();
+    }
+  };
+
+  test.each<readonly [string, () => never]>([
+    ["throws", () => { throw new Error("canary"); }],
+    ["throws nothing at all", () => { throw undefined; }],
+    ["throws a promise", () => { throw Promise.resolve(true); }],
+  ])("%s sends no packet of authentication", async (_, fault) => {
+    await using server = await sshServer({ login: acceptAll });
+    expect([await loggedIn(server.port, fault), server.methods, server.passwords]).toEqual(["host_key_unreadable", [], []]);
+  });
+
+  test("is the library's is believed in everything but false, which is why ours gives nothing else", async () => {
+    await using server = await sshServer({ login: acceptAll });
+    const client = new ssh2.Client();
+    const ready = new Promise((resolve, reject) => client.once("ready", () => resolve("in")).once("error", reject));
+    client.connect({ host: "127.0.0.1", port: server.port, username: "user", password: PASSWORD, hostVerifier: (() => Promise.resolve(false)) as never });
+    expect(await ready).toBe("in");
+    client.destroy();
+    expect(hostVerifier("", new Trial("ssh_key_exchange"))(Buffer.from("\0\0\0\x0bssh-ed25519"))).toBe(true);
   });
 });
 

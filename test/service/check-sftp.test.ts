@@ -1,26 +1,10 @@
-import { execFileSync } from "node:child_process";
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { chmodSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { checkSftp, type SftpTarget } from "../../src/providers/checks/sftp.ts";
 import { providers } from "../../src/providers/index.ts";
 import { directIo, shows } from "../support/hostile-dialer.ts";
+import { mountable, mountDisk } from "../support/mount.ts";
 import { generateKey, type Sshd, sshdAvailable, startSshd } from "../support/sshd.ts";
-
-/** Whether a file system can be made here, which takes more rights than many a container has. */
-function mountable(): boolean {
-  const folder = mkdtempSync(join(tmpdir(), "flow-mount-"));
-  try {
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=16k", "tmpfs", folder], { stdio: "ignore" });
-    execFileSync("umount", [folder], { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
-  } finally {
-    rmdirSync(folder);
-  }
-}
 
 describe.runIf(await sshdAvailable())("a real OpenSSH server", () => {
   let server: Sshd;
@@ -102,18 +86,11 @@ describe.runIf(await sshdAvailable())("a real OpenSSH server", () => {
   });
 
   test.runIf(mountable())("tells a disk that is full and one that is read-only, which the protocol both calls a failure", async () => {
-    const folder = server.path("mounted");
-    mkdirSync(folder);
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=16k,mode=0777", "tmpfs", folder]);
-    try {
-      expect(() => writeFileSync(join(folder, "filler"), Buffer.alloc(64 * 1024))).toThrow("ENOSPC");
-      expect(await check({}, folder)).toMatchObject({ layer: "authorization", reason: "sftp_disk_full" });
-      execFileSync("mount", ["-o", "remount,ro", folder]);
-      expect(await check({}, folder)).toMatchObject({ layer: "authorization", reason: "sftp_read_only" });
-    } finally {
-      execFileSync("umount", [folder]);
-      rmSync(folder, { recursive: true });
-    }
+    await using disk = mountDisk(server.path("mounted"));
+    disk.fill();
+    expect(await check({}, disk.folder)).toMatchObject({ layer: "authorization", reason: "sftp_disk_full" });
+    await disk.protect();
+    expect(await check({}, disk.folder)).toMatchObject({ layer: "authorization", reason: "sftp_read_only" });
   });
 
   test("passes two hundred rounds of failing tests without a connection left open", async () => {

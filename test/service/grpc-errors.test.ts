@@ -7,7 +7,7 @@ import { fail, GRPC_CODE, type Reason, REASONS } from "../../src/domain/errors.t
 import { toStatus } from "../../src/grpc/status.ts";
 import { unary } from "../../src/grpc/unary.ts";
 import { canary, leaks } from "../support/canary.ts";
-import { call, CALLERS, detailsOf, metadataOf, record, RPCS, startGrpc, testAuthenticator } from "../support/grpc.ts";
+import { call, CALLERS, detailsOf, metadataOf, record, RPCS, startGrpc, openDoors, testAuthenticator } from "../support/grpc.ts";
 
 const SECRET = canary("grpc");
 const get = { credentialId: randomUUID() };
@@ -169,7 +169,7 @@ it("writes one line for each call, with who, what and how it went, and never wha
 it("answers once and quietly where the stream is gone before the answer", async () => {
   const lines: object[] = [];
   const log = { debug: () => {}, warn: () => {}, error: () => {}, info: (fields: object) => void lines.push(fields) };
-  const deps = { authenticator: testAuthenticator(), audit: { append: async () => {} }, log, metrics: { observe: () => {} }, deadlineMs: 1_000 };
+  const deps = { authenticator: testAuthenticator(), audit: { append: async () => {} }, ...openDoors, log, metrics: { observe: () => {} }, deadlineMs: 1_000 };
   const method = RPCS.listIntegrations;
   const rpc = unary(deps, { action: "list_integrations", method, request: ListIntegrationsRequest, input: z.unknown(), run: () => ({ integrations: [] }) });
   const gone = () => { throw new Error("the stream is gone"); };

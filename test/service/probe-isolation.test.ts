@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { findings } from "../../src/providers/index.ts";
 import { canary } from "../support/canary.ts";
 import { behave, childrenOf, SCRIPTED_ENTRY, shownBy, testProber } from "../support/probe-tools.ts";
 
@@ -67,7 +68,7 @@ describe("the process of a test", () => {
       const { reason } = await it.run(behave("throw"));
       console.log(success, reason);
       await it.prober.close();`;
-    const { stdout, stderr } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script]);
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script], { env: {} });
     expect([stdout, stderr]).toEqual(["true test_failed\n", ""]);
   });
 });
@@ -109,25 +110,27 @@ describe("a test that goes wrong", () => {
   });
 });
 
-const good = { success: false, layer: "auth", reason: "some_reason", message: "It failed.", nextStep: "Try.", details: { version: 3 } };
+const good = { success: false, layer: "auth", reason: "pg_password_refused", message: "It failed.", nextStep: "Try.", details: { version: 3 } };
+const works = { ...good, success: true, layer: null, reason: "ok", message: "Done.", nextStep: "" };
 test.each<readonly [string, string]>([
   ["no JSON", "canary\n"],
   ["null", "null\n"],
   ["a list", "[]\n"],
-  ["a layer that does not exist", JSON.stringify({ ...good, layer: "canary" })],
-  ["a failure without a layer", JSON.stringify({ ...good, layer: null })],
-  ["a success with a layer", JSON.stringify({ ...good, success: true, reason: "ok" })],
-  ["a success with another reason", JSON.stringify({ ...good, success: true, layer: null })],
+  ["neither success nor failure", JSON.stringify({ ...good, success: 1 })],
   ["a failure that is ok", JSON.stringify({ ...good, reason: "ok" })],
   ["a reason that is no word", JSON.stringify({ ...good, reason: "password=canary" })],
-  ["a message of two lines", JSON.stringify({ ...good, message: "canary\r\nHTTP/1.1" })],
-  ["a message with escapes of a terminal", JSON.stringify({ ...good, message: "\u001b[31mcanary" })],
-  ["a message that is turned around", JSON.stringify({ ...good, message: "\u202ecanary" })],
-  ["a message of two lines for some", JSON.stringify({ ...good, message: "canary\u2028more" })],
-  ["half a character", JSON.stringify({ ...good, message: "canary\ud800" })],
+  ["a reason that does not exist", JSON.stringify({ ...good, reason: "some_reason" })],
+  ["a reason of every object", JSON.stringify({ ...good, reason: "constructor" })],
+  ["a success with another reason", JSON.stringify({ ...works, reason: "pg_password_refused" })],
+  ["a success that says something of its own", JSON.stringify({ ...works, message: "canary" })],
+  ["a success without a message", JSON.stringify({ ...works, message: undefined })],
+  ["a detail of two lines", JSON.stringify({ ...good, details: { version: "canary\r\nHTTP/1.1" } })],
+  ["a detail with escapes of a terminal", JSON.stringify({ ...good, details: { version: "\u001b[31mcanary" } })],
+  ["a detail that is turned around", JSON.stringify({ ...good, details: { version: "\u202ecanary" } })],
+  ["a detail of two lines for some", JSON.stringify({ ...good, details: { version: "canary\u2028more" } })],
+  ["half a character", JSON.stringify({ ...good, details: { version: "canary\ud800" } })],
   ["a detail that nobody sees", JSON.stringify({ ...good, details: { version: "\u200b" } })],
-  ["a message without end", JSON.stringify({ ...good, message: "x".repeat(2_000) })],
-  ["no next step", JSON.stringify({ ...good, nextStep: undefined })],
+  ["a detail without end", JSON.stringify({ ...good, details: { version: "x".repeat(2_000) } })],
   ["details that are a list", JSON.stringify({ ...good, details: [1] })],
   ["details of details", JSON.stringify({ ...good, details: { a: {} } })],
   ["a detail named like a prototype", JSON.stringify(good).replace('"version"', '"__proto__"')],
@@ -137,7 +140,14 @@ test.each<readonly [string, string]>([
   expect(await it.run(behave("garbage", { text: text.endsWith("\n") ? text : `${text}\n` }))).toEqual(FAILED);
 });
 
-test("an answer that is one arrives, without what does not belong to it", async () => {
+test("of a failure only the word and the details are the process's, and everything said of it is the service's", async () => {
   await using it = scripted();
-  expect(await it.run(behave("garbage", { text: `${JSON.stringify({ ...good, extra: "canary" })}\n` }))).toEqual(good);
+  const said = { ...good, layer: "connect", message: "canary", nextStep: "Call canary.", extra: "canary" };
+  const { pg_password_refused: finding } = findings.failures;
+  expect(await it.run(behave("garbage", { text: `${JSON.stringify(said)}\n` }))).toEqual({ success: false, reason: "pg_password_refused", ...finding, details: { version: 3 } });
+});
+
+test("a success arrives without what does not belong to it", async () => {
+  await using it = scripted();
+  expect(await it.run(behave("garbage", { text: `${JSON.stringify({ ...works, layer: "auth", nextStep: "Call canary.", extra: "canary" })}\n` }))).toEqual(works);
 });

@@ -1,12 +1,14 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { getPriority } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, test } from "vitest";
 import { EgressSetupError } from "../../src/egress/error.ts";
 import { createProber } from "../../src/egress/probe.ts";
+import { findings } from "../../src/providers/index.ts";
 import { descriptors } from "../support/egress.ts";
 import { behave, childrenOf, refusalOf, SCRIPTED_ENTRY, testProber } from "../support/probe-tools.ts";
 
@@ -47,7 +49,7 @@ describe("the bounds", () => {
 
   test("that no policy can honour are refused at the start", () => {
     const log = { debug() {}, info() {}, warn() {}, error() {} };
-    expect(() => createProber({ egress: { profile: "production", allow: ["127.0.0.0/8"], ports: {} }, log })).toThrow(EgressSetupError);
+    expect(() => createProber({ egress: { profile: "production", allow: ["127.0.0.0/8"], ports: {} }, findings, log })).toThrow(EgressSetupError);
     expect(children()).toEqual([]);
   });
 });
@@ -93,6 +95,12 @@ describe("the spare", () => {
     const [spare] = children();
     expect(readFileSync(`/proc/${spare}/oom_score_adj`, "utf8").trim()).toBe("1000");
     expect(Number(readFileSync(`/proc/${spare}/coredump_filter`, "utf8").trim())).toBe(0);
+  });
+
+  test("leaves the processor to the service where both want it", async () => {
+    await using _ = scripted();
+    const [spare = 0] = children();
+    expect([getPriority(spare), getPriority()]).toEqual([10, 0]);
   });
 
   test("is replaced when it is killed, and tests run meanwhile", async () => {

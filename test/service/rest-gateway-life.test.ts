@@ -171,7 +171,7 @@ describe("stopping", () => {
 
 describe("the service behind", () => {
   const options = {
-    listen: { host: "127.0.0.1", port: 0 }, corsOrigins: [], maxBodyBytes: 1_024, maxJsonDepth: 4, maxJsonKeys: 10, deadlineMs: 2_000, resolve: false,
+    listen: { host: "127.0.0.1", port: 0 }, corsOrigins: [], maxBodyBytes: 1_024, maxJsonDepth: 4, maxJsonKeys: 10, deadlineMs: 2_000, docs: false, resolve: false,
     log: createLog("error"), ready: async () => true, metrics: async () => ({ contentType: "text/plain", body: "" }),
   };
 

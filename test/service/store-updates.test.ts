@@ -21,7 +21,7 @@ afterAll(async () => {
 });
 
 /** What the use cases stand on; `checks` counts how often a provider looked at a secret. */
-function depsOf(store: Pick<Store, "credentials">): ManageDeps & { checks: number } {
+function depsOf(store: Pick<Store, "credentials" | "usage">): ManageDeps & { checks: number } {
   const deps = {
     checks: 0,
     store,
@@ -64,28 +64,29 @@ test("of parallel updates with the same etag one succeeds, and the others learn 
 
 test("an update that is overtaken a hundred times takes effect then", async () => {
   const of = caller();
-  const { credentials: real } = stores[0] as Store;
+  const { credentials: real, usage } = stores[0] as Store;
   const { id } = await make(depsOf(stores[0] as Store), of);
   let overtaken = 0;
-  const deps = depsOf({ credentials: { ...real, replace: async (...call) => (overtaken++ < 100 ? "stale" : real.replace(...call)) } });
+  const deps = depsOf({ usage, credentials: { ...real, replace: async (...call) => (overtaken++ < 100 ? "stale" : real.replace(...call)) } });
   expect(await updateCredential(deps, admit(callOf(of), "update_credential"), change(id))).toMatchObject({ id, revision: 2 });
   expect(deps.checks).toBe(1);
 });
 
 test("an update that never comes first is told to try again, not that its caller was late", async () => {
   const of = caller();
-  const { credentials: real } = stores[0] as Store;
+  const { credentials: real, usage } = stores[0] as Store;
   const { id } = await make(depsOf(stores[0] as Store), of);
-  const deps = depsOf({ credentials: { ...real, replace: async () => "stale" } });
+  const deps = depsOf({ usage, credentials: { ...real, replace: async () => "stale" } });
   expect(await reasonOf(updateCredential(deps, admit(callOf(of), "update_credential"), change(id)))).toBe("OVERLOADED");
 });
 
 test("an update ends with its call", async () => {
   const of = caller();
-  const { credentials: real } = stores[0] as Store;
+  const { credentials: real, usage } = stores[0] as Store;
   const { id } = await make(depsOf(stores[0] as Store), of);
   const aborter = new AbortController();
   const deps = depsOf({
+    usage,
     credentials: {
       ...real,
       replace: async () => {

@@ -23,7 +23,7 @@ const PARTS: Readonly<Record<string, string>> = {
     from pg_policies where schemaname = 'public' order by tablename, policyname`,
   triggers: `select pg_get_triggerdef(t.oid) as line from pg_trigger t join pg_class c on c.oid = t.tgrelid
     where c.relnamespace = 'public'::regnamespace and not t.tgisinternal order by c.relname, t.tgname`,
-  functions: `select pg_get_functiondef(p.oid) as line from pg_proc p where p.pronamespace = 'public'::regnamespace order by p.proname`,
+  functions: `select pg_get_functiondef(p.oid) as line from pg_proc p where p.pronamespace = 'public'::regnamespace order by p.proname, p.oid::regprocedure::text`,
   comments: `select format('comment on %s %s: %s', i.type, i.identity, d.description) as line
     from pg_description d, lateral pg_identify_object(d.classoid, d.objoid, d.objsubid) i
     where i.schema = 'public' order by i.type, i.identity collate "C"`,

@@ -12,8 +12,9 @@ import type { CredentialRecord } from "../../src/domain/credential.ts";
 import type { Rotation } from "../../src/domain/rotation.ts";
 import { fail } from "../../src/domain/errors.ts";
 import { secret } from "../../src/domain/secret.ts";
+import { CHAIN_BEGINNING } from "../../src/domain/audit-chain.ts";
 import type { GrpcDeps } from "../../src/grpc/deps.ts";
-import type { UseCases } from "../../src/vault/use-cases.ts";
+import type { ServiceAccountKeyRow, ServiceAccountRow, UseCases } from "../../src/vault/use-cases.ts";
 import { type GrpcOptions, serveGrpc } from "../../src/grpc/server.ts";
 import { createLog } from "../../src/log.ts";
 
@@ -62,6 +63,8 @@ export function record(facts: Partial<CredentialRecord> = {}): CredentialRecord 
     modifiedBy: "0b7c1f0e-6d5c-4a41-9a37-52f7a1c0d002",
     status: "active",
     statusReason: null,
+    statusSince: at,
+    renewable: false,
     tokenExpiresAt: null,
     revision: 1,
     secretVersion: 1n,
@@ -77,6 +80,25 @@ export function rotation(facts: Partial<Rotation> = {}): Rotation {
     finishedAt: null, proof: null, startedBy: "ops", rollsBack: null, ...facts,
   };
 }
+
+const AT = new Date("2026-01-02T03:04:05.678Z");
+
+/** A service account as the store would give it. */
+const account = (facts: Partial<ServiceAccountRow> = {}): ServiceAccountRow => ({
+  id: randomUUID(), organizationId: ORGANIZATION, name: "executor", description: null, status: "active", scope: null, createdAt: AT, updatedAt: AT, modifiedBy: "operator", lastUsedAt: null, ...facts,
+});
+
+/** A key of one. */
+const accountKey = (facts: Partial<ServiceAccountKeyRow> = {}): ServiceAccountKeyRow => ({
+  id: randomUUID(), organizationId: ORGANIZATION, serviceAccountId: randomUUID(), tokenPrefix: "saf_org_0b7c", name: "key", description: null,
+  createdAt: AT, updatedAt: AT, modifiedBy: "operator", expiresAt: null, revokedAt: null, lastUsedAt: null, ...facts,
+});
+
+/** A reception that lets everyone pass, and writes that are done as often as they are asked for. */
+export const openDoors: Pick<GrpcDeps, "reception" | "repeats"> = {
+  reception: { receive: async () => null },
+  repeats: { once: async (_repeatable, work) => work({ keyHash: "", requestHash: "", keyVersion: 1 }) },
+};
 
 /** Use cases over a map. */
 export function memoryVault(): UseCases & { readonly rows: Map<string, { record: CredentialRecord; document: Record<string, unknown> }> } {
@@ -117,11 +139,29 @@ export function memoryVault(): UseCases & { readonly rows: Map<string, { record:
       find(credentialId);
       return { result: { success: false, layer: "auth", reason: "wrong", message: "It does not.", nextStep: "Mend it.", details: {} }, durationMs: 1 };
     },
-    createServiceAccount: async (_grant, input) => ({ ...input, id: randomUUID(), createdAt: new Date() }),
-    createServiceAccountKey: async (_grant, input) => ({
-      key: { ...input, id: randomUUID(), tokenPrefix: "saf_org_0b7c", tokenHash: Buffer.alloc(32), createdAt: new Date(), revokedAt: null },
-      token: secret("saf_org_whole"),
-    }),
+    rollbackCredential: async (_grant, { credentialId }) => find(credentialId).record,
+    accounts: {
+      create: async (_grant, { name }) => account({ name }),
+      list: async () => [account()],
+      get: async () => account(),
+      update: async () => account(),
+      remove: async () => {},
+      setAccess: async (_grant, { scope }) => account({ scope }),
+      createKey: async (_grant, { expiresAt }) => ({ key: accountKey({ expiresAt }), token: secret("saf_org_whole") }),
+      listKeys: async () => [accountKey()],
+      updateKey: async () => accountKey(),
+      revokeKey: async () => {},
+      organizationOf: (_grant, requested) => requested ?? ORGANIZATION,
+    },
+    records: {
+      listAuditEvents: async () => ({ events: [], next: null }),
+      listSignedAuditHeads: async () => ({ heads: [], publicKey: undefined }),
+      verifyAudit: async () => ({ fault: undefined, place: CHAIN_BEGINNING, records: 0, signedHeads: 0, complete: true }),
+      restoreCredential: async (_grant, { credentialId }) => find(credentialId).record,
+      purgeDeleted: async () => ({ credentials: 0, previousSecrets: 0 }),
+      setCredentialLimit: async () => {},
+      listCredentialUses: async () => [],
+    },
     keys: {
       status: async () => ({ masterKeys: [], replicas: [], rotations: [] }),
       rotateMasterKey: async () => rotation(),
@@ -159,6 +199,7 @@ export async function startGrpc(given: { vault?: Partial<UseCases>; deps?: Parti
   const deps: GrpcDeps = {
     authenticator: testAuthenticator(),
     audit: { append: async (added) => void events.push(...added) },
+    ...openDoors,
     log: createLog("debug", { write: (line: string) => void lines.push(line) }),
     metrics: { observe: ({ method, code }) => void observed.push({ method, code }) },
     vault: { ...vault, ...given.vault },

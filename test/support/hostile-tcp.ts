@@ -5,16 +5,20 @@ export interface Scripted extends AsyncDisposable {
   readonly port: number;
   /** Everything that clients sent, of all connections. */
   heard(): Buffer;
+  /** How many bytes left its program, of all connections. */
+  sent(): number;
 }
 
 /** Listens on loopback; every connection gets the script. Whatever is open at the end is cut. */
 export async function listen(script: (socket: Socket) => void): Promise<Scripted> {
   const sockets = new Set<Socket>();
   const heard: Buffer[] = [];
+  let sent = 0;
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.setNoDelay(true);
     socket.on("error", () => {});
+    socket.once("close", () => (sent += socket.bytesWritten - socket.writableLength));
     socket.on("data", (chunk: Buffer) => heard.push(chunk));
     script(socket);
   });
@@ -22,6 +26,7 @@ export async function listen(script: (socket: Socket) => void): Promise<Scripted
   return {
     port: (server.address() as AddressInfo).port,
     heard: () => Buffer.concat(heard),
+    sent: () => sent + [...sockets].reduce((sum, socket) => sum + (socket.closed ? 0 : socket.bytesWritten - socket.writableLength), 0),
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy();
       await new Promise((resolve) => server.close(resolve));

@@ -7,8 +7,8 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "serve", "announce", "master-keys", "metrics", "process"];
-const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
+const COMPOSITION = ["app", "background", "failpoints", "serve", "announce", "master-keys", "metrics", "process", "upkeep"];
+const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */
 const STARTS: Readonly<Record<string, string>> = { "src/egress/probe-child.ts": "probe" };
@@ -17,13 +17,14 @@ const STARTS: Readonly<Record<string, string>> = { "src/egress/probe-child.ts": 
 export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   main: ["app"],
   app: EVERYTHING,
-  // `auth` for the development token, which the service's own code signs.
-  // `crypto` for the import of Fernet tokens, whose keys never reach the service.
-  cli: ["app", "auth", "client", "config", "crypto"],
+  // `auth` for the development token, which the service's own code signs; `crypto` for the import of Fernet tokens, whose keys
+  // never reach the service; `domain` for the chain of an audit export, which is checked without the service.
+  cli: ["app", "auth", "client", "config", "crypto", "domain"],
   client: ["gen"],
   rest: ["gen"],
   grpc: ["vault", "auth", "domain", "gen"],
   vault: ["providers", "store", "crypto", "domain"],
+  events: ["store", "crypto", "domain"],
   providers: ["domain"],
   auth: ["domain"],
   store: ["domain"],
@@ -31,6 +32,8 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   egress: ["domain"],
   // The process of a connection test brings the tests and the ways out together.
   probe: ["domain", "egress", "providers"],
+  // Describes the interface as REST serves it; only the build runs it.
+  openapi: ["domain", "providers", "rest"],
   config: ["domain", "settings"],
   settings: [],
   log: [],
@@ -46,7 +49,7 @@ const BELOW = ["domain", "settings", "log", "config"];
 export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "@aws-sdk/client-kms": ["crypto"],
   "@aws-sdk/client-sesv2": ["providers"],
-  "@bufbuild/protobuf": ["grpc", "rest"],
+  "@bufbuild/protobuf": ["grpc", "rest", "openapi"],
   "@grpc/grpc-js": ["grpc", "rest", "client"],
   "grpc-health-check": ["grpc"],
   commander: ["cli"],
@@ -60,8 +63,9 @@ export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   pino: ["log"],
   "prom-client": ["app"],
   ssh2: ["providers"],
+  "swagger-ui-dist": ["rest"],
   ulid: ["log"],
-  zod: ["domain", "settings", "auth", "grpc", "providers"],
+  zod: ["cli", "domain", "settings", "auth", "grpc", "providers"],
 };
 
 /** Node's network modules: what may be taken from them as a value, and by whom. Types are free, and `egress` may take all. */

@@ -1,18 +1,22 @@
 import { readdirSync, readFileSync } from "node:fs";
-import type { CheckResult } from "../../src/domain/check.ts";
+import type { CheckResult, Findings } from "../../src/domain/check.ts";
 import { CredentialError } from "../../src/domain/errors.ts";
 import { createProber, type Prober, type ProberOptions, type ProbeTask } from "../../src/egress/probe.ts";
 import type { Log, LogFields } from "../../src/log.ts";
+import { findings } from "../../src/providers/index.ts";
 
 /** A child that does what the order's document says instead of testing anything. */
 export const SCRIPTED_ENTRY = new URL("./probe-entry.ts", import.meta.url);
+
+/** What the scripted child may say too. */
+const SAID: Findings = { failures: findings.failures, passes: new Set([...findings.passes, "Done."]) };
 
 /** A prober for loopback, with what it logged. */
 export function testProber(options: Partial<ProberOptions> = {}) {
   const lines: { readonly fields: LogFields; readonly message: string }[] = [];
   const write = (fields: LogFields, message: string) => void lines.push({ fields, message });
   const log: Log = { debug: write, info: write, warn: write, error: write };
-  const prober = createProber({ egress: { profile: "development", allow: ["127.0.0.0/8"], ports: {} }, log, burst: 10_000, ...options });
+  const prober = createProber({ egress: { profile: "development", allow: ["127.0.0.0/8"], ports: {} }, findings: SAID, log, burst: 10_000, ...options });
   return { prober, lines, run: runner(prober), [Symbol.asyncDispose]: () => prober.close() };
 }
 

@@ -67,6 +67,7 @@ export async function restUnderTest(options: Partial<RestOptions> = {}): Promise
     maxJsonDepth: 16,
     maxJsonKeys: 100,
     deadlineMs: 10_000,
+    docs: false,
     resolve: false,
     log: createLog("debug", stream),
     ready: async () => true,

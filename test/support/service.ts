@@ -16,7 +16,7 @@ export function testMasterKey(id = "test-1"): { id: string; setting: string } {
 }
 
 /** A token as the platform's issuer would make it. */
-export function token(kind: "user" | "service_account", organizationId: string, subject: string = randomUUID(), expiresInSeconds = 600): Promise<string> {
+export function token(kind: "user" | "service_account", organizationId: string, subject: string = randomUUID(), expiresInSeconds = 600, role?: string): Promise<string> {
   return signDevelopmentToken({
     secret: secret(JWT_SECRET),
     issuer: "flow-credentials-dev",
@@ -24,10 +24,18 @@ export function token(kind: "user" | "service_account", organizationId: string, 
     subject,
     organizationId,
     kind,
+    role,
     claims: { organization: "organization_id", kind: "account_type" },
     expiresInSeconds,
   });
 }
+
+/** A token of a user who administers an organization. */
+export const administratorToken = (organizationId: string, subject: string = randomUUID()): Promise<string> => token("user", organizationId, subject, 600, "org_admin");
+
+/** A token of an operator. */
+export const operatorToken = (): Promise<string> =>
+  signDevelopmentToken({ secret: secret(JWT_SECRET), issuer: "flow-credentials-dev", audience: "flow-credentials-operator", subject: "operator-1", organizationId: null, kind: "operator", expiresInSeconds: 600 });
 
 /** A service process as a user would run it, on free ports. */
 export interface Service extends AsyncDisposable {

@@ -22,11 +22,18 @@ export interface Sshd {
   readonly hostKeyFingerprint: string;
   /** Remote path of one of the files. */
   path(name: string): string;
+  /** Starts another server for the same user with other settings, lines of `sshd_config` that come before the usual ones; gives its port. `stop` ends it too. */
+  with(lines: readonly string[]): Promise<number>;
+  /** Makes a host key of another kind for such a server; gives its file. */
+  makeHostKey(kind: "rsa"): Promise<string>;
   /** Lets the holder of a key in; the key as a line of `authorized_keys`. */
   addAuthorizedKey(publicKey: string): Promise<void>;
   /** Ends the server and removes the user and the files. */
   stop(): Promise<void>;
 }
+
+/** The user may do nothing but SFTP. */
+export const CONFINED = ["Subsystem sftp internal-sftp", "ForceCommand internal-sftp"] as const;
 
 /** Whether a server can be started here: Debian's openssh-server is installed, and this process may make users. */
 export async function sshdAvailable(): Promise<boolean> {
@@ -55,9 +62,9 @@ export async function generateKey(kind: "ed25519" | "rsa", passphrase = ""): Pro
 export async function startSshd({ files }: { files: Readonly<Record<string, string | Buffer>> }): Promise<Sshd> {
   const folder = mkdtempSync(join(tmpdir(), "flow-sshd-"));
   const [username, password] = [`flow${randomBytes(5).toString("hex")}`, randomBytes(18).toString("base64url")];
-  let server: ChildProcess | undefined;
+  const servers: ChildProcess[] = [];
   const stop = async () => {
-    if (server) await ended(server);
+    await Promise.all(servers.map(ended));
     await retried(() => run("userdel", ["--force", username]));
     rmSync(folder, { recursive: true, force: true });
   };
@@ -67,11 +74,15 @@ export async function startSshd({ files }: { files: Readonly<Record<string, stri
     mkdirSync(data);
     for (const [name, content] of Object.entries(files)) writeFileSync(join(data, name), content);
     for (const path of [folder, data, ...Object.keys(files).map((name) => join(data, name))]) chownSync(path, uid, -1);
-    const hostKeyFingerprint = await makeHostKey(folder);
-    const port = await freePort();
-    server = await listening(writeConfig(folder, port, username));
+    const hostKeyFingerprint = await fingerprintOf(await makeHostKey(folder, "ed25519"));
+    const serve = async (lines: readonly string[]) => {
+      const port = await freePort();
+      servers.push(await listening(writeConfig(folder, port, username, lines)));
+      return port;
+    };
+    const port = await serve(CONFINED);
     const addAuthorizedKey = async (publicKey: string) => appendFileSync(join(folder, "authorized_keys"), `${publicKey.trim()}\n`);
-    return { host: "127.0.0.1", port, username, password, hostKeyFingerprint, path: (name) => join(data, name), addAuthorizedKey, stop };
+    return { host: "127.0.0.1", port, username, password, hostKeyFingerprint, path: (name) => join(data, name), with: serve, makeHostKey: (kind) => makeHostKey(folder, kind), addAuthorizedKey, stop };
   } catch (error) {
     await stop().catch(() => undefined);
     throw error;
@@ -101,22 +112,28 @@ async function addUser(username: string, password: string, home: string): Promis
   return Number(stdout);
 }
 
-async function makeHostKey(folder: string): Promise<string> {
-  const file = join(folder, "host_key");
-  await run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", file]);
+/** Gives the file of a new host key. */
+async function makeHostKey(folder: string, kind: "ed25519" | "rsa"): Promise<string> {
+  const file = join(folder, `host_key_${kind}`);
+  await run("ssh-keygen", ["-q", "-t", kind, "-N", "", "-f", file]);
+  return file;
+}
+
+async function fingerprintOf(file: string): Promise<string> {
   const { stdout } = await run("ssh-keygen", ["-l", "-E", "sha256", "-f", `${file}.pub`]);
   return stdout.split(" ")[1] ?? "";
 }
 
-function writeConfig(folder: string, port: number, username: string): string {
-  const [file, keys] = [join(folder, "sshd_config"), join(folder, "authorized_keys")];
-  writeFileSync(keys, "");
+function writeConfig(folder: string, port: number, username: string, first: readonly string[]): string {
+  const [file, keys] = [join(folder, `sshd_config_${port}`), join(folder, "authorized_keys")];
+  appendFileSync(keys, "");
   chmodSync(keys, 0o644);
   // StrictModes would refuse a home below the world-writable temporary folder. Without PAM sshd reads the shadow file itself.
   const lines = [
-    `ListenAddress 127.0.0.1:${port}`, `HostKey ${join(folder, "host_key")}`, `PidFile ${join(folder, "pid")}`, `AuthorizedKeysFile ${keys}`,
+    ...first,
+    `ListenAddress 127.0.0.1:${port}`, ...(first.some((line) => line.startsWith("HostKey ")) ? [] : [`HostKey ${join(folder, "host_key_ed25519")}`]), "PidFile none", `AuthorizedKeysFile ${keys}`,
     `AllowUsers ${username}`, "StrictModes no", "UsePAM no", "PasswordAuthentication yes", "PubkeyAuthentication yes", "KbdInteractiveAuthentication no",
-    "MaxAuthTries 10", "DisableForwarding yes", "PermitTTY no", "Subsystem sftp internal-sftp", "ForceCommand internal-sftp", "UseDNS no",
+    "MaxAuthTries 10", "DisableForwarding yes", "PermitTTY no", "UseDNS no",
   ];
   writeFileSync(file, `${lines.join("\n")}\n`);
   return file;
@@ -145,6 +162,7 @@ async function ended(server: ChildProcess): Promise<void> {
   await over;
 }
 
+/** A port that is free at this moment. */
 async function freePort(): Promise<number> {
   const probe = createServer();
   await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));

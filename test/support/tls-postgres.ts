@@ -1,5 +1,5 @@
-import { mkdtempSync, rmSync, writeFileSync, chmodSync, chownSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync, chmodSync, chownSync } from "node:fs";
+import { createServer, isIP, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
@@ -20,8 +20,10 @@ export interface TlsPostgres {
   rules(...lines: string[]): Promise<void>;
   /** Leaves no other rules for TCP in pg_hba.conf and reloads. */
   onlyRules(...lines: string[]): Promise<void>;
+  /** Begins a shutdown that waits for the superuser's session, which stays open: nobody else gets in any more. */
+  shutDown(): Promise<void>;
   /** Serves another certificate. */
-  certificate(kind: "good" | "expired" | "future" | "otherName" | "selfSigned" | "client"): Promise<void>;
+  certificate(kind: "good" | "address" | "expired" | "future" | "otherName" | "selfSigned" | "client"): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -30,6 +32,7 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 /** Whom a certificate is for, from which day to which day from now, and for what. */
 const KINDS = {
   good: ["localhost", -1, 1, "serverAuth"],
+  address: ["127.0.0.1", -1, 1, "serverAuth"],
   expired: ["localhost", -9, -1, "serverAuth"],
   future: ["localhost", 8, 9, "serverAuth"],
   otherName: ["elsewhere.test", -1, 1, "serverAuth"],
@@ -54,7 +57,7 @@ async function makeCertificates() {
       notBeforeDate: new Date(Date.now() + from * DAY_MS),
       notAfterDate: new Date(Date.now() + to * DAY_MS),
       ca: { key: ca.private, cert: ca.cert },
-      extensions: [{ name: "extKeyUsage", [usage]: true }, { name: "subjectAltName", altNames: [{ type: 2, value: host }] }],
+      extensions: [{ name: "extKeyUsage", [usage]: true }, { name: "subjectAltName", altNames: [isIP(host) === 0 ? { type: 2, value: host } : { type: 7, ip: host }] }],
     });
     made.set(kind, certificate);
   }
@@ -83,7 +86,7 @@ export async function startTlsPostgres(): Promise<TlsPostgres> {
   serve("good");
   const port = await freePort();
   const server = await startEmbedded(join(folder, "data"), {
-    settings: { listen_addresses: "127.0.0.1", port: String(port), ssl: "on", ssl_cert_file: files[0] ?? "", ssl_key_file: files[1] ?? "", ssl_ca_file: join(folder, "ca.pem"),
+    settings: { listen_addresses: "127.0.0.1", port: String(port), ssl_cert_file: files[0] ?? "", ssl_key_file: files[1] ?? "", ssl_ca_file: join(folder, "ca.pem"),
       hba_file: files[2] ?? "", fsync: "off", max_connections: "20", password_encryption: "scram-sha-256" },
   });
   const superuser = new pg.Client(connectionOf(server.superuserUrl));
@@ -100,6 +103,9 @@ export async function startTlsPostgres(): Promise<TlsPostgres> {
     // The postmaster, which takes connections, reads its files a moment before or after this session does.
     await new Promise((resolve) => setTimeout(resolve, 100));
   };
+  // Not on the command line, which nothing said later overrides.
+  await run("alter system set ssl = on");
+  await reload();
   return {
     port,
     ca: certificates.ca,
@@ -112,6 +118,10 @@ export async function startTlsPostgres(): Promise<TlsPostgres> {
     async onlyRules(...lines) {
       place("hba.conf", `${[...lines, LOCAL].join("\n")}\n`);
       await reload();
+    },
+    async shutDown() {
+      const pid = Number(readFileSync(join(server.dataDir, "postmaster.pid"), "utf8").split("\n")[0]);
+      process.kill(pid, "SIGTERM");
     },
     async certificate(kind) {
       serve(kind);

@@ -14,11 +14,12 @@ afterEach(() => compared.mockClear());
 
 const ORGANIZATION = "AABBCCDD-2222-4222-8222-222222222222";
 const ACCOUNT = "33333333-3333-4333-8333-333333333333";
+const KEY_ID = "44444444-4444-4444-8444-444444444444";
 const NOW = 1_900_000_000_000;
 
 const made = newApiKey(ORGANIZATION, ACCOUNT);
 const token = made.token.reveal();
-const stored: StoredApiKey = { organizationId: ORGANIZATION, serviceAccountId: ACCOUNT, tokenHash: made.hash, expiresAt: null, revokedAt: null };
+const stored: StoredApiKey = { id: KEY_ID, organizationId: ORGANIZATION, serviceAccountId: ACCOUNT, tokenHash: made.hash, expiresAt: null, revokedAt: null };
 
 /** A source with one key, which writes down what it is asked. */
 function source(row: StoredApiKey | undefined = stored) {
@@ -51,7 +52,7 @@ it("keys of one account differ in prefix, secret and hash", () => {
 });
 
 it("the right key stands for its service account until it ends", async () => {
-  const caller = { kind: "service_account", id: ACCOUNT, organizationId: ORGANIZATION, role: null };
+  const caller = { kind: "service_account", id: ACCOUNT, organizationId: ORGANIZATION, role: null, keyId: KEY_ID };
   expect(await verifyApiKey(token, source(), NOW)).toEqual({ caller, expiresAtMs: Infinity });
   const ending = source({ ...stored, expiresAt: new Date(NOW + 1) });
   expect(await verifyApiKey(token, ending, NOW)).toEqual({ caller, expiresAtMs: NOW + 1 });

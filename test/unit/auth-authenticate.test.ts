@@ -36,7 +36,7 @@ function setUp({ cacheEntries = 10, apiKeyCacheSeconds = 5, clockSkewSeconds = 0
   const addKey = (facts: Partial<StoredApiKey> = {}) => {
     const [organizationId, serviceAccountId] = [randomUUID(), randomUUID()];
     const key = newApiKey(organizationId, serviceAccountId);
-    rows.set(key.prefix, { organizationId, serviceAccountId, tokenHash: key.hash, expiresAt: null, revokedAt: null, ...facts });
+    rows.set(key.prefix, { id: randomUUID(), organizationId, serviceAccountId, tokenHash: key.hash, expiresAt: null, revokedAt: null, ...facts });
     const change = (changed: Partial<StoredApiKey>) => rows.set(key.prefix, { ...(rows.get(key.prefix) as StoredApiKey), ...changed });
     return { token: key.token.reveal(), serviceAccountId, change };
   };

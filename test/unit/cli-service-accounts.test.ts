@@ -21,6 +21,7 @@ const ACCOUNT = "11111111-1111-4111-8111-111111111111";
 const ORGANIZATION = "22222222-2222-4222-8222-222222222222";
 const SECRET = "cli-test-secret-0123456789abcdef-0123456789";
 const CREATED = new Date("2030-01-01T00:00:00Z");
+const FACTS = { updatedAt: CREATED, modifiedBy: "operator" };
 const KEY = "saf_org_22222222_11111111_abcdefgh-the-rest-is-secret";
 const CREATE = ["service-account", "create", "--org", ORGANIZATION, "--name", "executor"];
 const CREATE_KEY = ["service-account-key", "create", "--org", ORGANIZATION, "--service-account", ACCOUNT];
@@ -34,20 +35,21 @@ async function service(options: { refuse?: Partial<Error> & { code: number; meta
   const asked: { authorization: string; request: unknown }[] = [];
   const server = new Server();
   const heard = (metadata: Metadata, request: unknown) => asked.push({ authorization: String(metadata.get("authorization")[0]), request });
-  const implementation: ServiceAccountServiceServer = {
+  const implementation: Pick<ServiceAccountServiceServer, "createServiceAccount" | "createServiceAccountKey"> = {
     createServiceAccount: (call, done) => {
       heard(call.metadata, CreateServiceAccountRequest.toJSON(call.request));
       if (options.refuse) return done(options.refuse);
-      done(null, { serviceAccount: { id: ACCOUNT, organizationId: call.request.organizationId, name: call.request.name, createdAt: CREATED } });
+      done(null, { serviceAccount: { ...FACTS, status: 1, access: undefined, id: ACCOUNT, organizationId: call.request.organizationId, name: call.request.name, createdAt: CREATED } });
     },
     createServiceAccountKey: (call, done) => {
       heard(call.metadata, CreateServiceAccountKeyRequest.toJSON(call.request));
       if (options.refuse) return done(options.refuse);
       const { serviceAccountId, expiresAt } = call.request;
-      done(null, { key: { id: ORGANIZATION, serviceAccountId, tokenPrefix: KEY.slice(0, 34), createdAt: CREATED, expiresAt }, token: KEY });
+      done(null, { issued: undefined, key: { ...FACTS, organizationId: ORGANIZATION, name: "key", id: ORGANIZATION, serviceAccountId, tokenPrefix: KEY.slice(0, 34), createdAt: CREATED, expiresAt }, token: KEY });
     },
   };
-  server.addService(ServiceAccountServiceService, implementation);
+  const { createServiceAccount, createServiceAccountKey } = ServiceAccountServiceService;
+  server.addService({ createServiceAccount, createServiceAccountKey }, implementation);
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync("127.0.0.1:0", options.credentials ?? ServerCredentials.createInsecure(), (error, bound) => (error ? reject(error) : resolve(bound)));
   });
@@ -81,7 +83,7 @@ describe("flow-credentials service-account create", () => {
   it("prints JSON where asked", async () => {
     using running = await service();
     const { stdout } = await cli([...CREATE, "--json", "--target", running.target], {});
-    expect(JSON.parse(stdout)).toEqual({ id: ACCOUNT, organization_id: ORGANIZATION, name: "executor", created_at: CREATED.toISOString() });
+    expect(JSON.parse(stdout)).toMatchObject({ id: ACCOUNT, organization_id: ORGANIZATION, name: "executor", created_at: CREATED.toISOString(), status: "active" });
   });
 
   it("takes the operator's token from a file, or from the environment, in any profile", async () => {
@@ -138,7 +140,7 @@ describe("flow-credentials service-account-key create", () => {
     using running = await service();
     const { stdout } = await cli([...CREATE_KEY, "--target", running.target, "--json"], {});
     const facts = { id: ORGANIZATION, service_account_id: ACCOUNT, token_prefix: KEY.slice(0, 34), created_at: CREATED.toISOString(), expires_at: null };
-    expect(JSON.parse(stdout)).toEqual({ ...facts, token: KEY });
+    expect(JSON.parse(stdout)).toMatchObject({ ...facts, token: KEY });
   });
 
   it("tells in one line what the service refused", async () => {

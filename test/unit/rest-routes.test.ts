@@ -15,17 +15,28 @@ describe("the routes", () => {
     const table = all.flatMap(({ template, routes }) => [...routes.values()].map(({ verb, method }) => `${verb} ${template} ${method.name}`));
     expect(table.sort()).toEqual([
       "DELETE /integrations/credentials/{credential_id} DeleteCredential",
+      "DELETE /service-accounts/{service_account_id} DeleteServiceAccount",
+      "DELETE /service-accounts/{service_account_id}/api-keys/{key_id} RevokeServiceAccountKey",
       "GET /integrations/catalog ListIntegrations",
       "GET /integrations/credentials ListCredentials",
       "GET /integrations/credentials/provider/{provider} ListCredentials",
       "GET /integrations/credentials/{credential_id} GetCredential",
       "GET /integrations/credentials/{credential_id}/credentials ResolveCredential",
+      "GET /service-accounts ListServiceAccounts",
+      "GET /service-accounts/{service_account_id} GetServiceAccount",
+      "GET /service-accounts/{service_account_id}/api-keys ListServiceAccountKeys",
       "PATCH /integrations/credentials/{credential_id} UpdateCredential",
+      "PATCH /service-accounts/{service_account_id} UpdateServiceAccount",
+      "PATCH /service-accounts/{service_account_id}/api-keys/{key_id} UpdateServiceAccountKey",
       "POST /integrations/credentials CreateCredential",
+      "POST /integrations/credentials/{credential_id}/rollback RollbackCredential",
       "POST /integrations/credentials/{credential_id}/test TestCredential",
       "POST /integrations/postgres/test-connection TestPostgresConnection",
       "POST /integrations/postgres/test-connection/{credential_id} TestPostgresCredential",
       "POST /integrations/sftp/test-connection TestSftpConnection",
+      "POST /service-accounts CreateServiceAccount",
+      "POST /service-accounts/{service_account_id}/api-keys CreateServiceAccountKey",
+      "PUT /service-accounts/{service_account_id}/access SetServiceAccountAccess",
     ]);
   });
 

@@ -3,6 +3,7 @@ import type { GetAccountCommandOutput } from "@aws-sdk/client-sesv2";
 import { type CheckIo, type CheckResult, DialError } from "../../domain/check.ts";
 import { refusalReason } from "./aws-refusals.ts";
 import { asObject, type Inquired, inquire } from "./inquiry.ts";
+import type { Pass } from "./passes.ts";
 import { CheckFailure } from "./trial.ts";
 
 /** An access key, and the region in which it sends. */
@@ -42,7 +43,7 @@ export async function checkAwsSes(key: AwsKey, io: CheckIo): Promise<CheckResult
       if (error instanceof DialError || error instanceof CheckFailure) throw error;
       const reason = refusalReason(error, key);
       if (reason !== "permission_limited") throw new CheckFailure(reason);
-      return { message: "AWS accepts the access key; it may not ask for the account's state, so whether it may send is not known.", details: { permission_limited: true } };
+      return { pass: "aws_state_unknown", details: { permission_limited: true } };
     }
   });
 }
@@ -115,11 +116,10 @@ function stateOf(account: unknown): Inquired {
     ...(typeof most === "number" && Number.isFinite(most) ? { max_24_hour_send: most } : {}),
     ...(typeof sent === "number" && Number.isFinite(sent) ? { sent_last_24_hours: sent } : {}),
   };
-  return { message: sentence(production, sending), details };
+  return { pass: passOf(production, sending), details };
 }
 
-function sentence(production: boolean, sending: boolean): string {
-  if (!sending) return "AWS accepts the access key, but the account's sending is paused in this region: no mail will leave.";
-  if (!production) return "AWS accepts the access key; the account is in the sandbox, so mail reaches verified addresses only.";
-  return "AWS accepts the access key, and the account may send.";
+function passOf(production: boolean, sending: boolean): Pass {
+  if (!sending) return "aws_sending_paused";
+  return production ? "aws_works" : "aws_sandbox";
 }

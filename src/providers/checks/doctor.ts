@@ -1,9 +1,9 @@
-import type { CheckResult, DialReason } from "../../domain/check.ts";
+import type { CheckResult, DialReason, Finding } from "../../domain/check.ts";
 import { CLOUD_FINDINGS } from "./doctor-cloud.ts";
 import { POSTGRESQL_FINDINGS } from "./doctor-postgresql.ts";
 import { SFTP_FINDINGS } from "./doctor-sftp.ts";
 import { SMTP_FINDINGS } from "./doctor-smtp.ts";
-import type { Finding } from "./finding.ts";
+import { type Pass, PASSES } from "./passes.ts";
 
 /** What every test can find out on its way to the server. */
 const CONNECTION_FINDINGS = {
@@ -70,6 +70,6 @@ export function failed(reason: Reason, details: Details = {}): CheckResult {
 }
 
 /** The result of a test that found nothing wrong. */
-export function passed(message: string, details: Details): CheckResult {
-  return { success: true, layer: null, reason: "ok", message, nextStep: "", details: { ...details } };
+export function passed(pass: Pass, details: Details): CheckResult {
+  return { success: true, layer: null, reason: "ok", message: PASSES[pass], nextStep: "", details: { ...details } };
 }

@@ -33,7 +33,7 @@ function understood(answer: GuardedResponse, token: OauthToken): Inquired {
   const left = typeof seconds === "number" || (typeof seconds === "string" && /^-?\d{1,9}$/.test(seconds)) ? Number(seconds) : null;
   if (left === null || !Number.isFinite(left)) throw new CheckFailure("api_answer_unreadable");
   if (left <= 0) throw new CheckFailure("oauth_token_expired");
-  return { message: "Google accepts the access token.", details: { expires_in: left, ...scopesIn(scope, token) } };
+  return { pass: "google_token_works", details: { expires_in: left, ...scopesIn(scope, token) } };
 }
 
 /** The scopes of a token as text, with those left out that are none or hold the token itself. */

@@ -1,13 +1,14 @@
 import { type CheckIo, type CheckResult, DialError, type GuardedResponse } from "../../domain/check.ts";
 import { type Details, failed, passed, type Reason } from "./doctor.ts";
+import type { Pass } from "./passes.ts";
 import { CheckFailure } from "./trial.ts";
 
 /** Largest answer of an API that is read, bytes. What is asked for here takes a few hundred. */
 const MAX_ANSWER_BYTES = 65_536;
 
-/** What a question to an API came to: the sentence for success, and facts. */
+/** What a question to an API came to: how it succeeded, and facts. */
 export interface Inquired {
-  readonly message: string;
+  readonly pass: Pass;
   readonly details: Details;
 }
 
@@ -18,8 +19,8 @@ export async function inquire(io: CheckIo, ask: () => Promise<Inquired>): Promis
   io.signal.addEventListener("abort", late, { once: true });
   try {
     if (io.signal.aborted) return failed("api_timed_out");
-    const { message, details } = await Promise.race([ask(), promise]);
-    return passed(message, details);
+    const { pass, details } = await Promise.race([ask(), promise]);
+    return passed(pass, details);
   } catch (error) {
     if (error instanceof CheckFailure) return failed(error.reason);
     return failed(error instanceof DialError ? lossReason(error) : "check_failed");

@@ -2,6 +2,7 @@ import type { CheckIo, CheckResult, GuardedResponse } from "../../domain/check.t
 import type { Reason } from "./doctor.ts";
 import { asObject, type Inquired, inquire, objectIn, statusReason } from "./inquiry.ts";
 import { type OauthToken, refusalOf, sendable } from "./oauth-token.ts";
+import type { Pass } from "./passes.ts";
 import { CheckFailure } from "./trial.ts";
 
 const GLOBAL_GRAPH = "graph.microsoft.com";
@@ -19,22 +20,22 @@ interface Question {
   readonly missing: Reason;
   /** Undefined where a token that may not read this may still do what it is for. */
   readonly forbidden?: Reason;
-  readonly success: string;
+  readonly pass: Pass;
 }
 
 /** Asks Microsoft Graph for the account of an access token. Never throws. */
 export function checkMicrosoft(token: OauthToken, io: CheckIo): Promise<CheckResult> {
   const url = `https://${GLOBAL_GRAPH}/v1.0/me?$select=id`;
-  return askGraph(token, io, { url, missing: "graph_account_missing", success: "Microsoft accepts the access token." });
+  return askGraph(token, io, { url, missing: "graph_account_missing", pass: "microsoft_token_works" });
 }
 
 /** Asks Microsoft Graph for a SharePoint site, or for the organization's root site where none is named. Never throws. */
 export function checkSharepoint(token: OauthToken, siteUrl: string, io: CheckIo): Promise<CheckResult> {
   if (siteUrl === "") {
     const url = `https://${GLOBAL_GRAPH}/v1.0/sites/root?$select=id`;
-    return askGraph(token, io, { url, missing: "sharepoint_site_missing", success: "Microsoft accepts the access token." });
+    return askGraph(token, io, { url, missing: "sharepoint_site_missing", pass: "microsoft_token_works" });
   }
-  const question = { missing: "sharepoint_site_missing", forbidden: "sharepoint_site_not_permitted", success: "Microsoft accepts the access token, and the site can be read." } as const;
+  const question = { missing: "sharepoint_site_missing", forbidden: "sharepoint_site_not_permitted", pass: "microsoft_site_readable" } as const;
   return askGraph(token, io, { url: siteQuestion(siteUrl), ...question });
 }
 
@@ -53,23 +54,23 @@ function askGraph(token: OauthToken, io: CheckIo, question: Question): Promise<C
   });
 }
 
-function understood(answer: GuardedResponse, token: OauthToken, { missing, forbidden, success }: Question): Inquired {
+function understood(answer: GuardedResponse, token: OauthToken, { missing, forbidden, pass }: Question): Inquired {
   const said = objectIn(answer);
   const { code, message } = asObject(said?.["error"]) ?? {};
   const words = typeof message === "string" ? message : "";
   if (answer.status === 200) {
     if (typeof said?.["id"] !== "string") throw new CheckFailure("api_answer_unreadable");
-    return { message: success, details: { permission_limited: false } };
+    return { pass, details: { permission_limited: false } };
   }
   if (answer.status === 401) throw new CheckFailure(tokenReason(answer, words, token));
   // A proxy refuses and misses pages too, but not in Graph's form.
   if (typeof code !== "string") throw new CheckFailure(answer.status === 403 || answer.status === 404 ? "api_answer_unreadable" : statusReason(answer.status));
-  if (answer.status === 403 && forbidden === undefined) return { message: "Microsoft accepts the access token, but it may not read what was asked for the test.", details: { permission_limited: true } };
+  if (answer.status === 403 && forbidden === undefined) return { pass: "microsoft_token_limited", details: { permission_limited: true } };
   if (answer.status === 403) throw new CheckFailure(forbidden ?? "api_request_refused");
   if (answer.status === 404) throw new CheckFailure(missing);
   // A token of an application has no account; Graph looks at that only after it has accepted the token.
   if (answer.status === 400 && /only valid with delegated authentication/.test(words)) {
-    return { message: "Microsoft accepts the access token, which is an application's own.", details: { permission_limited: false, application_token: true } };
+    return { pass: "microsoft_application_token", details: { permission_limited: false, application_token: true } };
   }
   throw new CheckFailure(statusReason(answer.status));
 }

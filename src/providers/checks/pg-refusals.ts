@@ -67,6 +67,8 @@ const isLoss = (error: Error): boolean => LOST.has(codeOf(error)) || codeOf(erro
 function refusal(error: pg.DatabaseError): Reason {
   const state = error.code ?? "";
   if (state === "28000") return authorizationRefusal(error);
+  // One SQLSTATE for both: a server that is going, and one that is coming.
+  if (state === "57P03" && /shutting down/.test(error.message)) return "pg_shutting_down";
   return STATES[state] ?? (state.startsWith("28") ? "pg_login_refused" : "pg_server_error");
 }
 

@@ -3,6 +3,7 @@ import type { CheckIo, CheckResult } from "../../domain/check.ts";
 import type { Demands } from "../connection-string.ts";
 import { isCertificates, type SSL_MODES } from "../fields.ts";
 import { failed } from "./doctor.ts";
+import type { Pass } from "./passes.ts";
 import { queryReason } from "./pg-refusals.ts";
 import { openSession } from "./pg-session.ts";
 import { CheckFailure, conduct, farewell, type Trial } from "./trial.ts";
@@ -36,7 +37,7 @@ export async function checkPostgresql(target: PostgresqlTarget, io: CheckIo): Pr
     await describe(client, trial);
     trial.succeed();
     await farewell(client.end());
-    return sentence(trial);
+    return passOf(trial);
   });
 }
 
@@ -73,10 +74,9 @@ async function ask(client: pg.Client, text: string, trial: Trial): Promise<reado
 }
 
 /** The server was reached; whether that is to be relied on depends on how. */
-function sentence({ details }: Trial): string {
-  if (details["password_checked"] === false) return "The connection works, but the server asked for no password: anyone can log in as this role.";
-  if (details["tls"] === "none") return "The login works and queries run, but the connection is not encrypted.";
-  if (details["tls"] === "unverified") return "The login works and queries run; the connection is encrypted, but the server was not verified.";
-  if (details["tls"] === "verified-ca") return "The login works and queries run; the server's certificate is from your authority, but its name was not checked.";
-  return "The login works and queries run.";
+function passOf({ details }: Trial): Pass {
+  if (details["password_checked"] === false) return "pg_open_to_anyone";
+  if (details["tls"] === "none") return "pg_not_encrypted";
+  if (details["tls"] === "unverified") return "pg_not_verified";
+  return details["tls"] === "verified-ca" ? "pg_name_not_verified" : "pg_works";
 }

@@ -37,9 +37,7 @@ export async function checkSftp(target: SftpTarget, io: CheckIo, testPath: strin
     client.once("close", () => resolve());
     client.end();
     await farewell(promise);
-    return trial.details["credential_checked"] === false
-      ? "Files can be listed and written, but the server asked for no credential: anyone can log in as this user."
-      : "The login works, and files can be listed, written and removed.";
+    return trial.details["credential_checked"] === false ? "sftp_open_to_anyone" : "sftp_works";
   });
 }
 

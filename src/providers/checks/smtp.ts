@@ -36,7 +36,7 @@ export async function checkSmtp(target: SmtpTarget, io: CheckIo): Promise<CheckR
     connection.authenticated();
     trial.succeed();
     await farewell(session.ask("QUIT"));
-    return "The login to the mail server works; no mail was sent.";
+    return "smtp_works";
   });
   return result.reason === "name_not_found" && target.hostOfRegion ? failed("ses_region_unknown") : result;
 }

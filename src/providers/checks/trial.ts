@@ -1,5 +1,6 @@
 import { type CheckIo, type CheckResult, DialError, type GuardedConnection } from "../../domain/check.ts";
 import { failed, passed, type Reason } from "./doctor.ts";
+import type { Pass } from "./passes.ts";
 
 /** How far a test has come; each has its own word for a lost connection and for a timeout. */
 export type Phase = {
@@ -76,15 +77,15 @@ export async function conduct(
   io: CheckIo,
   address: { readonly host: string; readonly port: number },
   first: Phase,
-  run: (connection: GuardedConnection, trial: Trial) => Promise<string>,
+  run: (connection: GuardedConnection, trial: Trial) => Promise<Pass>,
 ): Promise<CheckResult> {
   const trial = new Trial(first);
   let unwatch = () => {};
   try {
     const connection = await dialled(io, address);
     unwatch = watch(connection, io.signal, trial);
-    const message = await Promise.race([run(connection, trial), trial.over]);
-    return passed(message, trial.details);
+    const pass = await Promise.race([run(connection, trial), trial.over]);
+    return passed(pass, trial.details);
   } catch (error) {
     return failed((trial.failure ?? asFailure(error)).reason, trial.details);
   } finally {

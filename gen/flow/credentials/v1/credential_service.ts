@@ -110,6 +110,11 @@ export interface UpdateCredentialRequest {
     | undefined;
   /** Optional. The revision the caller has seen; ABORTED and no change where it is no longer current. */
   etag: string;
+  /**
+   * Optional. How long the secret that is replaced is kept, so that RollbackCredential can go back to it, in seconds, at most
+   * 2,592,000 (30 days). Unset and 0 keep nothing.
+   */
+  keepPreviousSeconds?: number | undefined;
 }
 
 /** Response of UpdateCredential. */
@@ -128,6 +133,33 @@ export interface DeleteCredentialRequest {
   credentialId: string;
   /** Optional. The revision the caller has seen; ABORTED and no change where it is no longer current. */
   etag: string;
+  /**
+   * Optional. Nothing is deleted where the credential was resolved within so many seconds, at most 31,536,000 (a year):
+   * FAILED_PRECONDITION with reason CREDENTIAL_IN_USE, which names the flows and the service accounts. Unset and 0 do not ask.
+   */
+  refuseIfUsedWithinSeconds?: number | undefined;
+}
+
+/** Request of RollbackCredential. */
+export interface RollbackCredentialRequest {
+  /** Required. UUID of the credential. */
+  credentialId: string;
+  /** Optional. The revision the caller has seen; ABORTED and no change where it is no longer current. */
+  etag: string;
+  /** UUID of the organization. Required of operators; everyone else's is that of the caller, and may be left out. */
+  organizationId: string;
+}
+
+/** Response of RollbackCredential. */
+export interface RollbackCredentialResponse {
+  /** The credential as stored, without its secret. */
+  credential:
+    | Credential
+    | undefined;
+  /** Its new revision. */
+  etag: string;
+  /** Version of the secret from now on. */
+  secretVersion: bigint;
 }
 
 /** Response of DeleteCredential. */
@@ -812,7 +844,14 @@ export const GetCredentialResponse: MessageFns<GetCredentialResponse> = {
 };
 
 function createBaseUpdateCredentialRequest(): UpdateCredentialRequest {
-  return { credentialId: "", credentialType: 0, credentials: undefined, name: undefined, etag: "" };
+  return {
+    credentialId: "",
+    credentialType: 0,
+    credentials: undefined,
+    name: undefined,
+    etag: "",
+    keepPreviousSeconds: undefined,
+  };
 }
 
 export const UpdateCredentialRequest: MessageFns<UpdateCredentialRequest> = {
@@ -831,6 +870,9 @@ export const UpdateCredentialRequest: MessageFns<UpdateCredentialRequest> = {
     }
     if (message.etag !== "") {
       writer.uint32(42).string(message.etag);
+    }
+    if (message.keepPreviousSeconds !== undefined) {
+      writer.uint32(48).uint32(message.keepPreviousSeconds);
     }
     return writer;
   },
@@ -888,6 +930,14 @@ export const UpdateCredentialRequest: MessageFns<UpdateCredentialRequest> = {
             message.etag = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.keepPreviousSeconds = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -915,6 +965,11 @@ export const UpdateCredentialRequest: MessageFns<UpdateCredentialRequest> = {
       credentials: isObject(object.credentials) ? object.credentials : undefined,
       name: isSet(object.name) ? globalThis.String(object.name) : undefined,
       etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      keepPreviousSeconds: isSet(object.keepPreviousSeconds)
+        ? globalThis.Number(object.keepPreviousSeconds)
+        : isSet(object.keep_previous_seconds)
+        ? globalThis.Number(object.keep_previous_seconds)
+        : undefined,
     };
   },
 
@@ -935,6 +990,9 @@ export const UpdateCredentialRequest: MessageFns<UpdateCredentialRequest> = {
     if (message.etag !== "") {
       obj.etag = message.etag;
     }
+    if (message.keepPreviousSeconds !== undefined) {
+      obj.keepPreviousSeconds = Math.round(message.keepPreviousSeconds);
+    }
     return obj;
   },
 
@@ -948,6 +1006,7 @@ export const UpdateCredentialRequest: MessageFns<UpdateCredentialRequest> = {
     message.credentials = object.credentials ?? undefined;
     message.name = object.name ?? undefined;
     message.etag = object.etag ?? "";
+    message.keepPreviousSeconds = object.keepPreviousSeconds ?? undefined;
     return message;
   },
 };
@@ -1040,7 +1099,7 @@ export const UpdateCredentialResponse: MessageFns<UpdateCredentialResponse> = {
 };
 
 function createBaseDeleteCredentialRequest(): DeleteCredentialRequest {
-  return { credentialId: "", etag: "" };
+  return { credentialId: "", etag: "", refuseIfUsedWithinSeconds: undefined };
 }
 
 export const DeleteCredentialRequest: MessageFns<DeleteCredentialRequest> = {
@@ -1050,6 +1109,9 @@ export const DeleteCredentialRequest: MessageFns<DeleteCredentialRequest> = {
     }
     if (message.etag !== "") {
       writer.uint32(18).string(message.etag);
+    }
+    if (message.refuseIfUsedWithinSeconds !== undefined) {
+      writer.uint32(24).uint32(message.refuseIfUsedWithinSeconds);
     }
     return writer;
   },
@@ -1083,6 +1145,14 @@ export const DeleteCredentialRequest: MessageFns<DeleteCredentialRequest> = {
             message.etag = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.refuseIfUsedWithinSeconds = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1103,6 +1173,11 @@ export const DeleteCredentialRequest: MessageFns<DeleteCredentialRequest> = {
         ? globalThis.String(object.credential_id)
         : "",
       etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      refuseIfUsedWithinSeconds: isSet(object.refuseIfUsedWithinSeconds)
+        ? globalThis.Number(object.refuseIfUsedWithinSeconds)
+        : isSet(object.refuse_if_used_within_seconds)
+        ? globalThis.Number(object.refuse_if_used_within_seconds)
+        : undefined,
     };
   },
 
@@ -1114,6 +1189,9 @@ export const DeleteCredentialRequest: MessageFns<DeleteCredentialRequest> = {
     if (message.etag !== "") {
       obj.etag = message.etag;
     }
+    if (message.refuseIfUsedWithinSeconds !== undefined) {
+      obj.refuseIfUsedWithinSeconds = Math.round(message.refuseIfUsedWithinSeconds);
+    }
     return obj;
   },
 
@@ -1124,6 +1202,228 @@ export const DeleteCredentialRequest: MessageFns<DeleteCredentialRequest> = {
     const message = createBaseDeleteCredentialRequest();
     message.credentialId = object.credentialId ?? "";
     message.etag = object.etag ?? "";
+    message.refuseIfUsedWithinSeconds = object.refuseIfUsedWithinSeconds ?? undefined;
+    return message;
+  },
+};
+
+function createBaseRollbackCredentialRequest(): RollbackCredentialRequest {
+  return { credentialId: "", etag: "", organizationId: "" };
+}
+
+export const RollbackCredentialRequest: MessageFns<RollbackCredentialRequest> = {
+  encode(message: RollbackCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.credentialId !== "") {
+      writer.uint32(10).string(message.credentialId);
+    }
+    if (message.etag !== "") {
+      writer.uint32(18).string(message.etag);
+    }
+    if (message.organizationId !== "") {
+      writer.uint32(26).string(message.organizationId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RollbackCredentialRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRollbackCredentialRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RollbackCredentialRequest {
+    return {
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+    };
+  },
+
+  toJSON(message: RollbackCredentialRequest): unknown {
+    const obj: any = {};
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RollbackCredentialRequest>): RollbackCredentialRequest {
+    return RollbackCredentialRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RollbackCredentialRequest>): RollbackCredentialRequest {
+    const message = createBaseRollbackCredentialRequest();
+    message.credentialId = object.credentialId ?? "";
+    message.etag = object.etag ?? "";
+    message.organizationId = object.organizationId ?? "";
+    return message;
+  },
+};
+
+function createBaseRollbackCredentialResponse(): RollbackCredentialResponse {
+  return { credential: undefined, etag: "", secretVersion: 0n };
+}
+
+export const RollbackCredentialResponse: MessageFns<RollbackCredentialResponse> = {
+  encode(message: RollbackCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.credential !== undefined) {
+      Credential.encode(message.credential, writer.uint32(10).fork()).join();
+    }
+    if (message.etag !== "") {
+      writer.uint32(18).string(message.etag);
+    }
+    if (message.secretVersion !== 0n) {
+      if (BigInt.asUintN(64, message.secretVersion) !== message.secretVersion) {
+        throw new globalThis.Error("value provided for field message.secretVersion of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.secretVersion);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RollbackCredentialResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRollbackCredentialResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.credential = Credential.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.secretVersion = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RollbackCredentialResponse {
+    return {
+      credential: isSet(object.credential) ? Credential.fromJSON(object.credential) : undefined,
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      secretVersion: isSet(object.secretVersion)
+        ? BigInt(object.secretVersion)
+        : isSet(object.secret_version)
+        ? BigInt(object.secret_version)
+        : 0n,
+    };
+  },
+
+  toJSON(message: RollbackCredentialResponse): unknown {
+    const obj: any = {};
+    if (message.credential !== undefined) {
+      obj.credential = Credential.toJSON(message.credential);
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
+    if (message.secretVersion !== 0n) {
+      obj.secretVersion = message.secretVersion.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RollbackCredentialResponse>): RollbackCredentialResponse {
+    return RollbackCredentialResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RollbackCredentialResponse>): RollbackCredentialResponse {
+    const message = createBaseRollbackCredentialResponse();
+    message.credential = (object.credential !== undefined && object.credential !== null)
+      ? Credential.fromPartial(object.credential)
+      : undefined;
+    message.etag = object.etag ?? "";
+    message.secretVersion = (object.secretVersion !== undefined && object.secretVersion !== null)
+      ? BigInt(object.secretVersion)
+      : 0n;
     return message;
   },
 };
@@ -2746,6 +3046,10 @@ export const TestCredentialResponse: MessageFns<TestCredentialResponse> = {
  * comes from there and from nowhere else. A credential that is missing, deleted, or another organization's gives
  * one and the same NOT_FOUND. Errors carry `google.rpc.ErrorInfo` with a stable `reason` in the domain
  * `credentials.flow`, and malformed requests `google.rpc.BadRequest`; neither ever repeats a value.
+ *
+ * Creating, updating, rolling back and deleting take the metadata `idempotency-key` (1 to 255 printable ASCII characters;
+ * `Idempotency-Key` over REST): for 24 hours, the same call of the same caller under the same key takes effect once and is
+ * answered as it was then. Another request under the key gets ALREADY_EXISTS, one that is under way ABORTED; both are 409.
  */
 export type CredentialServiceService = typeof CredentialServiceService;
 export const CredentialServiceService = {
@@ -2803,6 +3107,22 @@ export const CredentialServiceService = {
     responseSerialize: (value: UpdateCredentialResponse): Buffer =>
       Buffer.from(UpdateCredentialResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UpdateCredentialResponse => UpdateCredentialResponse.decode(value),
+  },
+  /**
+   * Goes back to the secret before the newest one, where the update that replaced it asked to keep it and that time has not
+   * passed: FAILED_PRECONDITION with reason NO_PREVIOUS_SECRET otherwise. The secret gets a version of its own; nothing is
+   * kept to go forward to again.
+   */
+  rollbackCredential: {
+    path: "/flow.credentials.v1.CredentialService/RollbackCredential" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RollbackCredentialRequest): Buffer =>
+      Buffer.from(RollbackCredentialRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RollbackCredentialRequest => RollbackCredentialRequest.decode(value),
+    responseSerialize: (value: RollbackCredentialResponse): Buffer =>
+      Buffer.from(RollbackCredentialResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RollbackCredentialResponse => RollbackCredentialResponse.decode(value),
   },
   /** Deletes a credential at once and for every caller. The provider is not told: OAuth grants stay valid there. */
   deleteCredential: {
@@ -2930,6 +3250,12 @@ export interface CredentialServiceServer extends UntypedServiceImplementation {
    * creation time stay. Either all of it takes effect or none.
    */
   updateCredential: handleUnaryCall<UpdateCredentialRequest, UpdateCredentialResponse>;
+  /**
+   * Goes back to the secret before the newest one, where the update that replaced it asked to keep it and that time has not
+   * passed: FAILED_PRECONDITION with reason NO_PREVIOUS_SECRET otherwise. The secret gets a version of its own; nothing is
+   * kept to go forward to again.
+   */
+  rollbackCredential: handleUnaryCall<RollbackCredentialRequest, RollbackCredentialResponse>;
   /** Deletes a credential at once and for every caller. The provider is not told: OAuth grants stay valid there. */
   deleteCredential: handleUnaryCall<DeleteCredentialRequest, DeleteCredentialResponse>;
   /**
@@ -3039,6 +3365,26 @@ export interface CredentialServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UpdateCredentialResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Goes back to the secret before the newest one, where the update that replaced it asked to keep it and that time has not
+   * passed: FAILED_PRECONDITION with reason NO_PREVIOUS_SECRET otherwise. The secret gets a version of its own; nothing is
+   * kept to go forward to again.
+   */
+  rollbackCredential(
+    request: RollbackCredentialRequest,
+    callback: (error: ServiceError | null, response: RollbackCredentialResponse) => void,
+  ): ClientUnaryCall;
+  rollbackCredential(
+    request: RollbackCredentialRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RollbackCredentialResponse) => void,
+  ): ClientUnaryCall;
+  rollbackCredential(
+    request: RollbackCredentialRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RollbackCredentialResponse) => void,
   ): ClientUnaryCall;
   /** Deletes a credential at once and for every caller. The provider is not told: OAuth grants stay valid there. */
   deleteCredential(

@@ -302,7 +302,10 @@ export interface CredentialDetail {
   credentialType: CredentialType;
   /** Output only. Whether the credential can be used. */
   status: CredentialStatus;
-  /** Output only. Why the status is not `ACTIVE`, as a stable lower-case word; unset while it is. */
+  /**
+   * Output only. Why the status is not `ACTIVE`, as a stable lower-case word; unset while it is, but for `scopes_reduced`,
+   * which says that the provider gave fewer scopes at the last renewal than it had granted.
+   */
   statusReason?:
     | string
     | undefined;
@@ -319,6 +322,36 @@ export interface CredentialDetail {
    * UpdateCredential and DeleteCredential (RFC 9110 section 8.8.3 calls it an entity tag).
    */
   etag: string;
+  /** Output only. When the status or its reason last changed; millisecond precision. */
+  statusSince:
+    | Date
+    | undefined;
+  /** Output only. When the secret was last resolved, up to a few seconds late; unset where it never was. */
+  lastUsedAt?:
+    | Date
+    | undefined;
+  /** Output only. Who resolved it, newest first, 20 at most. */
+  usedBy: CredentialUse[];
+  /** Output only. Until when the secret before this one can be gone back to; unset where none is kept. */
+  previousKeptUntil?: Date | undefined;
+}
+
+/** One user of a credential: a service account, for one flow. */
+export interface CredentialUse {
+  /** Output only. UUID of the service account. */
+  serviceAccountId: string;
+  /** Output only. The flow it named; empty where it named none. */
+  flowId: string;
+  /** Output only. The run it named last; unset where it named none. */
+  lastRunId?:
+    | string
+    | undefined;
+  /** Output only. When it last resolved the credential. */
+  lastUsedAt:
+    | Date
+    | undefined;
+  /** Output only. How often it did. */
+  uses: bigint;
 }
 
 /** How to reach an SFTP server with a password (RFC 4252 section 8). */
@@ -669,6 +702,10 @@ function createBaseCredentialDetail(): CredentialDetail {
     tokenExpiresAt: undefined,
     name: undefined,
     etag: "",
+    statusSince: undefined,
+    lastUsedAt: undefined,
+    usedBy: [],
+    previousKeptUntil: undefined,
   };
 }
 
@@ -712,6 +749,18 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
     }
     if (message.etag !== "") {
       writer.uint32(106).string(message.etag);
+    }
+    if (message.statusSince !== undefined) {
+      Timestamp.encode(toTimestamp(message.statusSince), writer.uint32(114).fork()).join();
+    }
+    if (message.lastUsedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.lastUsedAt), writer.uint32(242).fork()).join();
+    }
+    for (const v of message.usedBy) {
+      CredentialUse.encode(v!, writer.uint32(250).fork()).join();
+    }
+    if (message.previousKeptUntil !== undefined) {
+      Timestamp.encode(toTimestamp(message.previousKeptUntil), writer.uint32(258).fork()).join();
     }
     return writer;
   },
@@ -833,6 +882,38 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
             message.etag = reader.string();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.statusSince = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.lastUsedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.usedBy.push(CredentialUse.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 32: {
+            if (tag !== 258) {
+              break;
+            }
+
+            message.previousKeptUntil = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -892,6 +973,26 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
         : undefined,
       name: isSet(object.name) ? globalThis.String(object.name) : undefined,
       etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      statusSince: isSet(object.statusSince)
+        ? fromJsonTimestamp(object.statusSince)
+        : isSet(object.status_since)
+        ? fromJsonTimestamp(object.status_since)
+        : undefined,
+      lastUsedAt: isSet(object.lastUsedAt)
+        ? fromJsonTimestamp(object.lastUsedAt)
+        : isSet(object.last_used_at)
+        ? fromJsonTimestamp(object.last_used_at)
+        : undefined,
+      usedBy: globalThis.Array.isArray(object?.usedBy)
+        ? object.usedBy.map((e: any) => CredentialUse.fromJSON(e))
+        : globalThis.Array.isArray(object?.used_by)
+        ? object.used_by.map((e: any) => CredentialUse.fromJSON(e))
+        : [],
+      previousKeptUntil: isSet(object.previousKeptUntil)
+        ? fromJsonTimestamp(object.previousKeptUntil)
+        : isSet(object.previous_kept_until)
+        ? fromJsonTimestamp(object.previous_kept_until)
+        : undefined,
     };
   },
 
@@ -936,6 +1037,18 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
     if (message.etag !== "") {
       obj.etag = message.etag;
     }
+    if (message.statusSince !== undefined) {
+      obj.statusSince = message.statusSince.toISOString();
+    }
+    if (message.lastUsedAt !== undefined) {
+      obj.lastUsedAt = message.lastUsedAt.toISOString();
+    }
+    if (message.usedBy?.length) {
+      obj.usedBy = message.usedBy.map((e) => CredentialUse.toJSON(e));
+    }
+    if (message.previousKeptUntil !== undefined) {
+      obj.previousKeptUntil = message.previousKeptUntil.toISOString();
+    }
     return obj;
   },
 
@@ -957,6 +1070,162 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
     message.tokenExpiresAt = object.tokenExpiresAt ?? undefined;
     message.name = object.name ?? undefined;
     message.etag = object.etag ?? "";
+    message.statusSince = object.statusSince ?? undefined;
+    message.lastUsedAt = object.lastUsedAt ?? undefined;
+    message.usedBy = object.usedBy?.map((e) => CredentialUse.fromPartial(e)) || [];
+    message.previousKeptUntil = object.previousKeptUntil ?? undefined;
+    return message;
+  },
+};
+
+function createBaseCredentialUse(): CredentialUse {
+  return { serviceAccountId: "", flowId: "", lastRunId: undefined, lastUsedAt: undefined, uses: 0n };
+}
+
+export const CredentialUse: MessageFns<CredentialUse> = {
+  encode(message: CredentialUse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.serviceAccountId !== "") {
+      writer.uint32(10).string(message.serviceAccountId);
+    }
+    if (message.flowId !== "") {
+      writer.uint32(18).string(message.flowId);
+    }
+    if (message.lastRunId !== undefined) {
+      writer.uint32(26).string(message.lastRunId);
+    }
+    if (message.lastUsedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.lastUsedAt), writer.uint32(34).fork()).join();
+    }
+    if (message.uses !== 0n) {
+      if (BigInt.asUintN(64, message.uses) !== message.uses) {
+        throw new globalThis.Error("value provided for field message.uses of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.uses);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CredentialUse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCredentialUse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serviceAccountId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.flowId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.lastRunId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.lastUsedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.uses = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CredentialUse {
+    return {
+      serviceAccountId: isSet(object.serviceAccountId)
+        ? globalThis.String(object.serviceAccountId)
+        : isSet(object.service_account_id)
+        ? globalThis.String(object.service_account_id)
+        : "",
+      flowId: isSet(object.flowId)
+        ? globalThis.String(object.flowId)
+        : isSet(object.flow_id)
+        ? globalThis.String(object.flow_id)
+        : "",
+      lastRunId: isSet(object.lastRunId)
+        ? globalThis.String(object.lastRunId)
+        : isSet(object.last_run_id)
+        ? globalThis.String(object.last_run_id)
+        : undefined,
+      lastUsedAt: isSet(object.lastUsedAt)
+        ? fromJsonTimestamp(object.lastUsedAt)
+        : isSet(object.last_used_at)
+        ? fromJsonTimestamp(object.last_used_at)
+        : undefined,
+      uses: isSet(object.uses) ? BigInt(object.uses) : 0n,
+    };
+  },
+
+  toJSON(message: CredentialUse): unknown {
+    const obj: any = {};
+    if (message.serviceAccountId !== "") {
+      obj.serviceAccountId = message.serviceAccountId;
+    }
+    if (message.flowId !== "") {
+      obj.flowId = message.flowId;
+    }
+    if (message.lastRunId !== undefined) {
+      obj.lastRunId = message.lastRunId;
+    }
+    if (message.lastUsedAt !== undefined) {
+      obj.lastUsedAt = message.lastUsedAt.toISOString();
+    }
+    if (message.uses !== 0n) {
+      obj.uses = message.uses.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CredentialUse>): CredentialUse {
+    return CredentialUse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CredentialUse>): CredentialUse {
+    const message = createBaseCredentialUse();
+    message.serviceAccountId = object.serviceAccountId ?? "";
+    message.flowId = object.flowId ?? "";
+    message.lastRunId = object.lastRunId ?? undefined;
+    message.lastUsedAt = object.lastUsedAt ?? undefined;
+    message.uses = (object.uses !== undefined && object.uses !== null) ? BigInt(object.uses) : 0n;
     return message;
   },
 };

@@ -19,10 +19,68 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
+import { Provider, providerFromJSON, providerToJSON } from "./resources.ts";
 
 export const protobufPackage = "flow.credentials.v1";
 
 export const protobufFileName = "flow/credentials/v1/service_account_service.proto";
+
+/** Whether a service account is let in. */
+export const ServiceAccountStatus = {
+  /** SERVICE_ACCOUNT_STATUS_UNSPECIFIED - Unused and invalid. */
+  SERVICE_ACCOUNT_STATUS_UNSPECIFIED: 0,
+  /** SERVICE_ACCOUNT_STATUS_ACTIVE - It is let in. */
+  SERVICE_ACCOUNT_STATUS_ACTIVE: 1,
+  /** SERVICE_ACCOUNT_STATUS_INACTIVE - Every call is refused as UNAUTHENTICATED. */
+  SERVICE_ACCOUNT_STATUS_INACTIVE: 2,
+} as const;
+
+export type ServiceAccountStatus = typeof ServiceAccountStatus[keyof typeof ServiceAccountStatus];
+
+export namespace ServiceAccountStatus {
+  export type SERVICE_ACCOUNT_STATUS_UNSPECIFIED = typeof ServiceAccountStatus.SERVICE_ACCOUNT_STATUS_UNSPECIFIED;
+  export type SERVICE_ACCOUNT_STATUS_ACTIVE = typeof ServiceAccountStatus.SERVICE_ACCOUNT_STATUS_ACTIVE;
+  export type SERVICE_ACCOUNT_STATUS_INACTIVE = typeof ServiceAccountStatus.SERVICE_ACCOUNT_STATUS_INACTIVE;
+}
+
+export function serviceAccountStatusFromJSON(object: any): ServiceAccountStatus {
+  switch (object) {
+    case 0:
+    case "SERVICE_ACCOUNT_STATUS_UNSPECIFIED":
+      return ServiceAccountStatus.SERVICE_ACCOUNT_STATUS_UNSPECIFIED;
+    case 1:
+    case "SERVICE_ACCOUNT_STATUS_ACTIVE":
+      return ServiceAccountStatus.SERVICE_ACCOUNT_STATUS_ACTIVE;
+    case 2:
+    case "SERVICE_ACCOUNT_STATUS_INACTIVE":
+      return ServiceAccountStatus.SERVICE_ACCOUNT_STATUS_INACTIVE;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum ServiceAccountStatus");
+  }
+}
+
+export function serviceAccountStatusToJSON(object: ServiceAccountStatus): string {
+  switch (object) {
+    case ServiceAccountStatus.SERVICE_ACCOUNT_STATUS_UNSPECIFIED:
+      return "SERVICE_ACCOUNT_STATUS_UNSPECIFIED";
+    case ServiceAccountStatus.SERVICE_ACCOUNT_STATUS_ACTIVE:
+      return "SERVICE_ACCOUNT_STATUS_ACTIVE";
+    case ServiceAccountStatus.SERVICE_ACCOUNT_STATUS_INACTIVE:
+      return "SERVICE_ACCOUNT_STATUS_INACTIVE";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum ServiceAccountStatus");
+  }
+}
+
+/** Which credentials of its organization a service account may touch. */
+export interface ServiceAccountAccess {
+  /** Output only. Every one, present and future; the lists are empty then. */
+  everything: boolean;
+  /** Every credential of these providers. */
+  providers: Provider[];
+  /** UUIDs of credentials, besides those of `providers`. */
+  credentialIds: string[];
+}
 
 /** An account for a machine, in one organization. */
 export interface ServiceAccount {
@@ -33,31 +91,78 @@ export interface ServiceAccount {
   /** Output only. A name for people. */
   name: string;
   /** Output only. When it was made. */
-  createdAt: Date | undefined;
+  createdAt:
+    | Date
+    | undefined;
+  /** Output only. When it was last changed. */
+  updatedAt:
+    | Date
+    | undefined;
+  /** Output only. Who changed it last: a user's UUID, or `operator`. */
+  modifiedBy: string;
+  /** Output only. What it is for; unset where nobody said. */
+  description?:
+    | string
+    | undefined;
+  /** Output only. Whether it is let in. */
+  status: ServiceAccountStatus;
+  /** Output only. What it may touch. */
+  access:
+    | ServiceAccountAccess
+    | undefined;
+  /** Output only. When one of its keys was last used, up to a few seconds late; unset where none was. */
+  lastUsedAt?: Date | undefined;
 }
 
-/** An API key of a service account, without the key itself. */
+/** An API key of a service account, without the key itself, or a client certificate that is mapped to it. */
 export interface ServiceAccountKey {
   /** Output only. UUID of the key. */
   id: string;
   /** Output only. UUID of the account it belongs to. */
   serviceAccountId: string;
-  /** Output only. The public beginning of the key, by which it can be recognized. */
+  /**
+   * Output only. The public beginning of the key, by which it can be recognized; of a certificate, `crt_` and the beginning
+   * of the SHA-256 of its DER form in hexadecimal.
+   */
   tokenPrefix: string;
   /** Output only. When it was made. */
   createdAt:
     | Date
     | undefined;
   /** Output only. When it stops working; unset for a key without an end. */
-  expiresAt?: Date | undefined;
+  expiresAt?:
+    | Date
+    | undefined;
+  /** Output only. UUID of its organization. */
+  organizationId: string;
+  /** Output only. A name for people. */
+  name: string;
+  /** Output only. What it is for; unset where nobody said. */
+  description?:
+    | string
+    | undefined;
+  /** Output only. When its name or description was last changed. */
+  updatedAt:
+    | Date
+    | undefined;
+  /** Output only. Who changed it last: a user's UUID, or `operator`. */
+  modifiedBy: string;
+  /** Output only. Unset: a service account's key belongs to no user. */
+  userId?:
+    | string
+    | undefined;
+  /** Output only. When it was last used, up to a few seconds late; unset where it never was. */
+  lastUsedAt?: Date | undefined;
 }
 
 /** Request of CreateServiceAccount. */
 export interface CreateServiceAccountRequest {
-  /** Required. UUID of the organization. */
+  /** UUID of the organization. Required of operators; everyone else's is that of the caller, and may be left out. */
   organizationId: string;
   /** Required. A name for people, 1 to 255 characters. */
   name: string;
+  /** Optional. What it is for, at most 1,024 characters. */
+  description?: string | undefined;
 }
 
 /** Response of CreateServiceAccount. */
@@ -66,14 +171,157 @@ export interface CreateServiceAccountResponse {
   serviceAccount: ServiceAccount | undefined;
 }
 
+/** Request of ListServiceAccounts. */
+export interface ListServiceAccountsRequest {
+  /** UUID of the organization, as in CreateServiceAccountRequest. */
+  organizationId: string;
+  /** Optional. Accounts to skip. */
+  offset: number;
+  /** Optional. Accounts to list at most, 1 to 1,000; unset for 100. */
+  limit: number;
+}
+
+/** Response of ListServiceAccounts. */
+export interface ListServiceAccountsResponse {
+  /** Newest first. */
+  serviceAccounts: ServiceAccount[];
+}
+
+/** Request of GetServiceAccount. */
+export interface GetServiceAccountRequest {
+  /** UUID of the organization, as in CreateServiceAccountRequest. */
+  organizationId: string;
+  /** Required. UUID of the account. */
+  serviceAccountId: string;
+}
+
+/** Response of GetServiceAccount. */
+export interface GetServiceAccountResponse {
+  /** The account. */
+  serviceAccount: ServiceAccount | undefined;
+}
+
+/** Request of UpdateServiceAccount. */
+export interface UpdateServiceAccountRequest {
+  /** UUID of the organization, as in CreateServiceAccountRequest. */
+  organizationId: string;
+  /** Required. UUID of the account. */
+  serviceAccountId: string;
+  /** Optional. A new name, 1 to 255 characters. */
+  name?:
+    | string
+    | undefined;
+  /** Optional. What it is for, at most 1,024 characters; empty for nothing. */
+  description?:
+    | string
+    | undefined;
+  /** Optional. Whether it is let in. */
+  status: ServiceAccountStatus;
+}
+
+/** Response of UpdateServiceAccount. */
+export interface UpdateServiceAccountResponse {
+  /** The account as it is now. */
+  serviceAccount: ServiceAccount | undefined;
+}
+
+/** Request of DeleteServiceAccount. */
+export interface DeleteServiceAccountRequest {
+  /** UUID of the organization, as in CreateServiceAccountRequest. */
+  organizationId: string;
+  /** Required. UUID of the account. */
+  serviceAccountId: string;
+}
+
+/** Response of DeleteServiceAccount. */
+export interface DeleteServiceAccountResponse {
+}
+
+/** Request of SetServiceAccountAccess. With both lists empty and `everything` unset, nothing may be touched. */
+export interface SetServiceAccountAccessRequest {
+  /** UUID of the organization, as in CreateServiceAccountRequest. */
+  organizationId: string;
+  /** Required. UUID of the account. */
+  serviceAccountId: string;
+  /** Optional. Every credential, present and future; goes without lists. */
+  everything: boolean;
+  /** Optional. Every credential of these providers. */
+  providers: Provider[];
+  /** Optional. UUIDs of credentials, at most 256, besides those of `providers`. One that does not exist grants nothing. */
+  credentialIds: string[];
+}
+
+/** Response of SetServiceAccountAccess. */
+export interface SetServiceAccountAccessResponse {
+  /** The account as it is now. */
+  serviceAccount: ServiceAccount | undefined;
+}
+
 /** Request of CreateServiceAccountKey. */
 export interface CreateServiceAccountKeyRequest {
-  /** Required. UUID of the organization the account belongs to. */
+  /** UUID of the organization, as in CreateServiceAccountRequest. */
   organizationId: string;
   /** Required. UUID of the account. */
   serviceAccountId: string;
   /** Optional. When the key is to stop working; in the future. Unset for a key without an end. */
-  expiresAt?: Date | undefined;
+  expiresAt?:
+    | Date
+    | undefined;
+  /** Optional. A name for people, 1 to 255 characters; unset for `key`. */
+  name?:
+    | string
+    | undefined;
+  /** Optional. What it is for, at most 1,024 characters. */
+  description?:
+    | string
+    | undefined;
+  /**
+   * Optional. A client certificate, PEM, to be mapped to the account in the place of a new key. A caller that presents it on
+   * a connection with mutual TLS is the account. ALREADY_EXISTS where it is mapped already.
+   */
+  certificate?: string | undefined;
+}
+
+/** A new API key: what is known about it from now on, and the key itself. */
+export interface IssuedServiceAccountKey {
+  /** Output only. UUID of the key. */
+  id: string;
+  /** Output only. UUID of the account it belongs to. */
+  serviceAccountId: string;
+  /** Output only. The public beginning of the key. */
+  tokenPrefix: string;
+  /** Output only. When it was made. */
+  createdAt:
+    | Date
+    | undefined;
+  /** Output only. When it stops working; unset for a key without an end. */
+  expiresAt?:
+    | Date
+    | undefined;
+  /** Output only. UUID of its organization. */
+  organizationId: string;
+  /** Output only. A name for people. */
+  name: string;
+  /** Output only. What it is for; unset where nobody said. */
+  description?:
+    | string
+    | undefined;
+  /** Output only. When it was last changed. */
+  updatedAt:
+    | Date
+    | undefined;
+  /** Output only. Who changed it last: a user's UUID, or `operator`. */
+  modifiedBy: string;
+  /** Output only. Unset: a service account's key belongs to no user. */
+  userId?:
+    | string
+    | undefined;
+  /** Output only. Unset: it has not been used. */
+  lastUsedAt?:
+    | Date
+    | undefined;
+  /** Secret. Output only. The key, `saf_org_…`; shown once. Unset for a certificate, and in the answer to a repetition. */
+  token?: string | undefined;
 }
 
 /** Response of CreateServiceAccountKey. Holds a secret: not to be logged. */
@@ -82,12 +330,200 @@ export interface CreateServiceAccountKeyResponse {
   key:
     | ServiceAccountKey
     | undefined;
-  /** Secret. Output only. The key, `saf_org_…`; shown once. */
+  /** Secret. Output only. The key, `saf_org_…`; shown once. Empty for a certificate, and in the answer to a repetition. */
   token: string;
+  /** Both in one, as REST answers. */
+  issued: IssuedServiceAccountKey | undefined;
 }
 
+/** Request of ListServiceAccountKeys. */
+export interface ListServiceAccountKeysRequest {
+  /** UUID of the organization, as in CreateServiceAccountRequest. */
+  organizationId: string;
+  /** Required. UUID of the account. */
+  serviceAccountId: string;
+  /** Optional. Keys to skip. */
+  offset: number;
+  /** Optional. Keys to list at most, 1 to 1,000; unset for 100. */
+  limit: number;
+}
+
+/** Response of ListServiceAccountKeys. */
+export interface ListServiceAccountKeysResponse {
+  /** Newest first. */
+  keys: ServiceAccountKey[];
+}
+
+/** Request of UpdateServiceAccountKey. */
+export interface UpdateServiceAccountKeyRequest {
+  /** UUID of the organization, as in CreateServiceAccountRequest. */
+  organizationId: string;
+  /** Required. UUID of the account. */
+  serviceAccountId: string;
+  /** Required. UUID of the key. */
+  keyId: string;
+  /** Optional. A new name, 1 to 255 characters. */
+  name?:
+    | string
+    | undefined;
+  /** Optional. What it is for, at most 1,024 characters; empty for nothing. */
+  description?: string | undefined;
+}
+
+/** Response of UpdateServiceAccountKey. */
+export interface UpdateServiceAccountKeyResponse {
+  /** The key as it is now. */
+  key: ServiceAccountKey | undefined;
+}
+
+/** Request of RevokeServiceAccountKey. */
+export interface RevokeServiceAccountKeyRequest {
+  /** UUID of the organization, as in CreateServiceAccountRequest. */
+  organizationId: string;
+  /** Required. UUID of the account. */
+  serviceAccountId: string;
+  /** Required. UUID of the key. */
+  keyId: string;
+}
+
+/** Response of RevokeServiceAccountKey. */
+export interface RevokeServiceAccountKeyResponse {
+}
+
+function createBaseServiceAccountAccess(): ServiceAccountAccess {
+  return { everything: false, providers: [], credentialIds: [] };
+}
+
+export const ServiceAccountAccess: MessageFns<ServiceAccountAccess> = {
+  encode(message: ServiceAccountAccess, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.everything !== false) {
+      writer.uint32(8).bool(message.everything);
+    }
+    if (message.providers.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.providers) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    for (const v of message.credentialIds) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceAccountAccess {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceAccountAccess();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.everything = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag === 16) {
+              message.providers.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.providers.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.credentialIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceAccountAccess {
+    return {
+      everything: isSet(object.everything) ? globalThis.Boolean(object.everything) : false,
+      providers: globalThis.Array.isArray(object?.providers)
+        ? object.providers.map((e: any) => providerFromJSON(e))
+        : [],
+      credentialIds: globalThis.Array.isArray(object?.credentialIds)
+        ? object.credentialIds.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.credential_ids)
+        ? object.credential_ids.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ServiceAccountAccess): unknown {
+    const obj: any = {};
+    if (message.everything !== false) {
+      obj.everything = message.everything;
+    }
+    if (message.providers?.length) {
+      obj.providers = message.providers.map((e) => providerToJSON(e));
+    }
+    if (message.credentialIds?.length) {
+      obj.credentialIds = message.credentialIds;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceAccountAccess>): ServiceAccountAccess {
+    return ServiceAccountAccess.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceAccountAccess>): ServiceAccountAccess {
+    const message = createBaseServiceAccountAccess();
+    message.everything = object.everything ?? false;
+    message.providers = object.providers?.map((e) => e) || [];
+    message.credentialIds = object.credentialIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
 function createBaseServiceAccount(): ServiceAccount {
-  return { id: "", organizationId: "", name: "", createdAt: undefined };
+  return {
+    id: "",
+    organizationId: "",
+    name: "",
+    createdAt: undefined,
+    updatedAt: undefined,
+    modifiedBy: "",
+    description: undefined,
+    status: 0,
+    access: undefined,
+    lastUsedAt: undefined,
+  };
 }
 
 export const ServiceAccount: MessageFns<ServiceAccount> = {
@@ -103,6 +539,24 @@ export const ServiceAccount: MessageFns<ServiceAccount> = {
     }
     if (message.createdAt !== undefined) {
       Timestamp.encode(toTimestamp(message.createdAt), writer.uint32(34).fork()).join();
+    }
+    if (message.updatedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.updatedAt), writer.uint32(42).fork()).join();
+    }
+    if (message.modifiedBy !== "") {
+      writer.uint32(50).string(message.modifiedBy);
+    }
+    if (message.description !== undefined) {
+      writer.uint32(58).string(message.description);
+    }
+    if (message.status !== 0) {
+      writer.uint32(64).int32(message.status);
+    }
+    if (message.access !== undefined) {
+      ServiceAccountAccess.encode(message.access, writer.uint32(74).fork()).join();
+    }
+    if (message.lastUsedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.lastUsedAt), writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -152,6 +606,54 @@ export const ServiceAccount: MessageFns<ServiceAccount> = {
             message.createdAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.updatedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.modifiedBy = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.status = reader.int32() as any;
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.access = ServiceAccountAccess.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.lastUsedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -178,6 +680,24 @@ export const ServiceAccount: MessageFns<ServiceAccount> = {
         : isSet(object.created_at)
         ? fromJsonTimestamp(object.created_at)
         : undefined,
+      updatedAt: isSet(object.updatedAt)
+        ? fromJsonTimestamp(object.updatedAt)
+        : isSet(object.updated_at)
+        ? fromJsonTimestamp(object.updated_at)
+        : undefined,
+      modifiedBy: isSet(object.modifiedBy)
+        ? globalThis.String(object.modifiedBy)
+        : isSet(object.modified_by)
+        ? globalThis.String(object.modified_by)
+        : "",
+      description: isSet(object.description) ? globalThis.String(object.description) : undefined,
+      status: isSet(object.status) ? serviceAccountStatusFromJSON(object.status) : 0,
+      access: isSet(object.access) ? ServiceAccountAccess.fromJSON(object.access) : undefined,
+      lastUsedAt: isSet(object.lastUsedAt)
+        ? fromJsonTimestamp(object.lastUsedAt)
+        : isSet(object.last_used_at)
+        ? fromJsonTimestamp(object.last_used_at)
+        : undefined,
     };
   },
 
@@ -195,6 +715,24 @@ export const ServiceAccount: MessageFns<ServiceAccount> = {
     if (message.createdAt !== undefined) {
       obj.createdAt = message.createdAt.toISOString();
     }
+    if (message.updatedAt !== undefined) {
+      obj.updatedAt = message.updatedAt.toISOString();
+    }
+    if (message.modifiedBy !== "") {
+      obj.modifiedBy = message.modifiedBy;
+    }
+    if (message.description !== undefined) {
+      obj.description = message.description;
+    }
+    if (message.status !== 0) {
+      obj.status = serviceAccountStatusToJSON(message.status);
+    }
+    if (message.access !== undefined) {
+      obj.access = ServiceAccountAccess.toJSON(message.access);
+    }
+    if (message.lastUsedAt !== undefined) {
+      obj.lastUsedAt = message.lastUsedAt.toISOString();
+    }
     return obj;
   },
 
@@ -207,12 +745,33 @@ export const ServiceAccount: MessageFns<ServiceAccount> = {
     message.organizationId = object.organizationId ?? "";
     message.name = object.name ?? "";
     message.createdAt = object.createdAt ?? undefined;
+    message.updatedAt = object.updatedAt ?? undefined;
+    message.modifiedBy = object.modifiedBy ?? "";
+    message.description = object.description ?? undefined;
+    message.status = object.status ?? 0;
+    message.access = (object.access !== undefined && object.access !== null)
+      ? ServiceAccountAccess.fromPartial(object.access)
+      : undefined;
+    message.lastUsedAt = object.lastUsedAt ?? undefined;
     return message;
   },
 };
 
 function createBaseServiceAccountKey(): ServiceAccountKey {
-  return { id: "", serviceAccountId: "", tokenPrefix: "", createdAt: undefined, expiresAt: undefined };
+  return {
+    id: "",
+    serviceAccountId: "",
+    tokenPrefix: "",
+    createdAt: undefined,
+    expiresAt: undefined,
+    organizationId: "",
+    name: "",
+    description: undefined,
+    updatedAt: undefined,
+    modifiedBy: "",
+    userId: undefined,
+    lastUsedAt: undefined,
+  };
 }
 
 export const ServiceAccountKey: MessageFns<ServiceAccountKey> = {
@@ -231,6 +790,27 @@ export const ServiceAccountKey: MessageFns<ServiceAccountKey> = {
     }
     if (message.expiresAt !== undefined) {
       Timestamp.encode(toTimestamp(message.expiresAt), writer.uint32(42).fork()).join();
+    }
+    if (message.organizationId !== "") {
+      writer.uint32(50).string(message.organizationId);
+    }
+    if (message.name !== "") {
+      writer.uint32(58).string(message.name);
+    }
+    if (message.description !== undefined) {
+      writer.uint32(66).string(message.description);
+    }
+    if (message.updatedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.updatedAt), writer.uint32(74).fork()).join();
+    }
+    if (message.modifiedBy !== "") {
+      writer.uint32(82).string(message.modifiedBy);
+    }
+    if (message.userId !== undefined) {
+      writer.uint32(90).string(message.userId);
+    }
+    if (message.lastUsedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.lastUsedAt), writer.uint32(98).fork()).join();
     }
     return writer;
   },
@@ -288,6 +868,62 @@ export const ServiceAccountKey: MessageFns<ServiceAccountKey> = {
             message.expiresAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.updatedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.modifiedBy = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.lastUsedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -323,6 +959,33 @@ export const ServiceAccountKey: MessageFns<ServiceAccountKey> = {
         : isSet(object.expires_at)
         ? fromJsonTimestamp(object.expires_at)
         : undefined,
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      description: isSet(object.description) ? globalThis.String(object.description) : undefined,
+      updatedAt: isSet(object.updatedAt)
+        ? fromJsonTimestamp(object.updatedAt)
+        : isSet(object.updated_at)
+        ? fromJsonTimestamp(object.updated_at)
+        : undefined,
+      modifiedBy: isSet(object.modifiedBy)
+        ? globalThis.String(object.modifiedBy)
+        : isSet(object.modified_by)
+        ? globalThis.String(object.modified_by)
+        : "",
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : undefined,
+      lastUsedAt: isSet(object.lastUsedAt)
+        ? fromJsonTimestamp(object.lastUsedAt)
+        : isSet(object.last_used_at)
+        ? fromJsonTimestamp(object.last_used_at)
+        : undefined,
     };
   },
 
@@ -343,6 +1006,27 @@ export const ServiceAccountKey: MessageFns<ServiceAccountKey> = {
     if (message.expiresAt !== undefined) {
       obj.expiresAt = message.expiresAt.toISOString();
     }
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.description !== undefined) {
+      obj.description = message.description;
+    }
+    if (message.updatedAt !== undefined) {
+      obj.updatedAt = message.updatedAt.toISOString();
+    }
+    if (message.modifiedBy !== "") {
+      obj.modifiedBy = message.modifiedBy;
+    }
+    if (message.userId !== undefined) {
+      obj.userId = message.userId;
+    }
+    if (message.lastUsedAt !== undefined) {
+      obj.lastUsedAt = message.lastUsedAt.toISOString();
+    }
     return obj;
   },
 
@@ -356,12 +1040,19 @@ export const ServiceAccountKey: MessageFns<ServiceAccountKey> = {
     message.tokenPrefix = object.tokenPrefix ?? "";
     message.createdAt = object.createdAt ?? undefined;
     message.expiresAt = object.expiresAt ?? undefined;
+    message.organizationId = object.organizationId ?? "";
+    message.name = object.name ?? "";
+    message.description = object.description ?? undefined;
+    message.updatedAt = object.updatedAt ?? undefined;
+    message.modifiedBy = object.modifiedBy ?? "";
+    message.userId = object.userId ?? undefined;
+    message.lastUsedAt = object.lastUsedAt ?? undefined;
     return message;
   },
 };
 
 function createBaseCreateServiceAccountRequest(): CreateServiceAccountRequest {
-  return { organizationId: "", name: "" };
+  return { organizationId: "", name: "", description: undefined };
 }
 
 export const CreateServiceAccountRequest: MessageFns<CreateServiceAccountRequest> = {
@@ -371,6 +1062,9 @@ export const CreateServiceAccountRequest: MessageFns<CreateServiceAccountRequest
     }
     if (message.name !== "") {
       writer.uint32(18).string(message.name);
+    }
+    if (message.description !== undefined) {
+      writer.uint32(26).string(message.description);
     }
     return writer;
   },
@@ -404,6 +1098,14 @@ export const CreateServiceAccountRequest: MessageFns<CreateServiceAccountRequest
             message.name = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -424,6 +1126,7 @@ export const CreateServiceAccountRequest: MessageFns<CreateServiceAccountRequest
         ? globalThis.String(object.organization_id)
         : "",
       name: isSet(object.name) ? globalThis.String(object.name) : "",
+      description: isSet(object.description) ? globalThis.String(object.description) : undefined,
     };
   },
 
@@ -435,6 +1138,9 @@ export const CreateServiceAccountRequest: MessageFns<CreateServiceAccountRequest
     if (message.name !== "") {
       obj.name = message.name;
     }
+    if (message.description !== undefined) {
+      obj.description = message.description;
+    }
     return obj;
   },
 
@@ -445,6 +1151,7 @@ export const CreateServiceAccountRequest: MessageFns<CreateServiceAccountRequest
     const message = createBaseCreateServiceAccountRequest();
     message.organizationId = object.organizationId ?? "";
     message.name = object.name ?? "";
+    message.description = object.description ?? undefined;
     return message;
   },
 };
@@ -524,8 +1231,958 @@ export const CreateServiceAccountResponse: MessageFns<CreateServiceAccountRespon
   },
 };
 
+function createBaseListServiceAccountsRequest(): ListServiceAccountsRequest {
+  return { organizationId: "", offset: 0, limit: 0 };
+}
+
+export const ListServiceAccountsRequest: MessageFns<ListServiceAccountsRequest> = {
+  encode(message: ListServiceAccountsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.offset !== 0) {
+      writer.uint32(16).uint32(message.offset);
+    }
+    if (message.limit !== 0) {
+      writer.uint32(24).uint32(message.limit);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListServiceAccountsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListServiceAccountsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.offset = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.limit = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListServiceAccountsRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      offset: isSet(object.offset) ? globalThis.Number(object.offset) : 0,
+      limit: isSet(object.limit) ? globalThis.Number(object.limit) : 0,
+    };
+  },
+
+  toJSON(message: ListServiceAccountsRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.offset !== 0) {
+      obj.offset = Math.round(message.offset);
+    }
+    if (message.limit !== 0) {
+      obj.limit = Math.round(message.limit);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListServiceAccountsRequest>): ListServiceAccountsRequest {
+    return ListServiceAccountsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListServiceAccountsRequest>): ListServiceAccountsRequest {
+    const message = createBaseListServiceAccountsRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.offset = object.offset ?? 0;
+    message.limit = object.limit ?? 0;
+    return message;
+  },
+};
+
+function createBaseListServiceAccountsResponse(): ListServiceAccountsResponse {
+  return { serviceAccounts: [] };
+}
+
+export const ListServiceAccountsResponse: MessageFns<ListServiceAccountsResponse> = {
+  encode(message: ListServiceAccountsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.serviceAccounts) {
+      ServiceAccount.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListServiceAccountsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListServiceAccountsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serviceAccounts.push(ServiceAccount.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListServiceAccountsResponse {
+    return {
+      serviceAccounts: globalThis.Array.isArray(object?.serviceAccounts)
+        ? object.serviceAccounts.map((e: any) => ServiceAccount.fromJSON(e))
+        : globalThis.Array.isArray(object?.service_accounts)
+        ? object.service_accounts.map((e: any) => ServiceAccount.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ListServiceAccountsResponse): unknown {
+    const obj: any = {};
+    if (message.serviceAccounts?.length) {
+      obj.serviceAccounts = message.serviceAccounts.map((e) => ServiceAccount.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListServiceAccountsResponse>): ListServiceAccountsResponse {
+    return ListServiceAccountsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListServiceAccountsResponse>): ListServiceAccountsResponse {
+    const message = createBaseListServiceAccountsResponse();
+    message.serviceAccounts = object.serviceAccounts?.map((e) => ServiceAccount.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseGetServiceAccountRequest(): GetServiceAccountRequest {
+  return { organizationId: "", serviceAccountId: "" };
+}
+
+export const GetServiceAccountRequest: MessageFns<GetServiceAccountRequest> = {
+  encode(message: GetServiceAccountRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.serviceAccountId !== "") {
+      writer.uint32(18).string(message.serviceAccountId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetServiceAccountRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetServiceAccountRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serviceAccountId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetServiceAccountRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      serviceAccountId: isSet(object.serviceAccountId)
+        ? globalThis.String(object.serviceAccountId)
+        : isSet(object.service_account_id)
+        ? globalThis.String(object.service_account_id)
+        : "",
+    };
+  },
+
+  toJSON(message: GetServiceAccountRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.serviceAccountId !== "") {
+      obj.serviceAccountId = message.serviceAccountId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<GetServiceAccountRequest>): GetServiceAccountRequest {
+    return GetServiceAccountRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetServiceAccountRequest>): GetServiceAccountRequest {
+    const message = createBaseGetServiceAccountRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.serviceAccountId = object.serviceAccountId ?? "";
+    return message;
+  },
+};
+
+function createBaseGetServiceAccountResponse(): GetServiceAccountResponse {
+  return { serviceAccount: undefined };
+}
+
+export const GetServiceAccountResponse: MessageFns<GetServiceAccountResponse> = {
+  encode(message: GetServiceAccountResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.serviceAccount !== undefined) {
+      ServiceAccount.encode(message.serviceAccount, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetServiceAccountResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetServiceAccountResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serviceAccount = ServiceAccount.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetServiceAccountResponse {
+    return {
+      serviceAccount: isSet(object.serviceAccount)
+        ? ServiceAccount.fromJSON(object.serviceAccount)
+        : isSet(object.service_account)
+        ? ServiceAccount.fromJSON(object.service_account)
+        : undefined,
+    };
+  },
+
+  toJSON(message: GetServiceAccountResponse): unknown {
+    const obj: any = {};
+    if (message.serviceAccount !== undefined) {
+      obj.serviceAccount = ServiceAccount.toJSON(message.serviceAccount);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<GetServiceAccountResponse>): GetServiceAccountResponse {
+    return GetServiceAccountResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetServiceAccountResponse>): GetServiceAccountResponse {
+    const message = createBaseGetServiceAccountResponse();
+    message.serviceAccount = (object.serviceAccount !== undefined && object.serviceAccount !== null)
+      ? ServiceAccount.fromPartial(object.serviceAccount)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseUpdateServiceAccountRequest(): UpdateServiceAccountRequest {
+  return { organizationId: "", serviceAccountId: "", name: undefined, description: undefined, status: 0 };
+}
+
+export const UpdateServiceAccountRequest: MessageFns<UpdateServiceAccountRequest> = {
+  encode(message: UpdateServiceAccountRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.serviceAccountId !== "") {
+      writer.uint32(18).string(message.serviceAccountId);
+    }
+    if (message.name !== undefined) {
+      writer.uint32(26).string(message.name);
+    }
+    if (message.description !== undefined) {
+      writer.uint32(34).string(message.description);
+    }
+    if (message.status !== 0) {
+      writer.uint32(40).int32(message.status);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateServiceAccountRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateServiceAccountRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serviceAccountId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.status = reader.int32() as any;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateServiceAccountRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      serviceAccountId: isSet(object.serviceAccountId)
+        ? globalThis.String(object.serviceAccountId)
+        : isSet(object.service_account_id)
+        ? globalThis.String(object.service_account_id)
+        : "",
+      name: isSet(object.name) ? globalThis.String(object.name) : undefined,
+      description: isSet(object.description) ? globalThis.String(object.description) : undefined,
+      status: isSet(object.status) ? serviceAccountStatusFromJSON(object.status) : 0,
+    };
+  },
+
+  toJSON(message: UpdateServiceAccountRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.serviceAccountId !== "") {
+      obj.serviceAccountId = message.serviceAccountId;
+    }
+    if (message.name !== undefined) {
+      obj.name = message.name;
+    }
+    if (message.description !== undefined) {
+      obj.description = message.description;
+    }
+    if (message.status !== 0) {
+      obj.status = serviceAccountStatusToJSON(message.status);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UpdateServiceAccountRequest>): UpdateServiceAccountRequest {
+    return UpdateServiceAccountRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UpdateServiceAccountRequest>): UpdateServiceAccountRequest {
+    const message = createBaseUpdateServiceAccountRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.serviceAccountId = object.serviceAccountId ?? "";
+    message.name = object.name ?? undefined;
+    message.description = object.description ?? undefined;
+    message.status = object.status ?? 0;
+    return message;
+  },
+};
+
+function createBaseUpdateServiceAccountResponse(): UpdateServiceAccountResponse {
+  return { serviceAccount: undefined };
+}
+
+export const UpdateServiceAccountResponse: MessageFns<UpdateServiceAccountResponse> = {
+  encode(message: UpdateServiceAccountResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.serviceAccount !== undefined) {
+      ServiceAccount.encode(message.serviceAccount, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateServiceAccountResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateServiceAccountResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serviceAccount = ServiceAccount.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateServiceAccountResponse {
+    return {
+      serviceAccount: isSet(object.serviceAccount)
+        ? ServiceAccount.fromJSON(object.serviceAccount)
+        : isSet(object.service_account)
+        ? ServiceAccount.fromJSON(object.service_account)
+        : undefined,
+    };
+  },
+
+  toJSON(message: UpdateServiceAccountResponse): unknown {
+    const obj: any = {};
+    if (message.serviceAccount !== undefined) {
+      obj.serviceAccount = ServiceAccount.toJSON(message.serviceAccount);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UpdateServiceAccountResponse>): UpdateServiceAccountResponse {
+    return UpdateServiceAccountResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UpdateServiceAccountResponse>): UpdateServiceAccountResponse {
+    const message = createBaseUpdateServiceAccountResponse();
+    message.serviceAccount = (object.serviceAccount !== undefined && object.serviceAccount !== null)
+      ? ServiceAccount.fromPartial(object.serviceAccount)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseDeleteServiceAccountRequest(): DeleteServiceAccountRequest {
+  return { organizationId: "", serviceAccountId: "" };
+}
+
+export const DeleteServiceAccountRequest: MessageFns<DeleteServiceAccountRequest> = {
+  encode(message: DeleteServiceAccountRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.serviceAccountId !== "") {
+      writer.uint32(18).string(message.serviceAccountId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteServiceAccountRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteServiceAccountRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serviceAccountId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteServiceAccountRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      serviceAccountId: isSet(object.serviceAccountId)
+        ? globalThis.String(object.serviceAccountId)
+        : isSet(object.service_account_id)
+        ? globalThis.String(object.service_account_id)
+        : "",
+    };
+  },
+
+  toJSON(message: DeleteServiceAccountRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.serviceAccountId !== "") {
+      obj.serviceAccountId = message.serviceAccountId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DeleteServiceAccountRequest>): DeleteServiceAccountRequest {
+    return DeleteServiceAccountRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeleteServiceAccountRequest>): DeleteServiceAccountRequest {
+    const message = createBaseDeleteServiceAccountRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.serviceAccountId = object.serviceAccountId ?? "";
+    return message;
+  },
+};
+
+function createBaseDeleteServiceAccountResponse(): DeleteServiceAccountResponse {
+  return {};
+}
+
+export const DeleteServiceAccountResponse: MessageFns<DeleteServiceAccountResponse> = {
+  encode(_: DeleteServiceAccountResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteServiceAccountResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteServiceAccountResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): DeleteServiceAccountResponse {
+    return {};
+  },
+
+  toJSON(_: DeleteServiceAccountResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<DeleteServiceAccountResponse>): DeleteServiceAccountResponse {
+    return DeleteServiceAccountResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<DeleteServiceAccountResponse>): DeleteServiceAccountResponse {
+    const message = createBaseDeleteServiceAccountResponse();
+    return message;
+  },
+};
+
+function createBaseSetServiceAccountAccessRequest(): SetServiceAccountAccessRequest {
+  return { organizationId: "", serviceAccountId: "", everything: false, providers: [], credentialIds: [] };
+}
+
+export const SetServiceAccountAccessRequest: MessageFns<SetServiceAccountAccessRequest> = {
+  encode(message: SetServiceAccountAccessRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.serviceAccountId !== "") {
+      writer.uint32(18).string(message.serviceAccountId);
+    }
+    if (message.everything !== false) {
+      writer.uint32(24).bool(message.everything);
+    }
+    if (message.providers.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.providers) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    for (const v of message.credentialIds) {
+      writer.uint32(42).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetServiceAccountAccessRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetServiceAccountAccessRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serviceAccountId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.everything = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag === 32) {
+              message.providers.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.providers.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.credentialIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetServiceAccountAccessRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      serviceAccountId: isSet(object.serviceAccountId)
+        ? globalThis.String(object.serviceAccountId)
+        : isSet(object.service_account_id)
+        ? globalThis.String(object.service_account_id)
+        : "",
+      everything: isSet(object.everything) ? globalThis.Boolean(object.everything) : false,
+      providers: globalThis.Array.isArray(object?.providers)
+        ? object.providers.map((e: any) => providerFromJSON(e))
+        : [],
+      credentialIds: globalThis.Array.isArray(object?.credentialIds)
+        ? object.credentialIds.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.credential_ids)
+        ? object.credential_ids.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: SetServiceAccountAccessRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.serviceAccountId !== "") {
+      obj.serviceAccountId = message.serviceAccountId;
+    }
+    if (message.everything !== false) {
+      obj.everything = message.everything;
+    }
+    if (message.providers?.length) {
+      obj.providers = message.providers.map((e) => providerToJSON(e));
+    }
+    if (message.credentialIds?.length) {
+      obj.credentialIds = message.credentialIds;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetServiceAccountAccessRequest>): SetServiceAccountAccessRequest {
+    return SetServiceAccountAccessRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetServiceAccountAccessRequest>): SetServiceAccountAccessRequest {
+    const message = createBaseSetServiceAccountAccessRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.serviceAccountId = object.serviceAccountId ?? "";
+    message.everything = object.everything ?? false;
+    message.providers = object.providers?.map((e) => e) || [];
+    message.credentialIds = object.credentialIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseSetServiceAccountAccessResponse(): SetServiceAccountAccessResponse {
+  return { serviceAccount: undefined };
+}
+
+export const SetServiceAccountAccessResponse: MessageFns<SetServiceAccountAccessResponse> = {
+  encode(message: SetServiceAccountAccessResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.serviceAccount !== undefined) {
+      ServiceAccount.encode(message.serviceAccount, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetServiceAccountAccessResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetServiceAccountAccessResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serviceAccount = ServiceAccount.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetServiceAccountAccessResponse {
+    return {
+      serviceAccount: isSet(object.serviceAccount)
+        ? ServiceAccount.fromJSON(object.serviceAccount)
+        : isSet(object.service_account)
+        ? ServiceAccount.fromJSON(object.service_account)
+        : undefined,
+    };
+  },
+
+  toJSON(message: SetServiceAccountAccessResponse): unknown {
+    const obj: any = {};
+    if (message.serviceAccount !== undefined) {
+      obj.serviceAccount = ServiceAccount.toJSON(message.serviceAccount);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetServiceAccountAccessResponse>): SetServiceAccountAccessResponse {
+    return SetServiceAccountAccessResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetServiceAccountAccessResponse>): SetServiceAccountAccessResponse {
+    const message = createBaseSetServiceAccountAccessResponse();
+    message.serviceAccount = (object.serviceAccount !== undefined && object.serviceAccount !== null)
+      ? ServiceAccount.fromPartial(object.serviceAccount)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseCreateServiceAccountKeyRequest(): CreateServiceAccountKeyRequest {
-  return { organizationId: "", serviceAccountId: "", expiresAt: undefined };
+  return {
+    organizationId: "",
+    serviceAccountId: "",
+    expiresAt: undefined,
+    name: undefined,
+    description: undefined,
+    certificate: undefined,
+  };
 }
 
 export const CreateServiceAccountKeyRequest: MessageFns<CreateServiceAccountKeyRequest> = {
@@ -538,6 +2195,15 @@ export const CreateServiceAccountKeyRequest: MessageFns<CreateServiceAccountKeyR
     }
     if (message.expiresAt !== undefined) {
       Timestamp.encode(toTimestamp(message.expiresAt), writer.uint32(26).fork()).join();
+    }
+    if (message.name !== undefined) {
+      writer.uint32(34).string(message.name);
+    }
+    if (message.description !== undefined) {
+      writer.uint32(42).string(message.description);
+    }
+    if (message.certificate !== undefined) {
+      writer.uint32(50).string(message.certificate);
     }
     return writer;
   },
@@ -579,6 +2245,30 @@ export const CreateServiceAccountKeyRequest: MessageFns<CreateServiceAccountKeyR
             message.expiresAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.certificate = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -608,6 +2298,9 @@ export const CreateServiceAccountKeyRequest: MessageFns<CreateServiceAccountKeyR
         : isSet(object.expires_at)
         ? fromJsonTimestamp(object.expires_at)
         : undefined,
+      name: isSet(object.name) ? globalThis.String(object.name) : undefined,
+      description: isSet(object.description) ? globalThis.String(object.description) : undefined,
+      certificate: isSet(object.certificate) ? globalThis.String(object.certificate) : undefined,
     };
   },
 
@@ -622,6 +2315,15 @@ export const CreateServiceAccountKeyRequest: MessageFns<CreateServiceAccountKeyR
     if (message.expiresAt !== undefined) {
       obj.expiresAt = message.expiresAt.toISOString();
     }
+    if (message.name !== undefined) {
+      obj.name = message.name;
+    }
+    if (message.description !== undefined) {
+      obj.description = message.description;
+    }
+    if (message.certificate !== undefined) {
+      obj.certificate = message.certificate;
+    }
     return obj;
   },
 
@@ -633,12 +2335,326 @@ export const CreateServiceAccountKeyRequest: MessageFns<CreateServiceAccountKeyR
     message.organizationId = object.organizationId ?? "";
     message.serviceAccountId = object.serviceAccountId ?? "";
     message.expiresAt = object.expiresAt ?? undefined;
+    message.name = object.name ?? undefined;
+    message.description = object.description ?? undefined;
+    message.certificate = object.certificate ?? undefined;
+    return message;
+  },
+};
+
+function createBaseIssuedServiceAccountKey(): IssuedServiceAccountKey {
+  return {
+    id: "",
+    serviceAccountId: "",
+    tokenPrefix: "",
+    createdAt: undefined,
+    expiresAt: undefined,
+    organizationId: "",
+    name: "",
+    description: undefined,
+    updatedAt: undefined,
+    modifiedBy: "",
+    userId: undefined,
+    lastUsedAt: undefined,
+    token: undefined,
+  };
+}
+
+export const IssuedServiceAccountKey: MessageFns<IssuedServiceAccountKey> = {
+  encode(message: IssuedServiceAccountKey, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.serviceAccountId !== "") {
+      writer.uint32(18).string(message.serviceAccountId);
+    }
+    if (message.tokenPrefix !== "") {
+      writer.uint32(26).string(message.tokenPrefix);
+    }
+    if (message.createdAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.createdAt), writer.uint32(34).fork()).join();
+    }
+    if (message.expiresAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.expiresAt), writer.uint32(42).fork()).join();
+    }
+    if (message.organizationId !== "") {
+      writer.uint32(50).string(message.organizationId);
+    }
+    if (message.name !== "") {
+      writer.uint32(58).string(message.name);
+    }
+    if (message.description !== undefined) {
+      writer.uint32(66).string(message.description);
+    }
+    if (message.updatedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.updatedAt), writer.uint32(74).fork()).join();
+    }
+    if (message.modifiedBy !== "") {
+      writer.uint32(82).string(message.modifiedBy);
+    }
+    if (message.userId !== undefined) {
+      writer.uint32(90).string(message.userId);
+    }
+    if (message.lastUsedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.lastUsedAt), writer.uint32(98).fork()).join();
+    }
+    if (message.token !== undefined) {
+      writer.uint32(106).string(message.token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): IssuedServiceAccountKey {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseIssuedServiceAccountKey();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serviceAccountId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.tokenPrefix = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.createdAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.expiresAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.updatedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.modifiedBy = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.lastUsedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): IssuedServiceAccountKey {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      serviceAccountId: isSet(object.serviceAccountId)
+        ? globalThis.String(object.serviceAccountId)
+        : isSet(object.service_account_id)
+        ? globalThis.String(object.service_account_id)
+        : "",
+      tokenPrefix: isSet(object.tokenPrefix)
+        ? globalThis.String(object.tokenPrefix)
+        : isSet(object.token_prefix)
+        ? globalThis.String(object.token_prefix)
+        : "",
+      createdAt: isSet(object.createdAt)
+        ? fromJsonTimestamp(object.createdAt)
+        : isSet(object.created_at)
+        ? fromJsonTimestamp(object.created_at)
+        : undefined,
+      expiresAt: isSet(object.expiresAt)
+        ? fromJsonTimestamp(object.expiresAt)
+        : isSet(object.expires_at)
+        ? fromJsonTimestamp(object.expires_at)
+        : undefined,
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      description: isSet(object.description) ? globalThis.String(object.description) : undefined,
+      updatedAt: isSet(object.updatedAt)
+        ? fromJsonTimestamp(object.updatedAt)
+        : isSet(object.updated_at)
+        ? fromJsonTimestamp(object.updated_at)
+        : undefined,
+      modifiedBy: isSet(object.modifiedBy)
+        ? globalThis.String(object.modifiedBy)
+        : isSet(object.modified_by)
+        ? globalThis.String(object.modified_by)
+        : "",
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : undefined,
+      lastUsedAt: isSet(object.lastUsedAt)
+        ? fromJsonTimestamp(object.lastUsedAt)
+        : isSet(object.last_used_at)
+        ? fromJsonTimestamp(object.last_used_at)
+        : undefined,
+      token: isSet(object.token) ? globalThis.String(object.token) : undefined,
+    };
+  },
+
+  toJSON(message: IssuedServiceAccountKey): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.serviceAccountId !== "") {
+      obj.serviceAccountId = message.serviceAccountId;
+    }
+    if (message.tokenPrefix !== "") {
+      obj.tokenPrefix = message.tokenPrefix;
+    }
+    if (message.createdAt !== undefined) {
+      obj.createdAt = message.createdAt.toISOString();
+    }
+    if (message.expiresAt !== undefined) {
+      obj.expiresAt = message.expiresAt.toISOString();
+    }
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.description !== undefined) {
+      obj.description = message.description;
+    }
+    if (message.updatedAt !== undefined) {
+      obj.updatedAt = message.updatedAt.toISOString();
+    }
+    if (message.modifiedBy !== "") {
+      obj.modifiedBy = message.modifiedBy;
+    }
+    if (message.userId !== undefined) {
+      obj.userId = message.userId;
+    }
+    if (message.lastUsedAt !== undefined) {
+      obj.lastUsedAt = message.lastUsedAt.toISOString();
+    }
+    if (message.token !== undefined) {
+      obj.token = message.token;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<IssuedServiceAccountKey>): IssuedServiceAccountKey {
+    return IssuedServiceAccountKey.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<IssuedServiceAccountKey>): IssuedServiceAccountKey {
+    const message = createBaseIssuedServiceAccountKey();
+    message.id = object.id ?? "";
+    message.serviceAccountId = object.serviceAccountId ?? "";
+    message.tokenPrefix = object.tokenPrefix ?? "";
+    message.createdAt = object.createdAt ?? undefined;
+    message.expiresAt = object.expiresAt ?? undefined;
+    message.organizationId = object.organizationId ?? "";
+    message.name = object.name ?? "";
+    message.description = object.description ?? undefined;
+    message.updatedAt = object.updatedAt ?? undefined;
+    message.modifiedBy = object.modifiedBy ?? "";
+    message.userId = object.userId ?? undefined;
+    message.lastUsedAt = object.lastUsedAt ?? undefined;
+    message.token = object.token ?? undefined;
     return message;
   },
 };
 
 function createBaseCreateServiceAccountKeyResponse(): CreateServiceAccountKeyResponse {
-  return { key: undefined, token: "" };
+  return { key: undefined, token: "", issued: undefined };
 }
 
 export const CreateServiceAccountKeyResponse: MessageFns<CreateServiceAccountKeyResponse> = {
@@ -648,6 +2664,9 @@ export const CreateServiceAccountKeyResponse: MessageFns<CreateServiceAccountKey
     }
     if (message.token !== "") {
       writer.uint32(18).string(message.token);
+    }
+    if (message.issued !== undefined) {
+      IssuedServiceAccountKey.encode(message.issued, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -681,6 +2700,14 @@ export const CreateServiceAccountKeyResponse: MessageFns<CreateServiceAccountKey
             message.token = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.issued = IssuedServiceAccountKey.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -697,6 +2724,7 @@ export const CreateServiceAccountKeyResponse: MessageFns<CreateServiceAccountKey
     return {
       key: isSet(object.key) ? ServiceAccountKey.fromJSON(object.key) : undefined,
       token: isSet(object.token) ? globalThis.String(object.token) : "",
+      issued: isSet(object.issued) ? IssuedServiceAccountKey.fromJSON(object.issued) : undefined,
     };
   },
 
@@ -707,6 +2735,9 @@ export const CreateServiceAccountKeyResponse: MessageFns<CreateServiceAccountKey
     }
     if (message.token !== "") {
       obj.token = message.token;
+    }
+    if (message.issued !== undefined) {
+      obj.issued = IssuedServiceAccountKey.toJSON(message.issued);
     }
     return obj;
   },
@@ -720,11 +2751,592 @@ export const CreateServiceAccountKeyResponse: MessageFns<CreateServiceAccountKey
       ? ServiceAccountKey.fromPartial(object.key)
       : undefined;
     message.token = object.token ?? "";
+    message.issued = (object.issued !== undefined && object.issued !== null)
+      ? IssuedServiceAccountKey.fromPartial(object.issued)
+      : undefined;
     return message;
   },
 };
 
-/** Makes the service accounts that resolve credentials, and their API keys. Operators only; not on REST. */
+function createBaseListServiceAccountKeysRequest(): ListServiceAccountKeysRequest {
+  return { organizationId: "", serviceAccountId: "", offset: 0, limit: 0 };
+}
+
+export const ListServiceAccountKeysRequest: MessageFns<ListServiceAccountKeysRequest> = {
+  encode(message: ListServiceAccountKeysRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.serviceAccountId !== "") {
+      writer.uint32(18).string(message.serviceAccountId);
+    }
+    if (message.offset !== 0) {
+      writer.uint32(24).uint32(message.offset);
+    }
+    if (message.limit !== 0) {
+      writer.uint32(32).uint32(message.limit);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListServiceAccountKeysRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListServiceAccountKeysRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serviceAccountId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.offset = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.limit = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListServiceAccountKeysRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      serviceAccountId: isSet(object.serviceAccountId)
+        ? globalThis.String(object.serviceAccountId)
+        : isSet(object.service_account_id)
+        ? globalThis.String(object.service_account_id)
+        : "",
+      offset: isSet(object.offset) ? globalThis.Number(object.offset) : 0,
+      limit: isSet(object.limit) ? globalThis.Number(object.limit) : 0,
+    };
+  },
+
+  toJSON(message: ListServiceAccountKeysRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.serviceAccountId !== "") {
+      obj.serviceAccountId = message.serviceAccountId;
+    }
+    if (message.offset !== 0) {
+      obj.offset = Math.round(message.offset);
+    }
+    if (message.limit !== 0) {
+      obj.limit = Math.round(message.limit);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListServiceAccountKeysRequest>): ListServiceAccountKeysRequest {
+    return ListServiceAccountKeysRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListServiceAccountKeysRequest>): ListServiceAccountKeysRequest {
+    const message = createBaseListServiceAccountKeysRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.serviceAccountId = object.serviceAccountId ?? "";
+    message.offset = object.offset ?? 0;
+    message.limit = object.limit ?? 0;
+    return message;
+  },
+};
+
+function createBaseListServiceAccountKeysResponse(): ListServiceAccountKeysResponse {
+  return { keys: [] };
+}
+
+export const ListServiceAccountKeysResponse: MessageFns<ListServiceAccountKeysResponse> = {
+  encode(message: ListServiceAccountKeysResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.keys) {
+      ServiceAccountKey.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListServiceAccountKeysResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListServiceAccountKeysResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.keys.push(ServiceAccountKey.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListServiceAccountKeysResponse {
+    return {
+      keys: globalThis.Array.isArray(object?.keys) ? object.keys.map((e: any) => ServiceAccountKey.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: ListServiceAccountKeysResponse): unknown {
+    const obj: any = {};
+    if (message.keys?.length) {
+      obj.keys = message.keys.map((e) => ServiceAccountKey.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListServiceAccountKeysResponse>): ListServiceAccountKeysResponse {
+    return ListServiceAccountKeysResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListServiceAccountKeysResponse>): ListServiceAccountKeysResponse {
+    const message = createBaseListServiceAccountKeysResponse();
+    message.keys = object.keys?.map((e) => ServiceAccountKey.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseUpdateServiceAccountKeyRequest(): UpdateServiceAccountKeyRequest {
+  return { organizationId: "", serviceAccountId: "", keyId: "", name: undefined, description: undefined };
+}
+
+export const UpdateServiceAccountKeyRequest: MessageFns<UpdateServiceAccountKeyRequest> = {
+  encode(message: UpdateServiceAccountKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.serviceAccountId !== "") {
+      writer.uint32(18).string(message.serviceAccountId);
+    }
+    if (message.keyId !== "") {
+      writer.uint32(26).string(message.keyId);
+    }
+    if (message.name !== undefined) {
+      writer.uint32(34).string(message.name);
+    }
+    if (message.description !== undefined) {
+      writer.uint32(42).string(message.description);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateServiceAccountKeyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateServiceAccountKeyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serviceAccountId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.keyId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateServiceAccountKeyRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      serviceAccountId: isSet(object.serviceAccountId)
+        ? globalThis.String(object.serviceAccountId)
+        : isSet(object.service_account_id)
+        ? globalThis.String(object.service_account_id)
+        : "",
+      keyId: isSet(object.keyId)
+        ? globalThis.String(object.keyId)
+        : isSet(object.key_id)
+        ? globalThis.String(object.key_id)
+        : "",
+      name: isSet(object.name) ? globalThis.String(object.name) : undefined,
+      description: isSet(object.description) ? globalThis.String(object.description) : undefined,
+    };
+  },
+
+  toJSON(message: UpdateServiceAccountKeyRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.serviceAccountId !== "") {
+      obj.serviceAccountId = message.serviceAccountId;
+    }
+    if (message.keyId !== "") {
+      obj.keyId = message.keyId;
+    }
+    if (message.name !== undefined) {
+      obj.name = message.name;
+    }
+    if (message.description !== undefined) {
+      obj.description = message.description;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UpdateServiceAccountKeyRequest>): UpdateServiceAccountKeyRequest {
+    return UpdateServiceAccountKeyRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UpdateServiceAccountKeyRequest>): UpdateServiceAccountKeyRequest {
+    const message = createBaseUpdateServiceAccountKeyRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.serviceAccountId = object.serviceAccountId ?? "";
+    message.keyId = object.keyId ?? "";
+    message.name = object.name ?? undefined;
+    message.description = object.description ?? undefined;
+    return message;
+  },
+};
+
+function createBaseUpdateServiceAccountKeyResponse(): UpdateServiceAccountKeyResponse {
+  return { key: undefined };
+}
+
+export const UpdateServiceAccountKeyResponse: MessageFns<UpdateServiceAccountKeyResponse> = {
+  encode(message: UpdateServiceAccountKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== undefined) {
+      ServiceAccountKey.encode(message.key, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateServiceAccountKeyResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateServiceAccountKeyResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = ServiceAccountKey.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateServiceAccountKeyResponse {
+    return { key: isSet(object.key) ? ServiceAccountKey.fromJSON(object.key) : undefined };
+  },
+
+  toJSON(message: UpdateServiceAccountKeyResponse): unknown {
+    const obj: any = {};
+    if (message.key !== undefined) {
+      obj.key = ServiceAccountKey.toJSON(message.key);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UpdateServiceAccountKeyResponse>): UpdateServiceAccountKeyResponse {
+    return UpdateServiceAccountKeyResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UpdateServiceAccountKeyResponse>): UpdateServiceAccountKeyResponse {
+    const message = createBaseUpdateServiceAccountKeyResponse();
+    message.key = (object.key !== undefined && object.key !== null)
+      ? ServiceAccountKey.fromPartial(object.key)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRevokeServiceAccountKeyRequest(): RevokeServiceAccountKeyRequest {
+  return { organizationId: "", serviceAccountId: "", keyId: "" };
+}
+
+export const RevokeServiceAccountKeyRequest: MessageFns<RevokeServiceAccountKeyRequest> = {
+  encode(message: RevokeServiceAccountKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.serviceAccountId !== "") {
+      writer.uint32(18).string(message.serviceAccountId);
+    }
+    if (message.keyId !== "") {
+      writer.uint32(26).string(message.keyId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeServiceAccountKeyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeServiceAccountKeyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serviceAccountId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.keyId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevokeServiceAccountKeyRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      serviceAccountId: isSet(object.serviceAccountId)
+        ? globalThis.String(object.serviceAccountId)
+        : isSet(object.service_account_id)
+        ? globalThis.String(object.service_account_id)
+        : "",
+      keyId: isSet(object.keyId)
+        ? globalThis.String(object.keyId)
+        : isSet(object.key_id)
+        ? globalThis.String(object.key_id)
+        : "",
+    };
+  },
+
+  toJSON(message: RevokeServiceAccountKeyRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.serviceAccountId !== "") {
+      obj.serviceAccountId = message.serviceAccountId;
+    }
+    if (message.keyId !== "") {
+      obj.keyId = message.keyId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RevokeServiceAccountKeyRequest>): RevokeServiceAccountKeyRequest {
+    return RevokeServiceAccountKeyRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RevokeServiceAccountKeyRequest>): RevokeServiceAccountKeyRequest {
+    const message = createBaseRevokeServiceAccountKeyRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.serviceAccountId = object.serviceAccountId ?? "";
+    message.keyId = object.keyId ?? "";
+    return message;
+  },
+};
+
+function createBaseRevokeServiceAccountKeyResponse(): RevokeServiceAccountKeyResponse {
+  return {};
+}
+
+export const RevokeServiceAccountKeyResponse: MessageFns<RevokeServiceAccountKeyResponse> = {
+  encode(_: RevokeServiceAccountKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeServiceAccountKeyResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeServiceAccountKeyResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): RevokeServiceAccountKeyResponse {
+    return {};
+  },
+
+  toJSON(_: RevokeServiceAccountKeyResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<RevokeServiceAccountKeyResponse>): RevokeServiceAccountKeyResponse {
+    return RevokeServiceAccountKeyResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<RevokeServiceAccountKeyResponse>): RevokeServiceAccountKeyResponse {
+    const message = createBaseRevokeServiceAccountKeyResponse();
+    return message;
+  },
+};
+
+/**
+ * Manages the service accounts that resolve credentials, and their API keys. For operators, and for users whose role is
+ * `org_admin`, each in the organization of their own; every other caller gets PERMISSION_DENIED.
+ *
+ * Writes take the metadata `idempotency-key` as those of CredentialService do.
+ */
 export type ServiceAccountServiceService = typeof ServiceAccountServiceService;
 export const ServiceAccountServiceService = {
   /** Makes a service account in an organization. */
@@ -739,7 +3351,77 @@ export const ServiceAccountServiceService = {
       Buffer.from(CreateServiceAccountResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CreateServiceAccountResponse => CreateServiceAccountResponse.decode(value),
   },
-  /** Makes an API key for a service account. The key itself appears in this response and never again. */
+  /** Lists the service accounts of an organization, newest first. */
+  listServiceAccounts: {
+    path: "/flow.credentials.v1.ServiceAccountService/ListServiceAccounts" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListServiceAccountsRequest): Buffer =>
+      Buffer.from(ListServiceAccountsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListServiceAccountsRequest => ListServiceAccountsRequest.decode(value),
+    responseSerialize: (value: ListServiceAccountsResponse): Buffer =>
+      Buffer.from(ListServiceAccountsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListServiceAccountsResponse => ListServiceAccountsResponse.decode(value),
+  },
+  /** Describes one service account. */
+  getServiceAccount: {
+    path: "/flow.credentials.v1.ServiceAccountService/GetServiceAccount" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetServiceAccountRequest): Buffer =>
+      Buffer.from(GetServiceAccountRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetServiceAccountRequest => GetServiceAccountRequest.decode(value),
+    responseSerialize: (value: GetServiceAccountResponse): Buffer =>
+      Buffer.from(GetServiceAccountResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetServiceAccountResponse => GetServiceAccountResponse.decode(value),
+  },
+  /**
+   * Changes a service account's name, description or status; what is unset stays. An inactive account is refused with its
+   * next call, on every replica.
+   */
+  updateServiceAccount: {
+    path: "/flow.credentials.v1.ServiceAccountService/UpdateServiceAccount" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UpdateServiceAccountRequest): Buffer =>
+      Buffer.from(UpdateServiceAccountRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdateServiceAccountRequest => UpdateServiceAccountRequest.decode(value),
+    responseSerialize: (value: UpdateServiceAccountResponse): Buffer =>
+      Buffer.from(UpdateServiceAccountResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdateServiceAccountResponse => UpdateServiceAccountResponse.decode(value),
+  },
+  /** Deletes a service account and revokes its keys; both are refused with their next call, on every replica. */
+  deleteServiceAccount: {
+    path: "/flow.credentials.v1.ServiceAccountService/DeleteServiceAccount" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteServiceAccountRequest): Buffer =>
+      Buffer.from(DeleteServiceAccountRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteServiceAccountRequest => DeleteServiceAccountRequest.decode(value),
+    responseSerialize: (value: DeleteServiceAccountResponse): Buffer =>
+      Buffer.from(DeleteServiceAccountResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteServiceAccountResponse => DeleteServiceAccountResponse.decode(value),
+  },
+  /**
+   * Says which credentials a service account may touch, in the place of what was said before. Holds from its next call on,
+   * on every replica: another credential gets PERMISSION_DENIED and is left out of lists.
+   */
+  setServiceAccountAccess: {
+    path: "/flow.credentials.v1.ServiceAccountService/SetServiceAccountAccess" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetServiceAccountAccessRequest): Buffer =>
+      Buffer.from(SetServiceAccountAccessRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetServiceAccountAccessRequest => SetServiceAccountAccessRequest.decode(value),
+    responseSerialize: (value: SetServiceAccountAccessResponse): Buffer =>
+      Buffer.from(SetServiceAccountAccessResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetServiceAccountAccessResponse =>
+      SetServiceAccountAccessResponse.decode(value),
+  },
+  /**
+   * Makes an API key for a service account, or maps a client certificate to it. The key itself appears in this response and
+   * never again: a repetition under the same idempotency key is answered without it.
+   */
   createServiceAccountKey: {
     path: "/flow.credentials.v1.ServiceAccountService/CreateServiceAccountKey" as const,
     requestStream: false as const,
@@ -752,13 +3434,77 @@ export const ServiceAccountServiceService = {
     responseDeserialize: (value: Buffer): CreateServiceAccountKeyResponse =>
       CreateServiceAccountKeyResponse.decode(value),
   },
+  /** Lists the API keys of a service account that are not revoked, newest first, without the keys themselves. */
+  listServiceAccountKeys: {
+    path: "/flow.credentials.v1.ServiceAccountService/ListServiceAccountKeys" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListServiceAccountKeysRequest): Buffer =>
+      Buffer.from(ListServiceAccountKeysRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListServiceAccountKeysRequest => ListServiceAccountKeysRequest.decode(value),
+    responseSerialize: (value: ListServiceAccountKeysResponse): Buffer =>
+      Buffer.from(ListServiceAccountKeysResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListServiceAccountKeysResponse =>
+      ListServiceAccountKeysResponse.decode(value),
+  },
+  /** Changes the name or the description of an API key; what is unset stays. */
+  updateServiceAccountKey: {
+    path: "/flow.credentials.v1.ServiceAccountService/UpdateServiceAccountKey" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UpdateServiceAccountKeyRequest): Buffer =>
+      Buffer.from(UpdateServiceAccountKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdateServiceAccountKeyRequest => UpdateServiceAccountKeyRequest.decode(value),
+    responseSerialize: (value: UpdateServiceAccountKeyResponse): Buffer =>
+      Buffer.from(UpdateServiceAccountKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdateServiceAccountKeyResponse =>
+      UpdateServiceAccountKeyResponse.decode(value),
+  },
+  /** Revokes an API key or the mapping of a certificate; it is refused with its next call, on every replica. */
+  revokeServiceAccountKey: {
+    path: "/flow.credentials.v1.ServiceAccountService/RevokeServiceAccountKey" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RevokeServiceAccountKeyRequest): Buffer =>
+      Buffer.from(RevokeServiceAccountKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RevokeServiceAccountKeyRequest => RevokeServiceAccountKeyRequest.decode(value),
+    responseSerialize: (value: RevokeServiceAccountKeyResponse): Buffer =>
+      Buffer.from(RevokeServiceAccountKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RevokeServiceAccountKeyResponse =>
+      RevokeServiceAccountKeyResponse.decode(value),
+  },
 } as const;
 
 export interface ServiceAccountServiceServer extends UntypedServiceImplementation {
   /** Makes a service account in an organization. */
   createServiceAccount: handleUnaryCall<CreateServiceAccountRequest, CreateServiceAccountResponse>;
-  /** Makes an API key for a service account. The key itself appears in this response and never again. */
+  /** Lists the service accounts of an organization, newest first. */
+  listServiceAccounts: handleUnaryCall<ListServiceAccountsRequest, ListServiceAccountsResponse>;
+  /** Describes one service account. */
+  getServiceAccount: handleUnaryCall<GetServiceAccountRequest, GetServiceAccountResponse>;
+  /**
+   * Changes a service account's name, description or status; what is unset stays. An inactive account is refused with its
+   * next call, on every replica.
+   */
+  updateServiceAccount: handleUnaryCall<UpdateServiceAccountRequest, UpdateServiceAccountResponse>;
+  /** Deletes a service account and revokes its keys; both are refused with their next call, on every replica. */
+  deleteServiceAccount: handleUnaryCall<DeleteServiceAccountRequest, DeleteServiceAccountResponse>;
+  /**
+   * Says which credentials a service account may touch, in the place of what was said before. Holds from its next call on,
+   * on every replica: another credential gets PERMISSION_DENIED and is left out of lists.
+   */
+  setServiceAccountAccess: handleUnaryCall<SetServiceAccountAccessRequest, SetServiceAccountAccessResponse>;
+  /**
+   * Makes an API key for a service account, or maps a client certificate to it. The key itself appears in this response and
+   * never again: a repetition under the same idempotency key is answered without it.
+   */
   createServiceAccountKey: handleUnaryCall<CreateServiceAccountKeyRequest, CreateServiceAccountKeyResponse>;
+  /** Lists the API keys of a service account that are not revoked, newest first, without the keys themselves. */
+  listServiceAccountKeys: handleUnaryCall<ListServiceAccountKeysRequest, ListServiceAccountKeysResponse>;
+  /** Changes the name or the description of an API key; what is unset stays. */
+  updateServiceAccountKey: handleUnaryCall<UpdateServiceAccountKeyRequest, UpdateServiceAccountKeyResponse>;
+  /** Revokes an API key or the mapping of a certificate; it is refused with its next call, on every replica. */
+  revokeServiceAccountKey: handleUnaryCall<RevokeServiceAccountKeyRequest, RevokeServiceAccountKeyResponse>;
 }
 
 export interface ServiceAccountServiceClient extends Client {
@@ -778,7 +3524,96 @@ export interface ServiceAccountServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CreateServiceAccountResponse) => void,
   ): ClientUnaryCall;
-  /** Makes an API key for a service account. The key itself appears in this response and never again. */
+  /** Lists the service accounts of an organization, newest first. */
+  listServiceAccounts(
+    request: ListServiceAccountsRequest,
+    callback: (error: ServiceError | null, response: ListServiceAccountsResponse) => void,
+  ): ClientUnaryCall;
+  listServiceAccounts(
+    request: ListServiceAccountsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListServiceAccountsResponse) => void,
+  ): ClientUnaryCall;
+  listServiceAccounts(
+    request: ListServiceAccountsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListServiceAccountsResponse) => void,
+  ): ClientUnaryCall;
+  /** Describes one service account. */
+  getServiceAccount(
+    request: GetServiceAccountRequest,
+    callback: (error: ServiceError | null, response: GetServiceAccountResponse) => void,
+  ): ClientUnaryCall;
+  getServiceAccount(
+    request: GetServiceAccountRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetServiceAccountResponse) => void,
+  ): ClientUnaryCall;
+  getServiceAccount(
+    request: GetServiceAccountRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetServiceAccountResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Changes a service account's name, description or status; what is unset stays. An inactive account is refused with its
+   * next call, on every replica.
+   */
+  updateServiceAccount(
+    request: UpdateServiceAccountRequest,
+    callback: (error: ServiceError | null, response: UpdateServiceAccountResponse) => void,
+  ): ClientUnaryCall;
+  updateServiceAccount(
+    request: UpdateServiceAccountRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UpdateServiceAccountResponse) => void,
+  ): ClientUnaryCall;
+  updateServiceAccount(
+    request: UpdateServiceAccountRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UpdateServiceAccountResponse) => void,
+  ): ClientUnaryCall;
+  /** Deletes a service account and revokes its keys; both are refused with their next call, on every replica. */
+  deleteServiceAccount(
+    request: DeleteServiceAccountRequest,
+    callback: (error: ServiceError | null, response: DeleteServiceAccountResponse) => void,
+  ): ClientUnaryCall;
+  deleteServiceAccount(
+    request: DeleteServiceAccountRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteServiceAccountResponse) => void,
+  ): ClientUnaryCall;
+  deleteServiceAccount(
+    request: DeleteServiceAccountRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteServiceAccountResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Says which credentials a service account may touch, in the place of what was said before. Holds from its next call on,
+   * on every replica: another credential gets PERMISSION_DENIED and is left out of lists.
+   */
+  setServiceAccountAccess(
+    request: SetServiceAccountAccessRequest,
+    callback: (error: ServiceError | null, response: SetServiceAccountAccessResponse) => void,
+  ): ClientUnaryCall;
+  setServiceAccountAccess(
+    request: SetServiceAccountAccessRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetServiceAccountAccessResponse) => void,
+  ): ClientUnaryCall;
+  setServiceAccountAccess(
+    request: SetServiceAccountAccessRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetServiceAccountAccessResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Makes an API key for a service account, or maps a client certificate to it. The key itself appears in this response and
+   * never again: a repetition under the same idempotency key is answered without it.
+   */
   createServiceAccountKey(
     request: CreateServiceAccountKeyRequest,
     callback: (error: ServiceError | null, response: CreateServiceAccountKeyResponse) => void,
@@ -793,6 +3628,54 @@ export interface ServiceAccountServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CreateServiceAccountKeyResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the API keys of a service account that are not revoked, newest first, without the keys themselves. */
+  listServiceAccountKeys(
+    request: ListServiceAccountKeysRequest,
+    callback: (error: ServiceError | null, response: ListServiceAccountKeysResponse) => void,
+  ): ClientUnaryCall;
+  listServiceAccountKeys(
+    request: ListServiceAccountKeysRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListServiceAccountKeysResponse) => void,
+  ): ClientUnaryCall;
+  listServiceAccountKeys(
+    request: ListServiceAccountKeysRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListServiceAccountKeysResponse) => void,
+  ): ClientUnaryCall;
+  /** Changes the name or the description of an API key; what is unset stays. */
+  updateServiceAccountKey(
+    request: UpdateServiceAccountKeyRequest,
+    callback: (error: ServiceError | null, response: UpdateServiceAccountKeyResponse) => void,
+  ): ClientUnaryCall;
+  updateServiceAccountKey(
+    request: UpdateServiceAccountKeyRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UpdateServiceAccountKeyResponse) => void,
+  ): ClientUnaryCall;
+  updateServiceAccountKey(
+    request: UpdateServiceAccountKeyRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UpdateServiceAccountKeyResponse) => void,
+  ): ClientUnaryCall;
+  /** Revokes an API key or the mapping of a certificate; it is refused with its next call, on every replica. */
+  revokeServiceAccountKey(
+    request: RevokeServiceAccountKeyRequest,
+    callback: (error: ServiceError | null, response: RevokeServiceAccountKeyResponse) => void,
+  ): ClientUnaryCall;
+  revokeServiceAccountKey(
+    request: RevokeServiceAccountKeyRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RevokeServiceAccountKeyResponse) => void,
+  ): ClientUnaryCall;
+  revokeServiceAccountKey(
+    request: RevokeServiceAccountKeyRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RevokeServiceAccountKeyResponse) => void,
   ): ClientUnaryCall;
 }
 

@@ -1,0 +1,188 @@
+import { setInterval as every } from "node:timers";
+import { errorFields, type Log } from "../log.ts";
+import { type Database, known } from "./db.ts";
+import type { Row, Statement } from "./transaction.ts";
+
+/** One user of a credential. */
+export interface CredentialUse {
+  readonly serviceAccountId: string;
+  /** Empty where the caller named no flow. */
+  readonly flowId: string;
+  readonly lastRunId: string | null;
+  readonly lastUsedAt: Date;
+  readonly uses: number;
+}
+
+/** A use that is to be remembered. */
+export interface NewUse {
+  readonly organizationId: string;
+  readonly credentialId: string;
+  readonly serviceAccountId: string;
+  readonly flowId: string | null;
+  readonly runId: string | null;
+}
+
+/**
+ * Who uses what. A use is taken in at once and written behind the call, together with the others of the moment; a process
+ * that is killed loses those of its last moment. The audit trail is exact.
+ */
+export interface UsageStore {
+  /** Notes that a secret was handed out. */
+  credential(use: NewUse): void;
+  /** Notes that an API key let somebody in. */
+  key(organizationId: string, keyId: string): void;
+  /** Who resolved a credential, newest first; writes down what this process knows before it asks. */
+  of(organizationId: string, credentialId: string, most: number, signal: AbortSignal): Promise<CredentialUse[]>;
+  /** Writes down what was noted. Never rejects. */
+  flush(): Promise<void>;
+  /** Stops writing by itself, and writes down the rest. */
+  close(): Promise<void>;
+}
+
+/** Times between two writes, ms: the most that is lost with a process that is killed. */
+const FLUSH_MS = 1_000;
+
+/** Uses that are kept until the next write; more are not noted, and counted in the log. */
+const MAX_NOTED = 20_000;
+
+/** Rows of one statement. */
+const BATCH = 1_000;
+
+/** In the order of the key, so that replicas that write the same rows do not block each other. */
+const WRITE_USES: Statement = {
+  name: "credential_use_write",
+  text: `insert into credential_use as u (organization_id, credential_id, service_account_id, flow_id, last_run_id, last_used_at, uses)
+select organization_id, credential_id, service_account_id, flow_id, run_id, to_timestamp(at_ms / 1000.0), uses
+from json_to_recordset($1::json) as r(organization_id uuid, credential_id uuid, service_account_id uuid, flow_id text, run_id text, at_ms double precision, uses bigint)
+order by organization_id, credential_id, service_account_id, flow_id
+on conflict (organization_id, credential_id, service_account_id, flow_id) do update set uses = u.uses + excluded.uses,
+  last_run_id = case when excluded.last_used_at >= u.last_used_at then excluded.last_run_id else u.last_run_id end,
+  last_used_at = greatest(u.last_used_at, excluded.last_used_at)`,
+};
+
+const WRITE_KEYS: Statement = {
+  name: "service_account_key_use_write",
+  text: `with used as (
+  select organization_id, id, to_timestamp(at_ms / 1000.0) as at from json_to_recordset($1::json) as r(organization_id uuid, id uuid, at_ms double precision)
+), locked as materialized (
+  select l.organization_id, l.id, used.at from service_account_key_label l join used on used.organization_id = l.organization_id and used.id = l.id
+  where l.last_used_at is null or l.last_used_at < used.at order by l.organization_id, l.id for update of l
+)
+update service_account_key_label l set last_used_at = locked.at from locked where l.organization_id = locked.organization_id and l.id = locked.id`,
+};
+
+interface NotedUse extends NewUse {
+  uses: number;
+  atMs: number;
+  lastRunId: string | null;
+}
+
+const nameOf = ({ organizationId, credentialId, serviceAccountId, flowId }: NewUse): string => `${organizationId}/${credentialId}/${serviceAccountId}/${flowId ?? ""}`;
+
+/** Remembers uses, and writes them down once a second. */
+export class UsageRecorder implements UsageStore {
+  readonly #database: Database;
+  readonly #log: Log;
+  readonly #timer: NodeJS.Timeout;
+  #uses = new Map<string, NotedUse>();
+  #keys = new Map<string, { readonly organization_id: string; readonly id: string; at_ms: number }>();
+  #lost = 0;
+  #writing: Promise<void> | undefined;
+
+  constructor(database: Database, log: Log) {
+    this.#database = database;
+    this.#log = log;
+    this.#timer = every(() => void this.flush(), FLUSH_MS).unref();
+  }
+
+  credential(use: NewUse): void {
+    const { runId } = use;
+    const name = nameOf(use);
+    const noted = this.#uses.get(name);
+    if (noted) {
+      noted.uses += 1;
+      noted.atMs = Date.now();
+      noted.lastRunId = runId;
+    } else if (this.#uses.size < MAX_NOTED) {
+      this.#uses.set(name, { ...use, uses: 1, atMs: Date.now(), lastRunId: runId });
+    } else {
+      this.#lost += 1;
+    }
+  }
+
+  key(organizationId: string, keyId: string): void {
+    const noted = this.#keys.get(keyId);
+    if (noted) noted.at_ms = Date.now();
+    else if (this.#keys.size < MAX_NOTED) this.#keys.set(keyId, { organization_id: organizationId, id: keyId, at_ms: Date.now() });
+  }
+
+  async of(organizationId: string, credentialId: string, most: number, signal: AbortSignal): Promise<CredentialUse[]> {
+    await this.flush();
+    const { rows } = await this.#database.read<{ rows: Row[] }>(
+      organizationId,
+      (trx) =>
+        trx.raw(
+          `select service_account_id, flow_id, last_run_id, last_used_at, uses from credential_use
+          where organization_id = ? and credential_id = ? order by last_used_at desc limit ?`,
+          [organizationId, known(credentialId), most],
+        ),
+      signal,
+    );
+    return rows.map((row) => ({
+      serviceAccountId: row["service_account_id"] as string,
+      flowId: row["flow_id"] as string,
+      lastRunId: row["last_run_id"] as string | null,
+      lastUsedAt: row["last_used_at"] as Date,
+      uses: Number(row["uses"]),
+    }));
+  }
+
+  flush(): Promise<void> {
+    if (this.#uses.size === 0 && this.#keys.size === 0) return this.#writing ?? Promise.resolve();
+    const before = this.#writing ?? Promise.resolve();
+    const mine = before.then(() => this.#write()).finally(() => {
+      if (this.#writing === mine) this.#writing = undefined;
+    });
+    this.#writing = mine;
+    return mine;
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.flush();
+  }
+
+  async #write(): Promise<void> {
+    const [uses, keys] = [[...this.#uses.values()], [...this.#keys.values()]];
+    [this.#uses, this.#keys] = [new Map(), new Map()];
+    if (this.#lost > 0) this.#log.warn({ count: this.#lost }, "more credentials were used at once than are noted");
+    this.#lost = 0;
+    const rows = uses.map(({ organizationId, credentialId, serviceAccountId, flowId, lastRunId, atMs, uses: n }) => ({
+      organization_id: organizationId, credential_id: credentialId, service_account_id: serviceAccountId, flow_id: flowId ?? "", run_id: lastRunId, at_ms: atMs, uses: n,
+    }));
+    try {
+      await this.#inBatches(WRITE_USES, rows);
+      await this.#inBatches(WRITE_KEYS, keys);
+    } catch (error) {
+      // Tried again with the next ones. Some may then be counted twice, but none is forgotten.
+      this.#log.warn({ ...errorFields(error) }, "uses could not be written down yet");
+      for (const use of uses) this.#again(use);
+      for (const { organization_id, id } of keys) this.key(organization_id, id);
+    }
+  }
+
+  #again(use: NotedUse): void {
+    const name = nameOf(use);
+    const noted = this.#uses.get(name);
+    if (noted) noted.uses += use.uses;
+    else if (this.#uses.size < MAX_NOTED) this.#uses.set(name, use);
+    else this.#lost += 1;
+  }
+
+  async #inBatches(statement: Statement, rows: readonly { readonly organization_id: string }[]): Promise<void> {
+    for (let from = 0; from < rows.length; from += BATCH) {
+      const batch = rows.slice(from, from + BATCH);
+      await this.#database.write([...new Set(batch.map((row) => row.organization_id))], statement, [JSON.stringify(batch)]);
+    }
+  }
+}
