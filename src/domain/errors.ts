@@ -80,7 +80,7 @@ export const REASONS = {
   ROTATION_STATE: render("FAILED_PRECONDITION", 400, "bad_request", "The rotation is not in a state in which that is possible"),
   KEY_STILL_NEEDED: render("FAILED_PRECONDITION", 400, "bad_request", "Values that end by themselves are still sealed under the old key; try again when they are gone"),
   KEY_MOVED: render("UNAVAILABLE", 503, "service_error", "The organization's key was changed meanwhile; try again"),
-  KEYS_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The key service does not answer"),
+  KEYS_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The key that this needs cannot be used now; try again"),
   ETAG_MISMATCH: render("ABORTED", 412, "conflict", "The credential has changed since it was read"),
   ORGANIZATION_DESTROYED: render("FAILED_PRECONDITION", 400, "bad_request", "The organization's keys were destroyed"),
   REAUTHORIZATION_REQUIRED: render("FAILED_PRECONDITION", 400, "bad_request", "The provider no longer accepts this grant; authorize again"),

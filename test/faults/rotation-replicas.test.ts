@@ -32,7 +32,7 @@ test("a replica that was silent while a key was promoted which it lacks comes ba
   expect(silent.output()).toContain('"key_id":"k2","message":"the primary master key is not loaded here: not ready until it is"');
   // It cannot open what is wrapped under the new key, and says so as one who may be asked again elsewhere.
   const refused = await rest(silent, "GET", `/integrations/credentials/${json.id}/credentials`, { token: machine });
-  expect([refused.status, refused.json.error.message]).toEqual([503, "The key service does not answer"]);
+  expect([refused.status, refused.json.error.message]).toEqual([503, "The key that this needs cannot be used now; try again"]);
   expect((await rest(healthy, "GET", `/integrations/credentials/${json.id}/credentials`, { token: machine })).status).toBe(200);
   const again = spawnService(env("k1"));
   expect([await again.ended, again.output()]).toEqual([1, expect.stringMatching(/master key "k2" is not loaded, and 1 row/)]);
