@@ -59,6 +59,7 @@ export const SETTINGS = {
   MASTER_KEYS: hidden("`id:base64` pairs, comma-separated, 32 bytes each; generated in development where unset"),
   KMS: setting(z.enum(["transit", "aws"], "must be transit or aws"), "key service that keeps the master keys, in the place of `MASTER_KEYS`: `transit` (OpenBao, Vault) or `aws` (AWS KMS)"),
   KMS_KEYS: setting(list, "`id=name` pairs, comma-separated: ids of master keys, and what the key service calls each (name of a Transit key; id, ARN or alias of a KMS key)"),
+  KMS_FORMER_MASTER_KEYS: hidden("what `MASTER_KEYS` was before the key service: loaded beside it while everything is moved over, and then taken out"),
   KMS_TIMEOUT_MS: defaulted("2000", whole(100, 30_000), "longest time of one request to the key service, ms"),
   KMS_TRANSIT_URL: setting(url, "base URL of the OpenBao or Vault server; https in production, unless it is on this machine"),
   KMS_TRANSIT_MOUNT: defaulted("transit", z.string().regex(/^[\w-]+(\/[\w-]+)*$/, "must be a path of letters, digits, _ and -"), "path of the Transit engine"),

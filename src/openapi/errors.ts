@@ -63,6 +63,7 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   KEY_IS_FOREIGN: never,
   ROTATION_UNDER_WAY: never,
   ROTATION_STATE: never,
+  KEY_STILL_NEEDED: never,
   KEY_MOVED: writing,
   KEYS_UNAVAILABLE: (facts) => writing(facts) || opening(facts),
   ETAG_MISMATCH: ({ body, fields }) => body && fields.includes("etag"),
