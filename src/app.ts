@@ -4,14 +4,13 @@ import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
 import { readCertificate } from "./auth/certificate.ts";
-import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
-import { createJwtVerifier } from "./auth/jwt.ts";
+import { developmentSecrets } from "./auth/development.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
-import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
+import { tokenVerifier } from "./issuer.ts";
 import { createLog, type Log } from "./log.ts";
 import { startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -43,24 +42,18 @@ export interface Overrides {
   readonly signal?: AbortSignal;
 }
 
-/** The secrets a process needs: configured, or in development made once in the data directory. */
+/** The master keys a process needs: configured, or in development made once in the data directory. */
 interface Keys {
   readonly masterKeys: Secret<string>;
   readonly primaryKeyId: string;
-  readonly jwt: { readonly secret: Secret<string> } | { readonly publicKey: Secret<string> };
 }
 
 function keysOf({ settings, secrets }: Config): Keys {
-  const { jwtSecret, jwtPublicKey, masterKeys } = secrets;
-  const production = settings.profile === "production";
-  if (production && !masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
-  const pattern = production && jwtSecret ? patternIn(Buffer.from(jwtSecret.reveal())) : undefined;
-  if (pattern !== undefined) throw new ConfigError(`CREDENTIALS_JWT_SECRET ${pattern}; draw one with: openssl rand -base64 32`);
-  if (production && !jwtSecret && !jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY is required in production");
-  const jwt = jwtPublicKey ? { publicKey: jwtPublicKey } : { secret: jwtSecret ?? developmentJwtSecret(settings.dataDir) };
-  if (masterKeys && settings.primaryKeyId !== undefined) return { masterKeys, primaryKeyId: settings.primaryKeyId, jwt };
+  const { masterKeys } = secrets;
+  if (settings.profile === "production" && !masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
+  if (masterKeys && settings.primaryKeyId !== undefined) return { masterKeys, primaryKeyId: settings.primaryKeyId };
   const made = developmentSecrets(settings.dataDir);
-  return { masterKeys: made.masterKeys, primaryKeyId: made.primaryKeyId, jwt };
+  return { masterKeys: made.masterKeys, primaryKeyId: made.primaryKeyId };
 }
 
 /** Where the database is: as configured, or the embedded one, started or attached to. */
@@ -135,15 +128,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const { settings } = config;
   const keys = keysOf(config);
   const clock = () => now().getTime();
-  const jwt = createJwtVerifier({
-    ...("secret" in keys.jwt ? { secret: keys.jwt.secret } : { publicKeyPem: keys.jwt.publicKey }),
-    issuer: settings.jwtIssuer,
-    audience: settings.jwtAudience,
-    operatorAudience: settings.jwtOperatorAudience,
-    claims: { organization: settings.jwtClaimOrganization, kind: settings.jwtClaimKind, role: settings.jwtClaimRole },
-    clockSkewSeconds: settings.jwtClockSkewSeconds,
-    now: clock,
-  });
+  const jwt = tokenVerifier(config, log, clock);
   const tls = tlsOf(config);
   const auditKeys = auditKeysOf(config);
   const database = await databaseOf(config, log, resources);

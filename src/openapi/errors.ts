@@ -72,6 +72,7 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   AUDIT_UNAVAILABLE: always,
   DATABASE_UNAVAILABLE: always,
   OVERLOADED: always,
+  ISSUER_UNAVAILABLE: always,
   METADATA_INVALID: always,
   // Nobody is there any more to hear it.
   CANCELLED: never,
