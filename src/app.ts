@@ -4,15 +4,14 @@ import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
 import { readCertificate } from "./auth/certificate.ts";
-import { developmentSecrets } from "./auth/development.ts";
+import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
-import type { Secret } from "./domain/secret.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
 import { createLog, type Log } from "./log.ts";
-import { startKeys } from "./master-keys.ts";
+import { loadMasterKeys, startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { findings } from "./providers/index.ts";
 import { serveRest } from "./rest/server.ts";
@@ -32,6 +31,8 @@ export interface App extends AsyncDisposable {
   readonly grpc: Address | undefined;
   /** Where REST listens; undefined where this process does not serve it. */
   readonly rest: Address | undefined;
+  /** Takes over the master keys of a configuration that is read again; see `RunningKeys.reload`. */
+  reloadKeys(read: () => Config): Promise<void>;
 }
 
 /** What is put in place of the real thing, and when to give up. */
@@ -40,20 +41,6 @@ export interface Overrides {
   readonly now?: () => Date;
   /** Aborts a start that is under way; what was started by then is stopped again. */
   readonly signal?: AbortSignal;
-}
-
-/** The master keys a process needs: configured, or in development made once in the data directory. */
-interface Keys {
-  readonly masterKeys: Secret<string>;
-  readonly primaryKeyId: string;
-}
-
-function keysOf({ settings, secrets }: Config): Keys {
-  const { masterKeys } = secrets;
-  if (settings.profile === "production" && !masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
-  if (masterKeys && settings.primaryKeyId !== undefined) return { masterKeys, primaryKeyId: settings.primaryKeyId };
-  const made = developmentSecrets(settings.dataDir);
-  return { masterKeys: made.masterKeys, primaryKeyId: made.primaryKeyId };
 }
 
 /** Where the database is: as configured, or the embedded one, started or attached to. */
@@ -126,7 +113,7 @@ interface Start {
 /** The gRPC role: database, keys and the vault behind its one door. */
 async function startGrpc({ config, log, metrics, now, signal, resources }: Start, socketPath: string | undefined) {
   const { settings } = config;
-  const keys = keysOf(config);
+  const masterKeys = loadMasterKeys(config);
   const clock = () => now().getTime();
   const jwt = tokenVerifier(config, log, clock);
   const tls = tlsOf(config);
@@ -141,6 +128,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     ...caOf(config),
     prepared: settings.databasePrepared,
     poolSize: settings.databasePoolSize,
+    backgroundPoolSize: settings.databaseBackgroundPoolSize,
     statementTimeoutMs: settings.databaseStatementTimeoutMs,
     resolveQueue: settings.resolveQueue,
     resolveBatch: settings.resolveBatch,
@@ -148,7 +136,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => store.close());
   signal.throwIfAborted();
-  const running = await startKeys(keys, config, store, log, resources);
+  const running = await startKeys(masterKeys, config, store, log, resources);
   const { envelope, ring, wakeRotations } = running;
   metrics.watchSealing(() => envelope.counters);
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
@@ -165,7 +153,9 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => prober.close());
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  const background = startBackground({ config, store, envelope, log, metrics });
+  resources.defer(() => background.stop());
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
   resources.use(startUpkeep(config, auditKeys, { store, log, now }));
   const server = await serveGrpc(
     { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
@@ -183,8 +173,8 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
       shutdownGraceMs: settings.shutdownGraceMs,
     },
   );
-  resources.defer(() => server.stop());
-  return { address: server.address, ready: async () => running.ready && (await store.ping()) };
+  resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
+  return { address: server.address, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
 }
 
 /** The REST role: a client of the gRPC service, over a private socket or over the network. */
@@ -223,7 +213,8 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   const target = socketPath === undefined ? settings.grpcTarget : `unix:${socketPath}`;
   const rest = adapts && target !== undefined ? await startRest(start, target, grpc?.ready ?? (async () => true)) : undefined;
   const started = resources.move();
-  return { grpc: grpc?.address, rest, [Symbol.asyncDispose]: () => started.disposeAsync() };
+  const reloadKeys = grpc?.reload ?? (async () => {});
+  return { grpc: grpc?.address, rest, reloadKeys, [Symbol.asyncDispose]: () => started.disposeAsync() };
 }
 
 /** Where REST reaches gRPC inside one process: a socket in a folder that only this user may enter. */

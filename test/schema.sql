@@ -12,13 +12,18 @@ table audit_signature owner credentials_owner rls t force t
 table audit_signing owner credentials_owner rls f force f
 table credential owner credentials_owner rls t force t
 table credential_counter owner credentials_owner rls t force t
+table credential_event owner credentials_owner rls t force t
+table credential_event_head owner credentials_owner rls f force f
 table credential_limit owner credentials_owner rls t force t
 table credential_previous owner credentials_owner rls t force t
+table credential_refresh owner credentials_owner rls f force f
 table credential_use owner credentials_owner rls t force t
 table foreign_key_check owner credentials_owner rls f force f
 table idempotency_record owner credentials_owner rls t force t
 table imported_credential owner credentials_owner rls t force t
 table key_registry owner credentials_owner rls f force f
+table oauth_authorization owner credentials_owner rls t force t
+table oauth_state owner credentials_owner rls f force f
 table organization_key owner credentials_owner rls t force t
 table organization_key_place owner credentials_owner rls f force f
 table primary_master_key owner credentials_owner rls f force f
@@ -81,10 +86,35 @@ column credential.updated_at timestamp(3) with time zone not null storage p
 column credential.modified_by text not null storage x
 column credential.deleted_at timestamp(3) with time zone storage p
 column credential.purged_at timestamp(3) with time zone storage p
+column credential.oauth_origin text not null default 'posted'::text storage x
+column credential.account_id text storage x
+column credential.requested_scopes text[] storage x
+column credential.granted_scopes text[] storage x
+column credential.renewable boolean not null default false storage p
+column credential.status_since timestamp(3) with time zone not null default now() storage p
 column credential.key_version bigint default sealed_key_version((sealed)::bytea) storage p
 column credential_counter.organization_id uuid not null storage p
 column credential_counter.counter text not null storage x
 column credential_counter.n integer not null storage p
+column credential_event.organization_id uuid not null storage p
+column credential_event.revision bigint not null storage p
+column credential_event.occurred_at timestamp(3) with time zone not null storage p
+column credential_event.kind text not null storage x
+column credential_event.credential_id uuid not null storage p
+column credential_event.provider text not null storage x
+column credential_event.credential_type text not null storage x
+column credential_event.status text not null storage x
+column credential_event.status_reason text storage x
+column credential_event.status_since timestamp(3) with time zone not null storage p
+column credential_event.secret_version bigint not null storage p
+column credential_event_head.organization_id uuid not null storage p
+column credential_event_head.revision bigint not null storage p
+column credential_event_head.sent bigint not null default 0 storage p
+column credential_event_head.due_at timestamp with time zone not null default now() storage p
+column credential_event_head.attempts integer not null default 0 storage p
+column credential_event_head.fence bigint not null default 0 storage p
+column credential_event_head.lease_token uuid storage p
+column credential_event_head.lease_until timestamp with time zone storage p
 column credential_limit.organization_id uuid not null storage p
 column credential_limit.provider text not null storage x
 column credential_limit.n integer not null storage p
@@ -96,6 +126,15 @@ column credential_previous.sealed ciphertext not null storage e
 column credential_previous.account_email text storage x
 column credential_previous.token_expires_at timestamp(3) with time zone storage p
 column credential_previous.kept_until timestamp(3) with time zone not null storage p
+column credential_refresh.organization_id uuid not null storage p
+column credential_refresh.credential_id uuid not null storage p
+column credential_refresh.provider text not null storage x
+column credential_refresh.due_at timestamp with time zone storage p
+column credential_refresh.attempts integer not null default 0 storage p
+column credential_refresh.fence bigint not null default 0 storage p
+column credential_refresh.lease_token uuid storage p
+column credential_refresh.lease_until timestamp with time zone storage p
+column credential_refresh.intent_version bigint storage p
 column credential_use.organization_id uuid not null storage p
 column credential_use.credential_id uuid not null storage p
 column credential_use.service_account_id uuid not null storage p
@@ -125,6 +164,17 @@ column key_registry.first_seen timestamp(3) with time zone not null default now(
 column key_registry.canary ciphertext storage x
 column key_registry.canary_commitment bytea storage x
 column key_registry.retired_at timestamp(3) with time zone storage p
+column oauth_authorization.organization_id uuid not null storage p
+column oauth_authorization.id uuid not null storage p
+column oauth_authorization.user_id uuid not null storage p
+column oauth_authorization.provider text not null storage x
+column oauth_authorization.browser_hash bytea storage x
+column oauth_authorization.sealed ciphertext not null storage x
+column oauth_authorization.created_at timestamp(3) with time zone not null default now() storage p
+column oauth_authorization.expires_at timestamp(3) with time zone not null storage p
+column oauth_state.state_hash bytea not null storage x
+column oauth_state.organization_id uuid not null storage p
+column oauth_state.authorization_id uuid not null storage p
 column organization_key.organization_id uuid not null storage p
 column organization_key.version bigint not null storage p
 column organization_key.wrapped ciphertext storage x
@@ -213,7 +263,7 @@ column service_account_key_label.last_used_at timestamp(3) with time zone storag
 
 constraint audit_event_action_not_null on audit_event: NOT NULL action
 constraint audit_event_actor_id_not_null on audit_event: NOT NULL actor_id
-constraint audit_event_actor_kind_must_be_known on audit_event: CHECK ((actor_kind = ANY (ARRAY['user'::text, 'service_account'::text, 'operator'::text])))
+constraint audit_event_actor_kind_must_be_known on audit_event: CHECK ((actor_kind = ANY (ARRAY['user'::text, 'service_account'::text, 'operator'::text, 'system'::text])))
 constraint audit_event_actor_kind_not_null on audit_event: NOT NULL actor_kind
 constraint audit_event_hash_must_be_32_bytes on audit_event: CHECK ((length(hash) = 32))
 constraint audit_event_hash_not_null on audit_event: NOT NULL hash
@@ -253,10 +303,13 @@ constraint credential_modified_by_must_be_an_id_or_a_word on credential: CHECK (
 constraint credential_modified_by_not_null on credential: NOT NULL modified_by
 constraint credential_must_be_deleted_before_purged on credential: CHECK (((purged_at IS NULL) OR (deleted_at IS NOT NULL)))
 constraint credential_must_be_sealed_until_purged on credential: CHECK (((sealed IS NULL) = (purged_at IS NOT NULL)))
+constraint credential_oauth_origin_must_be_known on credential: CHECK ((oauth_origin = ANY (ARRAY['posted'::text, 'flow'::text])))
+constraint credential_oauth_origin_not_null on credential: NOT NULL oauth_origin
 constraint credential_organization_id_not_null on credential: NOT NULL organization_id
 constraint credential_pkey on credential: PRIMARY KEY (organization_id, id)
 constraint credential_provider_must_be_known on credential: CHECK ((provider = ANY (ARRAY['microsoft'::text, 'sharepoint'::text, 'sftp'::text, 'aws_ses'::text, 'google'::text, 'postgresql'::text, 'internal_postgresql'::text])))
 constraint credential_provider_not_null on credential: NOT NULL provider
+constraint credential_renewable_not_null on credential: NOT NULL renewable
 constraint credential_revision_must_be_positive on credential: CHECK ((revision >= 1))
 constraint credential_revision_not_null on credential: NOT NULL revision
 constraint credential_sealed_must_have_its_format on credential: CHECK ((get_byte((sealed)::bytea, 0) = 197))
@@ -264,6 +317,7 @@ constraint credential_secret_version_must_be_positive on credential: CHECK ((sec
 constraint credential_secret_version_not_null on credential: NOT NULL secret_version
 constraint credential_status_must_be_known on credential: CHECK ((status = ANY (ARRAY['active'::text, 'expiring'::text, 'refresh_failed'::text, 'reauth_required'::text, 'in_doubt'::text])))
 constraint credential_status_not_null on credential: NOT NULL status
+constraint credential_status_since_not_null on credential: NOT NULL status_since
 constraint credential_times_must_be_ordered on credential: CHECK ((updated_at >= created_at))
 constraint credential_type_must_be_known on credential: CHECK ((credential_type = ANY (ARRAY['api_key'::text, 'google_oauth'::text, 'sharepoint_oauth'::text, 'oauth2'::text, 'user_password'::text, 'key_file'::text])))
 constraint credential_updated_at_not_null on credential: NOT NULL updated_at
@@ -273,6 +327,30 @@ constraint credential_counter_must_not_be_negative on credential_counter: CHECK 
 constraint credential_counter_n_not_null on credential_counter: NOT NULL n
 constraint credential_counter_organization_id_not_null on credential_counter: NOT NULL organization_id
 constraint credential_counter_pkey on credential_counter: PRIMARY KEY (organization_id, counter)
+constraint credential_event_credential_id_not_null on credential_event: NOT NULL credential_id
+constraint credential_event_credential_type_not_null on credential_event: NOT NULL credential_type
+constraint credential_event_kind_must_be_known on credential_event: CHECK ((kind = ANY (ARRAY['created'::text, 'updated'::text, 'deleted'::text, 'status_changed'::text])))
+constraint credential_event_kind_not_null on credential_event: NOT NULL kind
+constraint credential_event_occurred_at_not_null on credential_event: NOT NULL occurred_at
+constraint credential_event_organization_id_not_null on credential_event: NOT NULL organization_id
+constraint credential_event_pkey on credential_event: PRIMARY KEY (organization_id, revision)
+constraint credential_event_provider_not_null on credential_event: NOT NULL provider
+constraint credential_event_revision_must_be_positive on credential_event: CHECK ((revision >= 1))
+constraint credential_event_revision_not_null on credential_event: NOT NULL revision
+constraint credential_event_secret_version_not_null on credential_event: NOT NULL secret_version
+constraint credential_event_status_not_null on credential_event: NOT NULL status
+constraint credential_event_status_since_not_null on credential_event: NOT NULL status_since
+constraint credential_event_head_attempts_must_not_be_negative on credential_event_head: CHECK ((attempts >= 0))
+constraint credential_event_head_attempts_not_null on credential_event_head: NOT NULL attempts
+constraint credential_event_head_due_at_not_null on credential_event_head: NOT NULL due_at
+constraint credential_event_head_fence_must_not_be_negative on credential_event_head: CHECK ((fence >= 0))
+constraint credential_event_head_fence_not_null on credential_event_head: NOT NULL fence
+constraint credential_event_head_lease_must_be_whole on credential_event_head: CHECK (((lease_token IS NULL) = (lease_until IS NULL)))
+constraint credential_event_head_organization_id_not_null on credential_event_head: NOT NULL organization_id
+constraint credential_event_head_pkey on credential_event_head: PRIMARY KEY (organization_id)
+constraint credential_event_head_revision_not_null on credential_event_head: NOT NULL revision
+constraint credential_event_head_sent_must_not_be_ahead on credential_event_head: CHECK (((sent >= 0) AND (sent <= revision)))
+constraint credential_event_head_sent_not_null on credential_event_head: NOT NULL sent
 constraint credential_limit_must_be_positive on credential_limit: CHECK (((n >= 1) AND (n <= 1000000)))
 constraint credential_limit_n_not_null on credential_limit: NOT NULL n
 constraint credential_limit_organization_id_not_null on credential_limit: NOT NULL organization_id
@@ -286,6 +364,16 @@ constraint credential_previous_pkey on credential_previous: PRIMARY KEY (organiz
 constraint credential_previous_sealed_must_have_its_format on credential_previous: CHECK ((get_byte((sealed)::bytea, 0) = 197))
 constraint credential_previous_sealed_not_null on credential_previous: NOT NULL sealed
 constraint credential_previous_secret_version_not_null on credential_previous: NOT NULL secret_version
+constraint credential_refresh_attempts_must_not_be_negative on credential_refresh: CHECK ((attempts >= 0))
+constraint credential_refresh_attempts_not_null on credential_refresh: NOT NULL attempts
+constraint credential_refresh_credential_id_not_null on credential_refresh: NOT NULL credential_id
+constraint credential_refresh_fence_must_not_be_negative on credential_refresh: CHECK ((fence >= 0))
+constraint credential_refresh_fence_not_null on credential_refresh: NOT NULL fence
+constraint credential_refresh_intent_version_must_be_positive on credential_refresh: CHECK ((intent_version >= 1))
+constraint credential_refresh_lease_must_be_whole on credential_refresh: CHECK (((lease_token IS NULL) = (lease_until IS NULL)))
+constraint credential_refresh_organization_id_not_null on credential_refresh: NOT NULL organization_id
+constraint credential_refresh_pkey on credential_refresh: PRIMARY KEY (organization_id, credential_id)
+constraint credential_refresh_provider_not_null on credential_refresh: NOT NULL provider
 constraint credential_use_credential_id_not_null on credential_use: NOT NULL credential_id
 constraint credential_use_flow_id_not_null on credential_use: NOT NULL flow_id
 constraint credential_use_last_used_at_not_null on credential_use: NOT NULL last_used_at
@@ -322,6 +410,23 @@ constraint key_registry_check_value_not_null on key_registry: NOT NULL check_val
 constraint key_registry_first_seen_not_null on key_registry: NOT NULL first_seen
 constraint key_registry_master_key_id_not_null on key_registry: NOT NULL master_key_id
 constraint key_registry_pkey on key_registry: PRIMARY KEY (master_key_id)
+constraint oauth_authorization_browser_hash_must_be_32_bytes on oauth_authorization: CHECK ((length(browser_hash) = 32))
+constraint oauth_authorization_created_at_not_null on oauth_authorization: NOT NULL created_at
+constraint oauth_authorization_expires_at_not_null on oauth_authorization: NOT NULL expires_at
+constraint oauth_authorization_id_not_null on oauth_authorization: NOT NULL id
+constraint oauth_authorization_must_expire_later on oauth_authorization: CHECK ((expires_at > created_at))
+constraint oauth_authorization_organization_id_not_null on oauth_authorization: NOT NULL organization_id
+constraint oauth_authorization_pkey on oauth_authorization: PRIMARY KEY (organization_id, id)
+constraint oauth_authorization_provider_not_null on oauth_authorization: NOT NULL provider
+constraint oauth_authorization_sealed_must_have_its_format on oauth_authorization: CHECK ((get_byte((sealed)::bytea, 0) = 197))
+constraint oauth_authorization_sealed_not_null on oauth_authorization: NOT NULL sealed
+constraint oauth_authorization_user_id_not_null on oauth_authorization: NOT NULL user_id
+constraint oauth_state_authorization_fkey on oauth_state: FOREIGN KEY (organization_id, authorization_id) REFERENCES oauth_authorization(organization_id, id) ON DELETE CASCADE
+constraint oauth_state_authorization_id_not_null on oauth_state: NOT NULL authorization_id
+constraint oauth_state_hash_must_be_32_bytes on oauth_state: CHECK ((length(state_hash) = 32))
+constraint oauth_state_organization_id_not_null on oauth_state: NOT NULL organization_id
+constraint oauth_state_pkey on oauth_state: PRIMARY KEY (state_hash)
+constraint oauth_state_state_hash_not_null on oauth_state: NOT NULL state_hash
 constraint organization_key_commitment_must_be_32_bytes on organization_key: CHECK ((length(commitment) = 32))
 constraint organization_key_commitment_not_null on organization_key: NOT NULL commitment
 constraint organization_key_created_at_not_null on organization_key: NOT NULL created_at
@@ -436,8 +541,13 @@ CREATE INDEX credential_newest_of_provider_idx ON public.credential USING btree 
 CREATE INDEX credential_newest_of_user_idx ON public.credential USING btree (organization_id, user_id, created_at DESC, id DESC) WHERE (deleted_at IS NULL)
 CREATE UNIQUE INDEX credential_pkey ON public.credential USING btree (organization_id, id)
 CREATE UNIQUE INDEX credential_counter_pkey ON public.credential_counter USING btree (organization_id, counter)
+CREATE UNIQUE INDEX credential_event_pkey ON public.credential_event USING btree (organization_id, revision)
+CREATE UNIQUE INDEX credential_event_head_pkey ON public.credential_event_head USING btree (organization_id)
+CREATE INDEX credential_event_head_unsent_idx ON public.credential_event_head USING btree (due_at) WHERE (sent < revision)
 CREATE UNIQUE INDEX credential_limit_pkey ON public.credential_limit USING btree (organization_id, provider)
 CREATE UNIQUE INDEX credential_previous_pkey ON public.credential_previous USING btree (organization_id, credential_id)
+CREATE INDEX credential_refresh_due_idx ON public.credential_refresh USING btree (provider, due_at) WHERE (due_at IS NOT NULL)
+CREATE UNIQUE INDEX credential_refresh_pkey ON public.credential_refresh USING btree (organization_id, credential_id)
 CREATE INDEX credential_use_newest_idx ON public.credential_use USING btree (organization_id, credential_id, last_used_at DESC)
 CREATE UNIQUE INDEX credential_use_pkey ON public.credential_use USING btree (organization_id, credential_id, service_account_id, flow_id)
 CREATE UNIQUE INDEX foreign_key_check_pkey ON public.foreign_key_check USING btree (check_value)
@@ -445,6 +555,11 @@ CREATE INDEX idempotency_record_expiry_idx ON public.idempotency_record USING bt
 CREATE UNIQUE INDEX idempotency_record_pkey ON public.idempotency_record USING btree (organization_id, actor_kind, actor_id, action, key_hash)
 CREATE UNIQUE INDEX imported_credential_pkey ON public.imported_credential USING btree (organization_id, source)
 CREATE UNIQUE INDEX key_registry_pkey ON public.key_registry USING btree (master_key_id)
+CREATE INDEX oauth_authorization_expiry_idx ON public.oauth_authorization USING btree (organization_id, expires_at)
+CREATE INDEX oauth_authorization_of_user_idx ON public.oauth_authorization USING btree (organization_id, user_id, created_at)
+CREATE UNIQUE INDEX oauth_authorization_pkey ON public.oauth_authorization USING btree (organization_id, id)
+CREATE INDEX oauth_state_authorization_idx ON public.oauth_state USING btree (organization_id, authorization_id)
+CREATE UNIQUE INDEX oauth_state_pkey ON public.oauth_state USING btree (state_hash)
 CREATE UNIQUE INDEX organization_key_one_seals_idx ON public.organization_key USING btree (organization_id) WHERE (state = 'sealing'::text)
 CREATE UNIQUE INDEX organization_key_pkey ON public.organization_key USING btree (organization_id, version)
 CREATE INDEX organization_key_place_of_master_key_idx ON public.organization_key_place USING btree (master_key_id, organization_id, version)
@@ -473,11 +588,13 @@ policy audit_head_of_organization on audit_head for ALL to public using ((organi
 policy audit_signature_of_organization on audit_signature for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_of_organization on credential for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_counter_of_organization on credential_counter for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
+policy credential_event_of_organization on credential_event for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_limit_of_organization on credential_limit for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_previous_of_organization on credential_previous for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_use_of_organization on credential_use for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy idempotency_record_of_organization on idempotency_record for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy imported_credential_of_organization on imported_credential for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
+policy oauth_authorization_of_organization on oauth_authorization for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy organization_key_of_organization on organization_key for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy service_account_of_organization on service_account for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy service_account_key_label_of_organization on service_account_key_label for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
@@ -628,13 +745,18 @@ comment on table public.audit_signature: Signed heads of the audit chains: a tra
 comment on table public.audit_signing: Organizations that have an audit chain, so that the heads of all of them can be signed. Holds ids only.
 comment on table public.credential: Credentials of integrations: what is known about them, and the sealed secret.
 comment on table public.credential_counter: Active credentials, counted in the transaction that creates or deletes one, so that limits hold under concurrency.
+comment on table public.credential_event: What happened to credentials, in order: the outbox of webhooks and of the watch feed. Append-only, written in the transaction of what happened.
+comment on table public.credential_event_head: The newest event of each organization, and how far webhooks have come. Its row is locked until an event is committed, which gives the events their order. Read before an organization is known, therefore without row-level security.
 comment on table public.credential_limit: Limits of active credentials that operators set, in the place of the installation's own.
 comment on table public.credential_previous: The secret before the newest one, where its update asked to keep it for a while.
+comment on table public.credential_refresh: When each OAuth credential is to be looked after, and who does so now. Read before an organization is known, therefore without row-level security and without any secret.
 comment on table public.credential_use: Who resolves a credential, for which flow, and when last. Written behind the calls, a moment late; the audit trail is exact.
 comment on table public.foreign_key_check: Keys of other systems from which secrets were imported, by a value that reveals nothing of them: none may be a master key.
 comment on table public.idempotency_record: Writes that came with an idempotency key, each committed together with its effect. Holds no secret.
 comment on table public.imported_credential: Secrets that were taken over from another system, so that none is taken over twice.
 comment on table public.key_registry: Master keys that were ever loaded, by a value that reveals nothing of them, so that a wrong key is noticed at the start.
+comment on table public.oauth_authorization: Authorizations in progress: begun by a user, not yet answered by the provider. A row is deleted by whoever uses it.
+comment on table public.oauth_state: Which authorization a state belongs to. Found before an organization is known, therefore without row-level security and without any secret.
 comment on table public.organization_key: Keys of organizations, each wrapped under a master key. Committed before anything is sealed with them.
 comment on table public.organization_key_place: Which master key wraps which organization key: ids alone, because a rotation has to find the keys of all organizations. Kept by a trigger.
 comment on table public.primary_master_key: The one master key that wraps. A promotion locks the row; whoever wraps or joins the replicas locks it in share mode, so that all of them agree.
@@ -661,28 +783,47 @@ comment on table column public.audit_signature.key_id: Beginning of the SHA-256 
 comment on table column public.audit_signature.link: The link that was the newest when it was signed.
 comment on table column public.audit_signature.signature: Ed25519 over organization, link, hash and time.
 comment on table column public.credential.account_email: Account at the provider, where it is known.
+comment on table column public.credential.account_id: Account at the provider that authorized, where our flow made the credential.
 comment on table column public.credential.created_at: Immutable. Milliseconds, as callers see it.
 comment on table column public.credential.credential_type: Shape of the secret; bound into the sealed value.
 comment on table column public.credential.deleted_at: Hidden from every read since then.
+comment on table column public.credential.granted_scopes: What the provider said it granted; null where it said nothing.
 comment on table column public.credential.id: Immutable; bound into the sealed value.
 comment on table column public.credential.key_version: Version of the organization key that the sealed value itself names; generated, so that it cannot differ from the bytes.
 comment on table column public.credential.modified_by: Who wrote last: a user's id, or the word for every service account or for the service itself.
 comment on table column public.credential.name: Name for people.
+comment on table column public.credential.oauth_origin: Whose client the tokens belong to: posted by a caller, or made by our own authorization flow.
 comment on table column public.credential.organization_id: Tenant. Immutable; bound into the sealed value.
 comment on table column public.credential.provider: System the credential connects to. Immutable; bound into the sealed value.
 comment on table column public.credential.purged_at: The sealed secret is gone since then.
+comment on table column public.credential.renewable: Whether the service can renew the access token without a person.
+comment on table column public.credential.requested_scopes: What our flow asked for.
 comment on table column public.credential.revision: Changes with every write by a caller.
 comment on table column public.credential.sealed: Sealed secret, first byte 0xC5; null only once purged. Stored uncompressed: ciphertext does not compress.
 comment on table column public.credential.secret_version: Changes with every change of the secret, by whomever; bound into the sealed value.
 comment on table column public.credential.status: Whether it can be used.
 comment on table column public.credential.status_reason: Why it cannot; a stable word.
+comment on table column public.credential.status_since: When status or its reason last changed.
 comment on table column public.credential.token_expires_at: When the access token expires, where there is one.
 comment on table column public.credential.updated_at: Strictly increasing with every write by a caller.
 comment on table column public.credential.user_id: User who created it and whose limit it counts against. Immutable.
 comment on table column public.credential_counter.counter: provider:<provider> for the organization, or user:<user id>.
 comment on table column public.credential_counter.n: Rows of credential that are not deleted.
+comment on table column public.credential_event.revision: Counts an organization's events from 1 without gaps, in the order in which they were committed.
+comment on table column public.credential_event.secret_version: Version of the secret after the event.
+comment on table column public.credential_event_head.attempts: Failed deliveries of the event after the sent one.
+comment on table column public.credential_event_head.due_at: When the next delivery is to be tried.
+comment on table column public.credential_event_head.fence: Counts the leases. A holder writes only while the fence and the token are its own.
+comment on table column public.credential_event_head.sent: Newest event that the webhook endpoint has accepted, or that was given up.
 comment on table column public.credential_previous.kept_until: Cannot be gone back to since then, and is removed soon after.
 comment on table column public.credential_previous.sealed: Sealed secret, bound to the version it had.
+comment on table column public.credential_refresh.attempts: Failures since the last success.
+comment on table column public.credential_refresh.due_at: When its token is to be renewed, or its status to be changed; null where nothing is left to do.
+comment on table column public.credential_refresh.fence: Counts the leases. A holder writes only while the fence and the token are its own.
+comment on table column public.credential_refresh.intent_version: Journal: a renewal was begun with the secret of this version and its outcome is not known yet.
+comment on table column public.credential_refresh.lease_token: Who holds the lease; drawn anew for each.
+comment on table column public.credential_refresh.lease_until: When others may take the lease.
+comment on table column public.credential_refresh.provider: Provider of the credential, by which work is capped.
 comment on table column public.credential_use.flow_id: Flow that the caller named; empty where it named none.
 comment on table column public.idempotency_record.answer: The row that the answer was made of.
 comment on table column public.idempotency_record.key_hash: SHA-256 of the key that the caller chose.
@@ -693,6 +834,13 @@ comment on table column public.imported_credential.source: Which row of the othe
 comment on table column public.key_registry.canary: A key that wraps nothing, wrapped under the master key: a start unwraps it, to see that the key it has loaded is the right one and works.
 comment on table column public.key_registry.canary_commitment: What must be derived from the canary after unwrapping.
 comment on table column public.key_registry.retired_at: Nothing opens under the key since then, and it can never be the primary one again.
+comment on table column public.oauth_authorization.browser_hash: SHA-256 of the 256 random bits in the cookie of the browser in which it began; null where it began outside one.
+comment on table column public.oauth_authorization.expires_at: By the clock of the database.
+comment on table column public.oauth_authorization.id: Bound into the sealed value.
+comment on table column public.oauth_authorization.provider: System it connects to; bound into the sealed value.
+comment on table column public.oauth_authorization.sealed: Code verifier, nonce, scopes, redirect and the credential that is authorized anew. Lives shorter than any rotation of keys, so that it is never sealed anew.
+comment on table column public.oauth_authorization.user_id: User who began it.
+comment on table column public.oauth_state.state_hash: SHA-256 of the state, which has 256 random bits; the state itself is not stored.
 comment on table column public.organization_key.commitment: Must equal the commitment that is derived from the key after unwrapping, before the key is used.
 comment on table column public.organization_key.destroyed_at: Nothing sealed with the key can be opened since then.
 comment on table column public.organization_key.master_key_id: Master key that wraps it; always the id that the wrapped bytes themselves name.
@@ -715,8 +863,10 @@ comment on type public.ciphertext: Sealed bytes. Every column of this type must 
 -- grants
 
 grant delete, insert, select on credential_limit to credentials_app
+grant delete, insert, select on credential_refresh to credentials_app
 grant delete, insert, select on credential_use to credentials_app
 grant delete, insert, select on idempotency_record to credentials_app
+grant delete, insert, select on oauth_authorization to credentials_app
 grant delete, insert, select, update on credential_previous to credentials_app
 grant delete, insert, select, update on purge_due to credentials_app
 grant delete, insert, select, update on replica to credentials_app
@@ -736,9 +886,12 @@ grant insert, select on audit_signature to credentials_app
 grant insert, select on audit_signing to credentials_app
 grant insert, select on credential to credentials_app
 grant insert, select on credential_counter to credentials_app
+grant insert, select on credential_event to credentials_app
+grant insert, select on credential_event_head to credentials_app
 grant insert, select on foreign_key_check to credentials_app
 grant insert, select on imported_credential to credentials_app
 grant insert, select on key_registry to credentials_app
+grant insert, select on oauth_state to credentials_app
 grant insert, select on organization_key to credentials_app
 grant insert, select on primary_master_key to credentials_app
 grant insert, select on service_account to credentials_app
@@ -748,7 +901,8 @@ grant insert, select, update on rotation to credentials_app
 grant select on organization_key_place to credentials_app
 grant select on schema_migration to credentials_app
 grant update (canary, canary_commitment, retired_at) on key_registry to credentials_app
-grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at) on credential to credentials_app
+grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at, oauth_origin, account_id, requested_scopes, granted_scopes, renewable, status_since) on credential to credentials_app
+grant update (due_at, attempts, fence, lease_token, lease_until, intent_version) on credential_refresh to credentials_app
 grant update (last_run_id, last_used_at, uses) on credential_use to credentials_app
 grant update (link, digest, hash) on audit_head to credentials_app
 grant update (master_key_id, promoted_at) on primary_master_key to credentials_app
@@ -756,5 +910,6 @@ grant update (n) on credential_counter to credentials_app
 grant update (n) on credential_limit to credentials_app
 grant update (name, description, status, granted_providers, granted_credentials, updated_at, modified_by, deleted_at) on service_account to credentials_app
 grant update (name, description, updated_at, modified_by, last_used_at) on service_account_key_label to credentials_app
+grant update (revision, sent, due_at, attempts, fence, lease_token, lease_until) on credential_event_head to credentials_app
 grant update (revoked_at) on service_account_key to credentials_app
 grant update (wrapped, master_key_id, destroyed_at, state) on organization_key to credentials_app

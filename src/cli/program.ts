@@ -3,7 +3,10 @@ import { addAudit } from "./audit.ts";
 import type { Context } from "./context.ts";
 import { addCredential, addLimit } from "./credential.ts";
 import { CliError, sentenceOf } from "./failure.ts";
+import { addImport } from "./import.ts";
+import { addKeys } from "./keys.ts";
 import { addMigrate } from "./migrate.ts";
+import { addOrganization } from "./organization.ts";
 import { addServe } from "./serve.ts";
 import { addServiceAccount } from "./service-account.ts";
 import { addServiceAccountKey } from "./service-account-key.ts";
@@ -36,7 +39,7 @@ export async function run(args: readonly string[], context: Context): Promise<0 
     .exitOverride()
     .configureOutput({ outputError: (text) => complain(oneLine(text)) })
     .addHelpText("after", EXAMPLE);
-  for (const add of [addServe, addMigrate, addToken, addServiceAccount, addServiceAccountKey, addAudit, addCredential, addLimit]) add(program, context);
+  for (const add of [addServe, addMigrate, addToken, addServiceAccount, addServiceAccountKey, addKeys, addOrganization, addImport, addAudit, addCredential, addLimit]) add(program, context);
   try {
     await program.parseAsync(args, { from: "user" });
     return 0;

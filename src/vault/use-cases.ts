@@ -11,6 +11,7 @@ import type { Grant } from "./gate.ts";
 import { keyUseCases } from "./keys-administration.ts";
 import type { KeyUseCases } from "./keys-use-cases.ts";
 import * as manage from "./manage.ts";
+import type { TokenRenewal } from "./refresh.ts";
 import { bindRecords, type RecordUseCases } from "./records-use-cases.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
 import { rollbackCredential, type RollbackInput } from "./rollback.ts";
@@ -30,6 +31,7 @@ export interface VaultDeps {
   readonly envelope: Envelope;
   readonly limits: CredentialLimits;
   readonly prober: Prober;
+  readonly renewal: TokenRenewal;
   readonly newApiKey: ServiceAccountDeps["newApiKey"];
   readonly readCertificate: ServiceAccountDeps["readCertificate"];
   /** What signs audit heads; undefined for nothing. */
@@ -82,7 +84,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkStored: (grant, input) => checkStored(deps, grant, input),
     accounts: bindAccounts(deps),
     records: bindRecords(deps),
-    keys: keyUseCases(deps),
+    keys: keyUseCases({ ...deps, registered: new Set() }),
     etagOf: manage.etagOf,
   };
 }

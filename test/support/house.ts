@@ -7,8 +7,8 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "serve", "announce", "issuer", "master-keys", "metrics", "process", "upkeep"];
-const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
+const COMPOSITION = ["app", "background", "failpoints", "serve", "announce", "issuer", "master-keys", "metrics", "process", "upkeep"];
+const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */
 const STARTS: Readonly<Record<string, string>> = { "src/egress/probe-child.ts": "probe" };
@@ -17,13 +17,14 @@ const STARTS: Readonly<Record<string, string>> = { "src/egress/probe-child.ts": 
 export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   main: ["app"],
   app: EVERYTHING,
-  // `auth` for the development token, which the service's own code signs; `domain` for the chain of an audit export, which is
-  // checked without the service.
-  cli: ["app", "auth", "client", "config", "domain"],
+  // `auth` for the development token, which the service's own code signs; `crypto` for the import of Fernet tokens, whose keys
+  // never reach the service; `domain` for the chain of an audit export, which is checked without the service.
+  cli: ["app", "auth", "client", "config", "crypto", "domain"],
   client: ["gen"],
   rest: ["gen"],
   grpc: ["vault", "auth", "domain", "gen"],
   vault: ["providers", "store", "crypto", "domain"],
+  events: ["store", "crypto", "domain"],
   providers: ["domain"],
   auth: ["domain"],
   store: ["domain"],
@@ -46,6 +47,7 @@ const BELOW = ["domain", "settings", "log", "config"];
 
 /** Which groups may import a package. A package that is not listed may be imported nowhere. */
 export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
+  "@aws-sdk/client-kms": ["crypto"],
   "@aws-sdk/client-sesv2": ["providers"],
   "@bufbuild/protobuf": ["grpc", "rest", "openapi"],
   "@grpc/grpc-js": ["grpc", "rest", "client"],
