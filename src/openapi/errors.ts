@@ -75,6 +75,7 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   DATABASE_UNAVAILABLE: always,
   OVERLOADED: always,
   TEST_LIMIT_REACHED: ({ rpc }) => rpc.startsWith("Test"),
+  ISSUER_UNAVAILABLE: always,
   METADATA_INVALID: always,
   // Nobody is there any more to hear it.
   CANCELLED: never,
