@@ -89,7 +89,7 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
 
 /** The guarded way out to endpoints that operators or providers name. */
 function guardedFetch({ settings }: Config): GuardedFetch {
-  const policy = createAddressPolicy({ profile: settings.profile, allow: settings.egressAllow });
+  const policy = createAddressPolicy({ profile: settings.profile, allow: settings.egressAllow, nat64: settings.egressNat64 });
   return createGuardedFetch({
     dialer: createDialer({ policy }),
     development: settings.profile === "development",

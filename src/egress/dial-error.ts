@@ -2,12 +2,13 @@ import { DialError, type DialReason } from "../domain/check.ts";
 import { EgressError, type EgressReason } from "./error.ts";
 
 /**
- * What a test hears of each reason. Whatever is refused sounds the same. A name that does not exist is told apart from a refused one, because a
- * misspelt name is the most frequent mistake; so one can learn which names the resolver of this machine knows, but nothing of where they lead.
+ * What a test hears of each reason. Whatever the network decides and is refused sounds the same; a fault of the host's own text and a port that is not
+ * listed say nothing of the network, and are told. A name that does not exist is told apart from a refused one, because a misspelt name is the most
+ * frequent mistake; so one can learn which names the resolver of this machine knows, but nothing of where they lead.
  */
 const HEARD: Readonly<Record<EgressReason, DialReason>> = {
-  "refused-name": "address_not_allowed",
-  "refused-port": "address_not_allowed",
+  "refused-name": "host_malformed",
+  "refused-port": "port_not_allowed",
   "refused-address": "address_not_allowed",
   "refused-request": "address_not_allowed",
   "dns-not-found": "name_not_found",

@@ -7,6 +7,7 @@ import { createDialer } from "./dialer.ts";
 import { createGuardedFetch } from "./fetch.ts";
 import { createAddressPolicy } from "./policy.ts";
 import type { ProbeEgress } from "./probe-task.ts";
+import { createResolver, type NameResolver } from "./resolver.ts";
 import type { GuardedSocket } from "./socket.ts";
 
 /**
@@ -15,8 +16,8 @@ import type { GuardedSocket } from "./socket.ts";
  */
 export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: number): CheckIo {
   const signal = AbortSignal.timeout(budgetMs);
-  const policy = createAddressPolicy({ profile: egress.profile, allow: egress.allow });
-  const dialer = createDialer({ policy, ports: egress.ports, limits: { totalMs: budgetMs } });
+  const policy = createAddressPolicy(egress);
+  const dialer = createDialer({ policy, ports: egress.ports, limits: { totalMs: budgetMs }, resolver: resolvedOnce(createResolver()) });
   const fetch = createGuardedFetch({ dialer, development: policy.development, totalMs: budgetMs });
   return {
     signal,
@@ -38,6 +39,18 @@ export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: n
       } catch (error) {
         throw dialError(error);
       }
+    },
+  };
+}
+
+/** A test that connects again goes where it went before: each name has the answers of its first resolution. */
+function resolvedOnce(resolver: NameResolver): NameResolver {
+  const answers = new Map<string, Promise<readonly string[]>>();
+  return {
+    resolve(name, signal) {
+      const known = answers.get(name) ?? resolver.resolve(name, signal);
+      answers.set(name, known);
+      return known;
     },
   };
 }
