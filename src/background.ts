@@ -10,6 +10,7 @@ import { Webhooks } from "./events/webhooks.ts";
 import { parseFailpoints } from "./failpoints.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
+import { createOauthAccess } from "./oauth-access.ts";
 import { refreshingProviders } from "./providers/index.ts";
 import type { Store } from "./store/store.ts";
 import { Breaker } from "./vault/breaker.ts";
@@ -19,6 +20,8 @@ import { Sweep } from "./vault/refresh-sweep.ts";
 /** What the service does by itself. */
 export interface Background {
   readonly renewal: TokenRenewal;
+  /** The way to a provider's own endpoints, with our client there, for one call. */
+  oauthIo(provider: ProviderName, signal: AbortSignal): OauthIo;
   /** Begins nothing more by itself; renewals that callers wait for go on. */
   quiesce(): Promise<void>;
   /** Finishes what is under way, within the time for stopping. */
@@ -42,11 +45,13 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
   const { settings, secrets } = config;
   const failpoint = parseFailpoints(settings.failpoints ?? []);
   const goOut = guardedFetch(config);
+  const access = createOauthAccess(config, goOut);
   const breaker = new Breaker({ failures: settings.refreshBreakerFailures, openMs: settings.refreshBreakerMs, maxOpenMs: MAX_OPEN_MS, now: () => performance.now() });
   const refresher = new Refresher({
     store, envelope, breaker, log, failpoint,
-    request: (ask, options) => goOut({ ...ask, ...options }),
-    clientOf: (provider) => clientOf(config, provider),
+    request: access.request,
+    clientOf: access.clientOf,
+    endpoints: access.endpoints,
     observe: (provider, outcome) => metrics.renewed(provider, outcome),
     leaseMs: settings.refreshLeaseMs,
     providerDeadlineMs: settings.refreshProviderDeadlineMs,
@@ -65,6 +70,7 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
   const quiesce = async () => void (await Promise.all([sweep.stop(), webhooks?.stop()]));
   return {
     renewal: refresher,
+    oauthIo: (provider, signal) => access.io(provider, signal, settings.refreshProviderDeadlineMs),
     quiesce,
     async stop() {
       await quiesce();
@@ -88,16 +94,10 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
 
 /** The guarded way out to endpoints that operators or providers name. */
 function guardedFetch({ settings }: Config): GuardedFetch {
-  const policy = createAddressPolicy({ profile: settings.profile, allow: settings.egressAllow });
+  const policy = createAddressPolicy({ profile: settings.profile, allow: settings.egressAllow, nat64: settings.egressNat64 });
   return createGuardedFetch({
     dialer: createDialer({ policy }),
     development: settings.profile === "development",
     totalMs: Math.max(settings.refreshProviderDeadlineMs, settings.webhookTimeoutMs),
   });
-}
-
-/** The service's own OAuth client at a provider. */
-function clientOf({ settings, secrets }: Config, provider: ProviderName): OauthIo["client"] {
-  const [id, secret] = provider === "google" ? [settings.googleClientId, secrets.googleClientSecret] : [settings.microsoftClientId, secrets.microsoftClientSecret];
-  return id === undefined || secret === undefined ? undefined : { id, secret };
 }
