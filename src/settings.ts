@@ -148,13 +148,13 @@ export const SETTINGS = {
   CORS_ORIGINS: defaulted("", list, "exact origins that browsers may call REST from"),
   PUBLIC_URL: setting(url, "reserved for OAuth: base of the callback URL"),
   OAUTH_REDIRECTS: defaulted("", list, "reserved for OAuth: allow-list of `redirect_to` prefixes"),
-  GOOGLE_CLIENT_ID: setting(word, "reserved for OAuth"),
-  GOOGLE_CLIENT_SECRET: hidden("reserved for OAuth"),
-  GOOGLE_ISSUER: setting(url, "reserved for OAuth"),
-  MICROSOFT_CLIENT_ID: setting(word, "reserved for OAuth"),
-  MICROSOFT_CLIENT_SECRET: hidden("reserved for OAuth"),
-  MICROSOFT_TENANT: setting(word, "reserved for OAuth"),
-  MICROSOFT_AUTHORITY: setting(url, "reserved for OAuth"),
+  GOOGLE_CLIENT_ID: setting(word, "the service's own OAuth client at Google; without one Google is not offered for authorization"),
+  GOOGLE_CLIENT_SECRET: hidden("its secret"),
+  GOOGLE_ISSUER: setting(url, "where Google's users sign in; `https://accounts.google.com` where unset, and nothing else in production; another OpenID provider has `/auth`, `/token` and `/jwks` below it"),
+  MICROSOFT_CLIENT_ID: setting(word, "the service's own OAuth client at Microsoft, for SharePoint too; without one they are not offered for authorization"),
+  MICROSOFT_CLIENT_SECRET: hidden("its secret"),
+  MICROSOFT_TENANT: setting(word, "the tenant whose users sign in to it: GUID or domain; `organizations` where unset"),
+  MICROSOFT_AUTHORITY: setting(url, "where Microsoft's users sign in; `https://login.microsoftonline.com` where unset, and in production that or the one of a national cloud: `https://login.microsoftonline.us`, `https://login.partner.microsoftonline.cn`"),
 } as const satisfies Record<string, Setting<unknown>>;
 
 /** Name of a setting, without the prefix. */

@@ -1,45 +1,14 @@
 import { isIP } from "node:net";
 import { Duplex } from "node:stream";
 import { connect } from "node:tls";
-import { type CheckIo, DialError, type DialReason } from "../domain/check.ts";
+import { type CheckIo, DialError } from "../domain/check.ts";
+import { dialError } from "./dial-error.ts";
 import { createDialer } from "./dialer.ts";
-import { EgressError, type EgressReason } from "./error.ts";
 import { createGuardedFetch } from "./fetch.ts";
 import { createAddressPolicy } from "./policy.ts";
 import type { ProbeEgress } from "./probe-task.ts";
 import { createResolver, type NameResolver } from "./resolver.ts";
 import type { GuardedSocket } from "./socket.ts";
-
-/**
- * What a test hears of each reason. Whatever the network decides and is refused sounds the same; a fault of the host's own text and a port that is not
- * listed say nothing of the network, and are told. A name that does not exist is told apart from a refused one, because a misspelt name is the most
- * frequent mistake; so one can learn which names the resolver of this machine knows, but nothing of where they lead.
- */
-const HEARD: Readonly<Record<EgressReason, DialReason>> = {
-  "refused-name": "host_malformed",
-  "refused-port": "port_not_allowed",
-  "refused-address": "address_not_allowed",
-  "refused-request": "address_not_allowed",
-  "dns-not-found": "name_not_found",
-  "dns-failed": "name_lookup_failed",
-  "connect-refused": "connection_refused",
-  "connect-timeout": "connection_timed_out",
-  unreachable: "host_unreachable",
-  "connection-lost": "connection_reset",
-  deadline: "deadline_exceeded",
-  "too-many-bytes": "too_much_data",
-  // Nothing but the end of the test's time cancels.
-  cancelled: "deadline_exceeded",
-  "tls-expired": "connection_reset",
-  "tls-not-yet-valid": "connection_reset",
-  "tls-wrong-name": "connection_reset",
-  "tls-self-signed": "connection_reset",
-  "tls-unknown-authority": "connection_reset",
-  "tls-failed": "connection_reset",
-  "protocol-error": "connection_reset",
-};
-
-const dialError = (error: unknown): DialError => new DialError(error instanceof EgressError ? HEARD[error.reason] : "host_unreachable");
 
 /**
  * The ways out of one test: the guarded dialer and the guarded fetch, under the operator's rules for its provider, for so many milliseconds.
