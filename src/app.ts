@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
 import { readCertificate } from "./auth/certificate.ts";
-import { developmentJwtSecret, developmentSecrets } from "./auth/development.ts";
+import { developmentJwtSecret } from "./auth/development.ts";
 import { createJwtVerifier } from "./auth/jwt.ts";
+import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
 import { patternIn } from "./domain/pattern.ts";
 import type { Secret } from "./domain/secret.ts";
@@ -13,7 +14,7 @@ import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { createLog, type Log } from "./log.ts";
-import { startKeys } from "./master-keys.ts";
+import { loadMasterKeys, startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { findings } from "./providers/index.ts";
 import { serveRest } from "./rest/server.ts";
@@ -22,7 +23,6 @@ import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
 import { createRepeats } from "./vault/idempotency.ts";
-import { checkKeys } from "./vault/keys.ts";
 import { RateLimiter, type Rates } from "./vault/rates.ts";
 import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
@@ -33,6 +33,8 @@ export interface App extends AsyncDisposable {
   readonly grpc: Address | undefined;
   /** Where REST listens; undefined where this process does not serve it. */
   readonly rest: Address | undefined;
+  /** Takes over the master keys of a configuration that is read again; see `RunningKeys.reload`. */
+  reloadKeys(read: () => Config): Promise<void>;
 }
 
 /** What is put in place of the real thing, and when to give up. */
@@ -43,24 +45,13 @@ export interface Overrides {
   readonly signal?: AbortSignal;
 }
 
-/** The secrets a process needs: configured, or in development made once in the data directory. */
-interface Keys {
-  readonly masterKeys: Secret<string>;
-  readonly primaryKeyId: string;
-  readonly jwt: { readonly secret: Secret<string> } | { readonly publicKey: Secret<string> };
-}
-
-function keysOf({ settings, secrets }: Config): Keys {
-  const { jwtSecret, jwtPublicKey, masterKeys } = secrets;
+/** What tokens are verified with: configured, or in development made once in the data directory. */
+function jwtKeyOf({ settings, secrets: { jwtSecret, jwtPublicKey } }: Config): { readonly secret: Secret<string> } | { readonly publicKey: Secret<string> } {
   const production = settings.profile === "production";
-  if (production && !masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
   const pattern = production && jwtSecret ? patternIn(Buffer.from(jwtSecret.reveal())) : undefined;
   if (pattern !== undefined) throw new ConfigError(`CREDENTIALS_JWT_SECRET ${pattern}; draw one with: openssl rand -base64 32`);
   if (production && !jwtSecret && !jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY is required in production");
-  const jwt = jwtPublicKey ? { publicKey: jwtPublicKey } : { secret: jwtSecret ?? developmentJwtSecret(settings.dataDir) };
-  if (masterKeys && settings.primaryKeyId !== undefined) return { masterKeys, primaryKeyId: settings.primaryKeyId, jwt };
-  const made = developmentSecrets(settings.dataDir);
-  return { masterKeys: made.masterKeys, primaryKeyId: made.primaryKeyId, jwt };
+  return jwtPublicKey ? { publicKey: jwtPublicKey } : { secret: jwtSecret ?? developmentJwtSecret(settings.dataDir) };
 }
 
 /** Where the database is: as configured, or the embedded one, started or attached to. */
@@ -139,10 +130,11 @@ interface Start {
 /** The gRPC role: database, keys and the vault behind its one door. */
 async function startGrpc({ config, log, metrics, now, signal, resources }: Start, socketPath: string | undefined) {
   const { settings } = config;
-  const keys = keysOf(config);
+  const masterKeys = loadMasterKeys(config);
+  const jwtKey = jwtKeyOf(config);
   const clock = () => now().getTime();
   const jwt = createJwtVerifier({
-    ...("secret" in keys.jwt ? { secret: keys.jwt.secret } : { publicKeyPem: keys.jwt.publicKey }),
+    ...("secret" in jwtKey ? { secret: jwtKey.secret } : { publicKeyPem: jwtKey.publicKey }),
     issuer: settings.jwtIssuer,
     audience: settings.jwtAudience,
     operatorAudience: settings.jwtOperatorAudience,
@@ -161,6 +153,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     ...caOf(config),
     prepared: settings.databasePrepared,
     poolSize: settings.databasePoolSize,
+    backgroundPoolSize: settings.databaseBackgroundPoolSize,
     statementTimeoutMs: settings.databaseStatementTimeoutMs,
     resolveQueue: settings.resolveQueue,
     resolveBatch: settings.resolveBatch,
@@ -168,7 +161,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => store.close());
   signal.throwIfAborted();
-  const running = await startKeys(keys, config, store, log, resources);
+  const running = await startKeys(masterKeys, config, store, log, resources);
   const { envelope, ring, wakeRotations } = running;
   metrics.watchSealing(() => envelope.counters);
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
@@ -185,7 +178,9 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   });
   resources.defer(() => prober.close());
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, limits, newApiKey, readCertificate, log, now });
+  const background = startBackground({ config, store, envelope, log, metrics });
+  resources.defer(() => background.stop());
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, readCertificate, log, now });
   const server = await serveGrpc(
     { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(settings)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
@@ -202,8 +197,8 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
       shutdownGraceMs: settings.shutdownGraceMs,
     },
   );
-  resources.defer(() => server.stop());
-  return { address: server.address, ready: async () => running.ready && (await store.ping()) };
+  resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
+  return { address: server.address, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
 }
 
 /** The REST role: a client of the gRPC service, over a private socket or over the network. */
@@ -242,7 +237,8 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   const target = socketPath === undefined ? settings.grpcTarget : `unix:${socketPath}`;
   const rest = adapts && target !== undefined ? await startRest(start, target, grpc?.ready ?? (async () => true)) : undefined;
   const started = resources.move();
-  return { grpc: grpc?.address, rest, [Symbol.asyncDispose]: () => started.disposeAsync() };
+  const reloadKeys = grpc?.reload ?? (async () => {});
+  return { grpc: grpc?.address, rest, reloadKeys, [Symbol.asyncDispose]: () => started.disposeAsync() };
 }
 
 /** Where REST reaches gRPC inside one process: a socket in a folder that only this user may enter. */

@@ -87,13 +87,16 @@ function withProfile({ settings, secrets }: { settings: Written; secrets: Secret
   if (settings.jwtJwksUrl !== undefined) throw new ConfigError("CREDENTIALS_JWT_JWKS_URL is not supported yet; give CREDENTIALS_JWT_PUBLIC_KEY");
   if (secrets.jwtSecret && secrets.jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET and CREDENTIALS_JWT_PUBLIC_KEY are both set; give one");
   if (secrets.masterKeys && settings.primaryKeyId === undefined) throw new ConfigError("CREDENTIALS_PRIMARY_KEY_ID is required beside CREDENTIALS_MASTER_KEYS");
-  if (!secrets.masterKeys && settings.primaryKeyId !== undefined) throw new ConfigError("CREDENTIALS_PRIMARY_KEY_ID is given without CREDENTIALS_MASTER_KEYS");
+  if (!secrets.masterKeys && !settings.kms && settings.primaryKeyId !== undefined) throw new ConfigError("CREDENTIALS_PRIMARY_KEY_ID is given without CREDENTIALS_MASTER_KEYS");
+  checkKeyService({ settings, secrets });
   if ((settings.tlsCertFile === undefined) !== (settings.tlsKeyFile === undefined)) throw new ConfigError("CREDENTIALS_TLS_CERT_FILE and CREDENTIALS_TLS_KEY_FILE go together");
   if (settings.tlsClientCaFile !== undefined && settings.tlsCertFile === undefined) throw new ConfigError("CREDENTIALS_TLS_CLIENT_CA_FILE needs CREDENTIALS_TLS_CERT_FILE");
   if (!settings.roles.includes("grpc") && settings.grpcTarget === undefined) throw new ConfigError("CREDENTIALS_GRPC_TARGET is required where rest runs alone");
   if (settings.roles.includes("grpc") && settings.grpcTarget !== undefined) throw new ConfigError("CREDENTIALS_GRPC_TARGET is only for a process that serves rest alone");
   if (secrets.databaseMigrationUrl && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_MIGRATION_URL is given without CREDENTIALS_DATABASE_URL");
   if (settings.restMaxBodyBytes > settings.grpcMaxMessageBytes) throw new ConfigError("CREDENTIALS_REST_MAX_BODY_BYTES must not be above CREDENTIALS_GRPC_MAX_MESSAGE_BYTES");
+  if (settings.refreshProviderDeadlineMs * 2 > settings.refreshLeaseMs) throw new ConfigError("CREDENTIALS_REFRESH_LEASE_MS must be at least twice CREDENTIALS_REFRESH_PROVIDER_DEADLINE_MS");
+  if ((settings.webhookUrl === undefined) !== (secrets.webhookSecret === undefined)) throw new ConfigError("CREDENTIALS_WEBHOOK_URL and CREDENTIALS_WEBHOOK_SECRET go together");
   if (production) refuseDevelopment({ settings, secrets });
   return Object.freeze({
     ...settings,
@@ -102,11 +105,38 @@ function withProfile({ settings, secrets }: { settings: Written; secrets: Secret
   });
 }
 
+/** One source of master keys, and a key service with everything it needs. */
+function checkKeyService({ settings, secrets }: { settings: Written; secrets: Secrets }): void {
+  const { kms, kmsKeys, kmsTransitUrl, kmsAwsRegion, kmsAwsAccessKeyId } = settings;
+  if (kms === undefined) {
+    if (kmsKeys !== undefined) throw new ConfigError("CREDENTIALS_KMS_KEYS is given without CREDENTIALS_KMS");
+    return;
+  }
+  if (secrets.masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS and CREDENTIALS_KMS are both set; give one");
+  if (kmsKeys === undefined) throw new ConfigError("CREDENTIALS_KMS_KEYS is required beside CREDENTIALS_KMS");
+  if (settings.primaryKeyId === undefined) throw new ConfigError("CREDENTIALS_PRIMARY_KEY_ID is required beside CREDENTIALS_KMS_KEYS");
+  if (kms === "transit") {
+    if (kmsTransitUrl === undefined || !secrets.kmsTransitToken) throw new ConfigError("CREDENTIALS_KMS_TRANSIT_URL and CREDENTIALS_KMS_TRANSIT_TOKEN are required beside CREDENTIALS_KMS=transit");
+    refusePlainService("CREDENTIALS_KMS_TRANSIT_URL", kmsTransitUrl, settings.profile);
+  } else {
+    if (kmsAwsRegion === undefined) throw new ConfigError("CREDENTIALS_KMS_AWS_REGION is required beside CREDENTIALS_KMS=aws");
+    if ((kmsAwsAccessKeyId === undefined) !== (secrets.kmsAwsSecretAccessKey === undefined)) throw new ConfigError("CREDENTIALS_KMS_AWS_ACCESS_KEY_ID and CREDENTIALS_KMS_AWS_SECRET_ACCESS_KEY go together");
+    if (settings.kmsAwsEndpoint !== undefined) refusePlainService("CREDENTIALS_KMS_AWS_ENDPOINT", settings.kmsAwsEndpoint, settings.profile);
+  }
+}
+
+function refusePlainService(setting: string, text: string, profile: Written["profile"]): void {
+  const { protocol, hostname } = new URL(text);
+  if (profile === "production" && protocol !== "https:" && !isLoopback(hostname.replace(/^\[|\]$/g, ""))) throw new ConfigError(`${setting} must be https in production`);
+}
+
 /** Whether a host, as it is written in a setting, is this machine. */
 export const isLoopback = (host: string): boolean => /^(127(\.\d{1,3}){3}|::1|localhost)$/.test(host);
 
 function refuseDevelopment({ settings, secrets }: { settings: Written; secrets: Secrets }): void {
   const serves = settings.roles.includes("grpc");
+  if (settings.failpoints !== undefined) throw new ConfigError("CREDENTIALS_FAILPOINTS is for the development profile only");
+  if (settings.webhookUrl?.startsWith("http:")) throw new ConfigError("CREDENTIALS_WEBHOOK_URL must be https in production");
   if (serves && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_URL is required in production");
   const target = settings.grpcTarget;
   const near = target === undefined || target.startsWith("unix:") || isLoopback(target.replace(/:\d+$/, "").replace(/^\[|\]$/g, ""));

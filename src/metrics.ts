@@ -22,6 +22,10 @@ export interface Metrics {
   observe(call: CallObservation): void;
   /** Reads these counters at each scrape. */
   watchSealing(counters: () => SealingCounters): void;
+  /** Counts a renewal of an access token. */
+  renewed(provider: string, outcome: string): void;
+  /** Counts a delivery of a webhook. */
+  delivered(outcome: string): void;
   render(): Promise<{ contentType: string; body: string }>;
 }
 
@@ -41,7 +45,16 @@ export function createMetrics(): Metrics {
     buckets: BUCKETS,
     registers: [registry],
   });
+  const renewals = new Counter({
+    name: "credentials_refresh_total",
+    help: "Renewals of access tokens, by how they ended; our_client_rejected needs an operator.",
+    labelNames: ["provider", "outcome"],
+    registers: [registry],
+  });
+  const deliveries = new Counter({ name: "credentials_webhook_total", help: "Deliveries of webhooks, by how they ended.", labelNames: ["outcome"], registers: [registry] });
   return {
+    renewed: (provider, outcome) => renewals.inc({ provider, outcome }),
+    delivered: (outcome) => deliveries.inc({ outcome }),
     observe: ({ method, code, seconds }) => calls.observe({ method, code }, seconds),
     watchSealing(counters) {
       new Counter({

@@ -4,6 +4,7 @@ import { type App, createApp } from "./app.ts";
 import { AuthSetupError } from "./auth/setup-error.ts";
 import { type Config, ConfigError, loadConfig } from "./config.ts";
 import { KeyringError } from "./crypto/keyring.ts";
+import { WebhookSecretError } from "./crypto/webhook-signature.ts";
 import { EgressSetupError } from "./egress/error.ts";
 import { ListenError } from "./grpc/server.ts";
 import { errorFields } from "./log.ts";
@@ -12,7 +13,7 @@ import { StoreSetupError } from "./store/errors.ts";
 import { KeyCheckError } from "./vault/keys.ts";
 
 /** Errors whose message is written for operators and holds no secret. */
-const FOR_OPERATORS = [ConfigError, AuthSetupError, KeyringError, KeyCheckError, StoreSetupError, ListenError, EgressSetupError];
+const FOR_OPERATORS = [ConfigError, AuthSetupError, KeyringError, KeyCheckError, StoreSetupError, ListenError, EgressSetupError, WebhookSecretError];
 
 /** One line for the operator about why the service cannot run. */
 export function startFailure(error: unknown): string {
@@ -33,6 +34,10 @@ export async function serve(env: Readonly<Record<string, string | undefined>>): 
     const config = loadConfig(env);
     if (config.settings.profile === "production") refuseInspection(env);
     await using app = await createApp(config, { signal: stop.signal });
+    // Files are read again; the environment of a process does not change.
+    const reload = () => void app.reloadKeys(() => loadConfig(env));
+    process.on("SIGHUP", reload);
+    using _ = { [Symbol.dispose]: () => void process.off("SIGHUP", reload) };
     await announce(app, config);
     ready = true;
     if (!stop.signal.aborted) await once(stop.signal, "abort");

@@ -12,8 +12,11 @@ table audit_signature owner credentials_owner rls t force t
 table audit_signing owner credentials_owner rls f force f
 table credential owner credentials_owner rls t force t
 table credential_counter owner credentials_owner rls t force t
+table credential_event owner credentials_owner rls t force t
+table credential_event_head owner credentials_owner rls f force f
 table credential_limit owner credentials_owner rls t force t
 table credential_previous owner credentials_owner rls t force t
+table credential_refresh owner credentials_owner rls f force f
 table credential_use owner credentials_owner rls t force t
 table foreign_key_check owner credentials_owner rls f force f
 table idempotency_record owner credentials_owner rls t force t
@@ -87,10 +90,31 @@ column credential.oauth_origin text not null default 'posted'::text storage x
 column credential.account_id text storage x
 column credential.requested_scopes text[] storage x
 column credential.granted_scopes text[] storage x
+column credential.renewable boolean not null default false storage p
+column credential.status_since timestamp(3) with time zone not null default now() storage p
 column credential.key_version bigint default sealed_key_version((sealed)::bytea) storage p
 column credential_counter.organization_id uuid not null storage p
 column credential_counter.counter text not null storage x
 column credential_counter.n integer not null storage p
+column credential_event.organization_id uuid not null storage p
+column credential_event.revision bigint not null storage p
+column credential_event.occurred_at timestamp(3) with time zone not null storage p
+column credential_event.kind text not null storage x
+column credential_event.credential_id uuid not null storage p
+column credential_event.provider text not null storage x
+column credential_event.credential_type text not null storage x
+column credential_event.status text not null storage x
+column credential_event.status_reason text storage x
+column credential_event.status_since timestamp(3) with time zone not null storage p
+column credential_event.secret_version bigint not null storage p
+column credential_event_head.organization_id uuid not null storage p
+column credential_event_head.revision bigint not null storage p
+column credential_event_head.sent bigint not null default 0 storage p
+column credential_event_head.due_at timestamp with time zone not null default now() storage p
+column credential_event_head.attempts integer not null default 0 storage p
+column credential_event_head.fence bigint not null default 0 storage p
+column credential_event_head.lease_token uuid storage p
+column credential_event_head.lease_until timestamp with time zone storage p
 column credential_limit.organization_id uuid not null storage p
 column credential_limit.provider text not null storage x
 column credential_limit.n integer not null storage p
@@ -102,6 +126,15 @@ column credential_previous.sealed ciphertext not null storage e
 column credential_previous.account_email text storage x
 column credential_previous.token_expires_at timestamp(3) with time zone storage p
 column credential_previous.kept_until timestamp(3) with time zone not null storage p
+column credential_refresh.organization_id uuid not null storage p
+column credential_refresh.credential_id uuid not null storage p
+column credential_refresh.provider text not null storage x
+column credential_refresh.due_at timestamp with time zone storage p
+column credential_refresh.attempts integer not null default 0 storage p
+column credential_refresh.fence bigint not null default 0 storage p
+column credential_refresh.lease_token uuid storage p
+column credential_refresh.lease_until timestamp with time zone storage p
+column credential_refresh.intent_version bigint storage p
 column credential_use.organization_id uuid not null storage p
 column credential_use.credential_id uuid not null storage p
 column credential_use.service_account_id uuid not null storage p
@@ -230,7 +263,7 @@ column service_account_key_label.last_used_at timestamp(3) with time zone storag
 
 constraint audit_event_action_not_null on audit_event: NOT NULL action
 constraint audit_event_actor_id_not_null on audit_event: NOT NULL actor_id
-constraint audit_event_actor_kind_must_be_known on audit_event: CHECK ((actor_kind = ANY (ARRAY['user'::text, 'service_account'::text, 'operator'::text])))
+constraint audit_event_actor_kind_must_be_known on audit_event: CHECK ((actor_kind = ANY (ARRAY['user'::text, 'service_account'::text, 'operator'::text, 'system'::text])))
 constraint audit_event_actor_kind_not_null on audit_event: NOT NULL actor_kind
 constraint audit_event_hash_must_be_32_bytes on audit_event: CHECK ((length(hash) = 32))
 constraint audit_event_hash_not_null on audit_event: NOT NULL hash
@@ -276,6 +309,7 @@ constraint credential_organization_id_not_null on credential: NOT NULL organizat
 constraint credential_pkey on credential: PRIMARY KEY (organization_id, id)
 constraint credential_provider_must_be_known on credential: CHECK ((provider = ANY (ARRAY['microsoft'::text, 'sharepoint'::text, 'sftp'::text, 'aws_ses'::text, 'google'::text, 'postgresql'::text, 'internal_postgresql'::text])))
 constraint credential_provider_not_null on credential: NOT NULL provider
+constraint credential_renewable_not_null on credential: NOT NULL renewable
 constraint credential_revision_must_be_positive on credential: CHECK ((revision >= 1))
 constraint credential_revision_not_null on credential: NOT NULL revision
 constraint credential_sealed_must_have_its_format on credential: CHECK ((get_byte((sealed)::bytea, 0) = 197))
@@ -283,6 +317,7 @@ constraint credential_secret_version_must_be_positive on credential: CHECK ((sec
 constraint credential_secret_version_not_null on credential: NOT NULL secret_version
 constraint credential_status_must_be_known on credential: CHECK ((status = ANY (ARRAY['active'::text, 'expiring'::text, 'refresh_failed'::text, 'reauth_required'::text, 'in_doubt'::text])))
 constraint credential_status_not_null on credential: NOT NULL status
+constraint credential_status_since_not_null on credential: NOT NULL status_since
 constraint credential_times_must_be_ordered on credential: CHECK ((updated_at >= created_at))
 constraint credential_type_must_be_known on credential: CHECK ((credential_type = ANY (ARRAY['api_key'::text, 'google_oauth'::text, 'sharepoint_oauth'::text, 'oauth2'::text, 'user_password'::text, 'key_file'::text])))
 constraint credential_updated_at_not_null on credential: NOT NULL updated_at
@@ -292,6 +327,30 @@ constraint credential_counter_must_not_be_negative on credential_counter: CHECK 
 constraint credential_counter_n_not_null on credential_counter: NOT NULL n
 constraint credential_counter_organization_id_not_null on credential_counter: NOT NULL organization_id
 constraint credential_counter_pkey on credential_counter: PRIMARY KEY (organization_id, counter)
+constraint credential_event_credential_id_not_null on credential_event: NOT NULL credential_id
+constraint credential_event_credential_type_not_null on credential_event: NOT NULL credential_type
+constraint credential_event_kind_must_be_known on credential_event: CHECK ((kind = ANY (ARRAY['created'::text, 'updated'::text, 'deleted'::text, 'status_changed'::text])))
+constraint credential_event_kind_not_null on credential_event: NOT NULL kind
+constraint credential_event_occurred_at_not_null on credential_event: NOT NULL occurred_at
+constraint credential_event_organization_id_not_null on credential_event: NOT NULL organization_id
+constraint credential_event_pkey on credential_event: PRIMARY KEY (organization_id, revision)
+constraint credential_event_provider_not_null on credential_event: NOT NULL provider
+constraint credential_event_revision_must_be_positive on credential_event: CHECK ((revision >= 1))
+constraint credential_event_revision_not_null on credential_event: NOT NULL revision
+constraint credential_event_secret_version_not_null on credential_event: NOT NULL secret_version
+constraint credential_event_status_not_null on credential_event: NOT NULL status
+constraint credential_event_status_since_not_null on credential_event: NOT NULL status_since
+constraint credential_event_head_attempts_must_not_be_negative on credential_event_head: CHECK ((attempts >= 0))
+constraint credential_event_head_attempts_not_null on credential_event_head: NOT NULL attempts
+constraint credential_event_head_due_at_not_null on credential_event_head: NOT NULL due_at
+constraint credential_event_head_fence_must_not_be_negative on credential_event_head: CHECK ((fence >= 0))
+constraint credential_event_head_fence_not_null on credential_event_head: NOT NULL fence
+constraint credential_event_head_lease_must_be_whole on credential_event_head: CHECK (((lease_token IS NULL) = (lease_until IS NULL)))
+constraint credential_event_head_organization_id_not_null on credential_event_head: NOT NULL organization_id
+constraint credential_event_head_pkey on credential_event_head: PRIMARY KEY (organization_id)
+constraint credential_event_head_revision_not_null on credential_event_head: NOT NULL revision
+constraint credential_event_head_sent_must_not_be_ahead on credential_event_head: CHECK (((sent >= 0) AND (sent <= revision)))
+constraint credential_event_head_sent_not_null on credential_event_head: NOT NULL sent
 constraint credential_limit_must_be_positive on credential_limit: CHECK (((n >= 1) AND (n <= 1000000)))
 constraint credential_limit_n_not_null on credential_limit: NOT NULL n
 constraint credential_limit_organization_id_not_null on credential_limit: NOT NULL organization_id
@@ -305,6 +364,16 @@ constraint credential_previous_pkey on credential_previous: PRIMARY KEY (organiz
 constraint credential_previous_sealed_must_have_its_format on credential_previous: CHECK ((get_byte((sealed)::bytea, 0) = 197))
 constraint credential_previous_sealed_not_null on credential_previous: NOT NULL sealed
 constraint credential_previous_secret_version_not_null on credential_previous: NOT NULL secret_version
+constraint credential_refresh_attempts_must_not_be_negative on credential_refresh: CHECK ((attempts >= 0))
+constraint credential_refresh_attempts_not_null on credential_refresh: NOT NULL attempts
+constraint credential_refresh_credential_id_not_null on credential_refresh: NOT NULL credential_id
+constraint credential_refresh_fence_must_not_be_negative on credential_refresh: CHECK ((fence >= 0))
+constraint credential_refresh_fence_not_null on credential_refresh: NOT NULL fence
+constraint credential_refresh_intent_version_must_be_positive on credential_refresh: CHECK ((intent_version >= 1))
+constraint credential_refresh_lease_must_be_whole on credential_refresh: CHECK (((lease_token IS NULL) = (lease_until IS NULL)))
+constraint credential_refresh_organization_id_not_null on credential_refresh: NOT NULL organization_id
+constraint credential_refresh_pkey on credential_refresh: PRIMARY KEY (organization_id, credential_id)
+constraint credential_refresh_provider_not_null on credential_refresh: NOT NULL provider
 constraint credential_use_credential_id_not_null on credential_use: NOT NULL credential_id
 constraint credential_use_flow_id_not_null on credential_use: NOT NULL flow_id
 constraint credential_use_last_used_at_not_null on credential_use: NOT NULL last_used_at
@@ -472,8 +541,13 @@ CREATE INDEX credential_newest_of_provider_idx ON public.credential USING btree 
 CREATE INDEX credential_newest_of_user_idx ON public.credential USING btree (organization_id, user_id, created_at DESC, id DESC) WHERE (deleted_at IS NULL)
 CREATE UNIQUE INDEX credential_pkey ON public.credential USING btree (organization_id, id)
 CREATE UNIQUE INDEX credential_counter_pkey ON public.credential_counter USING btree (organization_id, counter)
+CREATE UNIQUE INDEX credential_event_pkey ON public.credential_event USING btree (organization_id, revision)
+CREATE UNIQUE INDEX credential_event_head_pkey ON public.credential_event_head USING btree (organization_id)
+CREATE INDEX credential_event_head_unsent_idx ON public.credential_event_head USING btree (due_at) WHERE (sent < revision)
 CREATE UNIQUE INDEX credential_limit_pkey ON public.credential_limit USING btree (organization_id, provider)
 CREATE UNIQUE INDEX credential_previous_pkey ON public.credential_previous USING btree (organization_id, credential_id)
+CREATE INDEX credential_refresh_due_idx ON public.credential_refresh USING btree (provider, due_at) WHERE (due_at IS NOT NULL)
+CREATE UNIQUE INDEX credential_refresh_pkey ON public.credential_refresh USING btree (organization_id, credential_id)
 CREATE INDEX credential_use_newest_idx ON public.credential_use USING btree (organization_id, credential_id, last_used_at DESC)
 CREATE UNIQUE INDEX credential_use_pkey ON public.credential_use USING btree (organization_id, credential_id, service_account_id, flow_id)
 CREATE UNIQUE INDEX foreign_key_check_pkey ON public.foreign_key_check USING btree (check_value)
@@ -514,6 +588,7 @@ policy audit_head_of_organization on audit_head for ALL to public using ((organi
 policy audit_signature_of_organization on audit_signature for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_of_organization on credential for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_counter_of_organization on credential_counter for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
+policy credential_event_of_organization on credential_event for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_limit_of_organization on credential_limit for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_previous_of_organization on credential_previous for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
 policy credential_use_of_organization on credential_use for ALL to public using ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest))) with check ((organization_id IN ( SELECT unnest((NULLIF(current_setting('app.organizations'::text, true), ''::text))::uuid[]) AS unnest)))
@@ -670,8 +745,11 @@ comment on table public.audit_signature: Signed heads of the audit chains: a tra
 comment on table public.audit_signing: Organizations that have an audit chain, so that the heads of all of them can be signed. Holds ids only.
 comment on table public.credential: Credentials of integrations: what is known about them, and the sealed secret.
 comment on table public.credential_counter: Active credentials, counted in the transaction that creates or deletes one, so that limits hold under concurrency.
+comment on table public.credential_event: What happened to credentials, in order: the outbox of webhooks and of the watch feed. Append-only, written in the transaction of what happened.
+comment on table public.credential_event_head: The newest event of each organization, and how far webhooks have come. Its row is locked until an event is committed, which gives the events their order. Read before an organization is known, therefore without row-level security.
 comment on table public.credential_limit: Limits of active credentials that operators set, in the place of the installation's own.
 comment on table public.credential_previous: The secret before the newest one, where its update asked to keep it for a while.
+comment on table public.credential_refresh: When each OAuth credential is to be looked after, and who does so now. Read before an organization is known, therefore without row-level security and without any secret.
 comment on table public.credential_use: Who resolves a credential, for which flow, and when last. Written behind the calls, a moment late; the audit trail is exact.
 comment on table public.foreign_key_check: Keys of other systems from which secrets were imported, by a value that reveals nothing of them: none may be a master key.
 comment on table public.idempotency_record: Writes that came with an idempotency key, each committed together with its effect. Holds no secret.
@@ -718,19 +796,34 @@ comment on table column public.credential.oauth_origin: Whose client the tokens 
 comment on table column public.credential.organization_id: Tenant. Immutable; bound into the sealed value.
 comment on table column public.credential.provider: System the credential connects to. Immutable; bound into the sealed value.
 comment on table column public.credential.purged_at: The sealed secret is gone since then.
+comment on table column public.credential.renewable: Whether the service can renew the access token without a person.
 comment on table column public.credential.requested_scopes: What our flow asked for.
 comment on table column public.credential.revision: Changes with every write by a caller.
 comment on table column public.credential.sealed: Sealed secret, first byte 0xC5; null only once purged. Stored uncompressed: ciphertext does not compress.
 comment on table column public.credential.secret_version: Changes with every change of the secret, by whomever; bound into the sealed value.
 comment on table column public.credential.status: Whether it can be used.
 comment on table column public.credential.status_reason: Why it cannot; a stable word.
+comment on table column public.credential.status_since: When status or its reason last changed.
 comment on table column public.credential.token_expires_at: When the access token expires, where there is one.
 comment on table column public.credential.updated_at: Strictly increasing with every write by a caller.
 comment on table column public.credential.user_id: User who created it and whose limit it counts against. Immutable.
 comment on table column public.credential_counter.counter: provider:<provider> for the organization, or user:<user id>.
 comment on table column public.credential_counter.n: Rows of credential that are not deleted.
+comment on table column public.credential_event.revision: Counts an organization's events from 1 without gaps, in the order in which they were committed.
+comment on table column public.credential_event.secret_version: Version of the secret after the event.
+comment on table column public.credential_event_head.attempts: Failed deliveries of the event after the sent one.
+comment on table column public.credential_event_head.due_at: When the next delivery is to be tried.
+comment on table column public.credential_event_head.fence: Counts the leases. A holder writes only while the fence and the token are its own.
+comment on table column public.credential_event_head.sent: Newest event that the webhook endpoint has accepted, or that was given up.
 comment on table column public.credential_previous.kept_until: Cannot be gone back to since then, and is removed soon after.
 comment on table column public.credential_previous.sealed: Sealed secret, bound to the version it had.
+comment on table column public.credential_refresh.attempts: Failures since the last success.
+comment on table column public.credential_refresh.due_at: When its token is to be renewed, or its status to be changed; null where nothing is left to do.
+comment on table column public.credential_refresh.fence: Counts the leases. A holder writes only while the fence and the token are its own.
+comment on table column public.credential_refresh.intent_version: Journal: a renewal was begun with the secret of this version and its outcome is not known yet.
+comment on table column public.credential_refresh.lease_token: Who holds the lease; drawn anew for each.
+comment on table column public.credential_refresh.lease_until: When others may take the lease.
+comment on table column public.credential_refresh.provider: Provider of the credential, by which work is capped.
 comment on table column public.credential_use.flow_id: Flow that the caller named; empty where it named none.
 comment on table column public.idempotency_record.answer: The row that the answer was made of.
 comment on table column public.idempotency_record.key_hash: SHA-256 of the key that the caller chose.
@@ -770,6 +863,7 @@ comment on type public.ciphertext: Sealed bytes. Every column of this type must 
 -- grants
 
 grant delete, insert, select on credential_limit to credentials_app
+grant delete, insert, select on credential_refresh to credentials_app
 grant delete, insert, select on credential_use to credentials_app
 grant delete, insert, select on idempotency_record to credentials_app
 grant delete, insert, select on oauth_authorization to credentials_app
@@ -792,6 +886,8 @@ grant insert, select on audit_signature to credentials_app
 grant insert, select on audit_signing to credentials_app
 grant insert, select on credential to credentials_app
 grant insert, select on credential_counter to credentials_app
+grant insert, select on credential_event to credentials_app
+grant insert, select on credential_event_head to credentials_app
 grant insert, select on foreign_key_check to credentials_app
 grant insert, select on imported_credential to credentials_app
 grant insert, select on key_registry to credentials_app
@@ -805,7 +901,8 @@ grant insert, select, update on rotation to credentials_app
 grant select on organization_key_place to credentials_app
 grant select on schema_migration to credentials_app
 grant update (canary, canary_commitment, retired_at) on key_registry to credentials_app
-grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at, oauth_origin, account_id, requested_scopes, granted_scopes) on credential to credentials_app
+grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at, oauth_origin, account_id, requested_scopes, granted_scopes, renewable, status_since) on credential to credentials_app
+grant update (due_at, attempts, fence, lease_token, lease_until, intent_version) on credential_refresh to credentials_app
 grant update (last_run_id, last_used_at, uses) on credential_use to credentials_app
 grant update (link, digest, hash) on audit_head to credentials_app
 grant update (master_key_id, promoted_at) on primary_master_key to credentials_app
@@ -813,5 +910,6 @@ grant update (n) on credential_counter to credentials_app
 grant update (n) on credential_limit to credentials_app
 grant update (name, description, status, granted_providers, granted_credentials, updated_at, modified_by, deleted_at) on service_account to credentials_app
 grant update (name, description, updated_at, modified_by, last_used_at) on service_account_key_label to credentials_app
+grant update (revision, sent, due_at, attempts, fence, lease_token, lease_until) on credential_event_head to credentials_app
 grant update (revoked_at) on service_account_key to credentials_app
 grant update (wrapped, master_key_id, destroyed_at, state) on organization_key to credentials_app

@@ -38,7 +38,7 @@ describe("the protocol", () => {
     const folder = mkdtempSync(join(tmpdir(), "flow-descriptors-"));
     try {
       const fresh = join(folder, "descriptors.binpb");
-      const command = manifest.scripts["gen"]?.split(" && buf ").at(-1) ?? "";
+      const command = / buf (build [^&]* -o gen\/descriptors\.binpb[^&]*) &&/.exec(manifest.scripts["gen"] ?? "")?.[1] ?? "";
       const { status, stderr } = buf(...command.replace("gen/descriptors.binpb", fresh).split(" "));
       expect(status, stderr).toBe(0);
       expect(readFileSync(fresh).equals(readFileSync(`${root}gen/descriptors.binpb`))).toBe(true);

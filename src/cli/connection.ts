@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import type { ClientTls } from "../client/channel.ts";
-import type { ServiceAccountClient } from "../client/service-accounts.ts";
+import type { AdminClient } from "../client/admin.ts";
+import type { ServiceAccountClient, ServiceAccountClientOptions } from "../client/service-accounts.ts";
 import type { Context } from "./context.ts";
 import { developmentConfig, developmentToken, OPERATOR } from "./development.ts";
 import { CliError, usage } from "./failure.ts";
@@ -32,13 +33,27 @@ const TIMEOUT_MS = 15_000;
 const TOKEN_SECONDS = 60;
 
 /** Makes one call as an operator. Throws CliError for whatever goes wrong with it. */
-export async function callService<T>({ env }: Context, options: ConnectionOptions, call: (client: ServiceAccountClient) => Promise<T>): Promise<T> {
+export function callService<T>(context: Context, options: ConnectionOptions, call: (client: ServiceAccountClient) => Promise<T>): Promise<T> {
+  return connected(context, options, async (how) => (await import("../client/service-accounts.ts")).createServiceAccountClient(how), call);
+}
+
+/** Calls AdminService as an operator, as often as the work asks for. Throws CliError for whatever goes wrong with it. */
+export function callAdmin<T>(context: Context, options: ConnectionOptions, call: (client: AdminClient) => Promise<T>): Promise<T> {
+  return connected(context, options, async (how) => (await import("../client/admin.ts")).createAdminClient(how), call);
+}
+
+async function connected<C extends Disposable, T>(
+  { env }: Context,
+  options: ConnectionOptions,
+  open: (how: ServiceAccountClientOptions) => Promise<C>,
+  call: (client: C) => Promise<T>,
+): Promise<T> {
   const target = options.target ?? env["FLOW_CREDENTIALS_TARGET"] ?? ownTarget(env);
   const tls = tlsOf(env, options);
   const token = givenToken(env, options) ?? (await madeToken(env));
   // Loaded here alone: gRPC is most of the time a command takes to start.
-  const [{ createServiceAccountClient }, { CredentialClientError }] = await Promise.all([import("../client/service-accounts.ts"), import("../client/error.ts")]);
-  using client = createServiceAccountClient({ target, token, tls, deadlineMs: TIMEOUT_MS });
+  const { CredentialClientError } = await import("../client/error.ts");
+  using client = await open({ target, token, tls, deadlineMs: TIMEOUT_MS });
   try {
     return await call(client);
   } catch (error) {

@@ -5,4 +5,6 @@ export interface Context {
   print(line: string): void;
   /** Writes one line beside the result, to standard error. */
   note(line: string): void;
+  /** Shows how far something is, in the place of what it showed before; null clears it. Absent where nobody looks on. */
+  readonly progress?: (line: string | null) => void;
 }

@@ -5,6 +5,8 @@ const code = await run(process.argv.slice(2), {
   env: process.env,
   print: (line) => process.stdout.write(`${line}\n`),
   note: (line) => process.stderr.write(`${line}\n`),
+  // "\r" goes to the start of the line, and "ESC [ K" clears what is left of it (ECMA-48).
+  ...(process.stderr.isTTY ? { progress: (line: string | null) => process.stderr.write(`\r\x1b[K${line ?? ""}`) } : {}),
 });
 // `serve` sets a code of its own.
 if (code !== 0) process.exitCode = code;

@@ -1,7 +1,10 @@
 import { Command, CommanderError } from "commander";
 import type { Context } from "./context.ts";
 import { CliError, sentenceOf } from "./failure.ts";
+import { addImport } from "./import.ts";
+import { addKeys } from "./keys.ts";
 import { addMigrate } from "./migrate.ts";
+import { addOrganization } from "./organization.ts";
 import { addServe } from "./serve.ts";
 import { addServiceAccount } from "./service-account.ts";
 import { addServiceAccountKey } from "./service-account-key.ts";
@@ -34,7 +37,7 @@ export async function run(args: readonly string[], context: Context): Promise<0 
     .exitOverride()
     .configureOutput({ outputError: (text) => complain(oneLine(text)) })
     .addHelpText("after", EXAMPLE);
-  for (const add of [addServe, addMigrate, addToken, addServiceAccount, addServiceAccountKey]) add(program, context);
+  for (const add of [addServe, addMigrate, addToken, addServiceAccount, addServiceAccountKey, addKeys, addOrganization, addImport]) add(program, context);
   try {
     await program.parseAsync(args, { from: "user" });
     return 0;

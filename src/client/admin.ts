@@ -1,8 +1,21 @@
 import { type ClientUnaryCall, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { AdminServiceClient, AdminServiceService } from "../../gen/flow/credentials/v1/admin_service.ts";
+import { CredentialType, Provider } from "../../gen/flow/credentials/v1/resources.ts";
 import { channelCredentials } from "./channel.ts";
 import { fromFailedCall } from "./error.ts";
 import type { ServiceAccountClientOptions } from "./service-accounts.ts";
+
+export type { GetKeyStatusResponse, Rotation } from "../../gen/flow/credentials/v1/admin_service.ts";
+
+/** Enum values by their documented spelling. */
+const byWord = <N extends number>(values: Readonly<Record<string, N>>, prefix: string): Readonly<Record<string, N>> =>
+  Object.fromEntries(Object.entries(values).filter(([name]) => name.startsWith(prefix) && !name.endsWith("_UNSPECIFIED")).map(([name, number]) => [name.slice(prefix.length).toLowerCase(), number]));
+
+/** Providers by their documented spelling, such as `sftp`. */
+export const PROVIDER_NUMBERS = byWord<Provider>(Provider, "PROVIDER_");
+
+/** Credential types by their documented spelling, such as `user_password`. */
+export const CREDENTIAL_TYPE_NUMBERS = byWord<CredentialType>(CredentialType, "CREDENTIAL_TYPE_");
 
 type Rpcs = typeof AdminServiceService;
 

@@ -57,6 +57,11 @@ export class KeyRing {
     return [...this.#keys.keys()];
   }
 
+  /** Every loaded key. */
+  get keys(): readonly MasterKey[] {
+    return [...this.#keys.values()];
+  }
+
   /** Whether the key that wraps is loaded. */
   get complete(): boolean {
     return this.#keys.has(this.#roles.primaryId);

@@ -71,6 +71,9 @@ export const ACTIONS = {
 /** The name of one thing a caller can ask for; also the word in the audit record. */
 export type Action = keyof typeof ACTIONS;
 
+/** What the service does by itself; also the words in the audit record, where the actor is `system`. */
+export type SystemAction = "refresh_credential" | "mark_active" | "mark_expiring" | "mark_refresh_failed" | "mark_reauth_required" | "mark_in_doubt";
+
 /** The role that an action asks of a user, where it asks for one. */
 export const roleFor = (action: Action): string | undefined => (ACTIONS[action] === ADMINISTRATORS ? ORGANIZATION_ADMINISTRATOR : undefined);
 
@@ -119,9 +122,9 @@ export interface Call {
 export interface AuditEvent {
   readonly organizationId: string;
   readonly requestId: string;
-  readonly actorKind: CallerKind;
+  readonly actorKind: CallerKind | "system";
   readonly actorId: string;
-  readonly action: Action;
+  readonly action: Action | SystemAction;
   /** `cancelled` and `failed`: a second record of a call that was allowed and whose answer never left. */
   readonly outcome: "allowed" | "refused" | "cancelled" | "failed";
   /** Why it was refused, cancelled or failed; null where it was allowed. */

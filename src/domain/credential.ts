@@ -12,6 +12,9 @@ export type CredentialTypeName = (typeof CREDENTIAL_TYPES)[number];
 export const CREDENTIAL_STATUSES = ["active", "expiring", "refresh_failed", "reauth_required", "in_doubt"] as const;
 export type CredentialStatusName = (typeof CREDENTIAL_STATUSES)[number];
 
+/** What the service does by itself about the end of an access token: nothing, renew it in good time, or renew it at once. */
+export type Renewal = "none" | "scheduled" | "due";
+
 /** Largest secret, in bytes of its JSON text. */
 export const MAX_SECRET_BYTES = 64 * 1024;
 
@@ -32,6 +35,10 @@ export interface CredentialRecord {
   readonly modifiedBy: string;
   readonly status: CredentialStatusName;
   readonly statusReason: string | null;
+  /** When the status or its reason last changed. */
+  readonly statusSince: Date;
+  /** Whether the service can renew the access token without a person. */
+  readonly renewable: boolean;
   readonly tokenExpiresAt: Date | null;
   /** Changes with every write by a caller; the etag. */
   readonly revision: number;

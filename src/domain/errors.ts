@@ -84,6 +84,7 @@ export const REASONS = {
   ETAG_MISMATCH: render("ABORTED", 412, "conflict", "The credential has changed since it was read"),
   ORGANIZATION_DESTROYED: render("FAILED_PRECONDITION", 400, "bad_request", "The organization's keys were destroyed"),
   REAUTHORIZATION_REQUIRED: render("FAILED_PRECONDITION", 400, "bad_request", "The provider no longer accepts this grant; authorize again"),
+  TOKEN_NOT_RENEWED: render("UNAVAILABLE", 503, "service_error", "The access token has ended and could not be renewed yet; try again shortly"),
   SECRET_UNREADABLE: render("DATA_LOSS", 500, "service_error", "The stored secret cannot be opened"),
   AUDIT_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The audit record could not be written"),
   DATABASE_UNAVAILABLE: render("UNAVAILABLE", 503, "repository_error", "Database operation failed"),

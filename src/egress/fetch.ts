@@ -17,6 +17,8 @@ export interface FetchRequest {
   /** Whose port rules apply; none where not given. */
   readonly provider?: string;
   readonly signal?: AbortSignal;
+  /** Called when the whole request was handed to the system: from then on the other side may have acted on it. */
+  readonly sent?: () => void;
 }
 
 /** What came back. */
@@ -107,6 +109,7 @@ function exchange(socket: GuardedSocket, carrier: Duplex, target: FetchTarget, r
       insecureHTTPParser: false,
     });
     outgoing.on("error", fail);
+    outgoing.once("finish", () => request.sent?.());
     outgoing.on("upgrade", () => fail(new EgressError("protocol-error")));
     const closed = () => fail(new EgressError("connection-lost"));
     outgoing.once("close", closed);

@@ -51,6 +51,7 @@ export function toCredentialDetail(record: CredentialRecord & CredentialFacts, e
     credentialType: credentialTypes.number(record.credentialType),
     status: credentialStatuses.number(record.status),
     statusReason: record.statusReason ?? undefined,
+    statusSince: record.statusSince,
     tokenExpiresAt: record.tokenExpiresAt ?? undefined,
     name: record.name ?? undefined,
     etag,
@@ -61,7 +62,7 @@ export function toCredentialDetail(record: CredentialRecord & CredentialFacts, e
 }
 
 /** A secret on its way to an executor. */
-export function toResolved(record: CredentialRecord, exposed: Exposed): ResolveCredentialResponse {
+export function toResolved(record: Pick<CredentialRecord, "id" | "provider" | "credentialType" | "secretVersion">, exposed: Exposed): ResolveCredentialResponse {
   return {
     credentialId: record.id,
     provider: providers.number(record.provider),

@@ -1,4 +1,4 @@
-import type { DescMethod, FileRegistry } from "@bufbuild/protobuf";
+import type { DescField, DescMethod, FileRegistry } from "@bufbuild/protobuf";
 import { compileRoutes, type Route } from "../rest/routes.ts";
 import { wordsOf } from "./comments.ts";
 import { errorSchemas, errorsOf } from "./errors.ts";
@@ -63,10 +63,18 @@ function operation(book: SchemaBook, route: Route): Json {
     tags: [tagOf(method)],
     summary,
     description: text,
-    ...(inPath.length > 0 ? { parameters: inPath.map((field) => ({ name: field.name, in: "path", required: true, description: wordsOf(field).text, schema: book.pathSchema(field), example: exampleOf(field.name) })) } : {}),
+    ...parameters(book, inPath, route),
     ...(route.body ? { requestBody: { required: true, content: { "application/json": { schema: book.request(method, inPath), examples: requestExamples(method.name) } } } } : {}),
     responses: { ...success(book, route), ...errorsOf(route) },
   };
+}
+
+function parameters(book: SchemaBook, inPath: readonly DescField[], { query }: Route): { readonly parameters?: Json } {
+  const all: Json[] = [
+    ...inPath.map((field) => ({ name: field.name, in: "path", required: true, description: wordsOf(field).text, schema: book.pathSchema(field), example: exampleOf(field.name) })),
+    ...query.map((field) => ({ name: field.name, in: "query", required: false, description: wordsOf(field).text, schema: { type: "integer", minimum: 0 } })),
+  ];
+  return all.length > 0 ? { parameters: all } : {};
 }
 
 const capital = (word: string): string => `${word.slice(0, 1).toUpperCase()}${word.slice(1)}`;

@@ -18,7 +18,9 @@ const always: Applies = () => true;
 const never: Applies = () => false;
 const withBody: Applies = ({ body }) => body;
 const onCredential: Applies = ({ path }) => path.includes("credential_id");
-const opening: Applies = ({ rpc }) => /^(?:Resolve|Test\w*Credential)/.test(rpc);
+const onAccounts: Applies = ({ rpc }) => rpc.includes("ServiceAccount");
+const writes: Applies = ({ rpc }) => /^(?:Create|Update|Delete|Rollback|Revoke|Set)/.test(rpc);
+const opening: Applies = ({ rpc }) => /^(?:Resolve|Rollback|Test\w*Credential)/.test(rpc);
 
 /** Which operations a reason concerns. A new reason must say so here. */
 const CONCERNS: Readonly<Record<Reason, Applies>> = {
@@ -39,9 +41,45 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   LIMIT_PER_USER_REACHED: ({ rpc }) => rpc === "CreateCredential",
   CREDENTIAL_NOT_FOUND: onCredential,
   SERVICE_ACCOUNT_NOT_FOUND: ({ path }) => path.includes("service_account_id"),
+  ORGANIZATION_NOT_FOUND: never,
+  ROTATION_NOT_FOUND: never,
+  KEY_UNKNOWN: never,
+  KEY_NOT_LOADED_EVERYWHERE: never,
+  KEY_RETIRED: never,
+  KEY_IS_FOREIGN: never,
+  ROTATION_UNDER_WAY: never,
+  ROTATION_STATE: never,
+  KEY_MOVED: (facts) => facts.body || opening(facts),
+  KEYS_UNAVAILABLE: (facts) => facts.body || opening(facts),
   ETAG_MISMATCH: ({ body, fields }) => body && fields.includes("etag"),
-  ORGANIZATION_DESTROYED: (facts) => facts.body || opening(facts),
+  ORGANIZATION_ADMINISTRATOR_REQUIRED: onAccounts,
+  NOT_GRANTED: onCredential,
+  INVALID_SERVICE_ACCOUNT_ID: ({ path }) => path.includes("service_account_id"),
+  INVALID_KEY_ID: ({ path }) => path.includes("key_id"),
+  SERVICE_ACCOUNT_KEY_NOT_FOUND: ({ path }) => path.includes("key_id"),
+  CERTIFICATE_IN_USE: ({ rpc }) => rpc === "CreateServiceAccountKey",
+  IDEMPOTENCY_KEY_REUSED: writes,
+  IDEMPOTENCY_IN_FLIGHT: writes,
+  CREDENTIAL_IN_USE: ({ rpc }) => rpc === "DeleteCredential",
+  NO_PREVIOUS_SECRET: ({ rpc }) => rpc === "RollbackCredential",
+  RATE_LIMITED: always,
+  TOKEN_NOT_RENEWED: ({ rpc }) => rpc === "ResolveCredential",
+  KEY_MOVED: writes,
+  KEYS_UNAVAILABLE: (facts) => writes(facts) || opening(facts),
+  // What only operators ask for.
+  CREDENTIAL_PURGED: never,
+  AUDIT_HEAD_UNSIGNED: never,
+  ORGANIZATION_NOT_FOUND: never,
+  ROTATION_NOT_FOUND: never,
+  KEY_UNKNOWN: never,
+  KEY_NOT_LOADED_EVERYWHERE: never,
+  KEY_RETIRED: never,
+  KEY_IS_FOREIGN: never,
+  ROTATION_UNDER_WAY: never,
+  ROTATION_STATE: never,
+  ORGANIZATION_DESTROYED: (facts) => writes(facts) || opening(facts),
   REAUTHORIZATION_REQUIRED: ({ rpc }) => rpc === "ResolveCredential",
+  TOKEN_NOT_RENEWED: ({ rpc }) => rpc === "ResolveCredential",
   SECRET_UNREADABLE: opening,
   AUDIT_UNAVAILABLE: always,
   DATABASE_UNAVAILABLE: always,

@@ -73,6 +73,7 @@ export class SchemaBook {
     const { text, secret } = wordsOf(field);
     const about = { description: text, ...(secret ? { writeOnly: true } : {}) };
     if (isStruct(field) && field.name === "credentials") return { ...about, type: "object", writeOnly: true, anyOf: this.#secrets };
+    if (field.fieldKind === "list") return { ...about, type: "array", items: this.#plain(field) };
     if (isWholeNumber(field)) return { ...about, anyOf: [{ type: "integer", minimum: 0, maximum: 0xffff_ffff }, { type: "string", pattern: "^[0-9]{1,10}$" }, ...(isNullable(field) ? [{ type: "null" }] : [])] };
     return nullable({ ...about, ...this.#plain(field) }, isNullable(field));
   }

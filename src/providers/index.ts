@@ -43,6 +43,21 @@ export function expose(provider: ProviderName, type: CredentialTypeName, documen
   return shape.expose(document);
 }
 
+/** How an access token of this provider and type is renewed; undefined where it cannot be. */
+export function refresherOf(provider: ProviderName, type: CredentialTypeName): CredentialShape["refresh"] {
+  return shapeOf(provider, type)?.refresh;
+}
+
+/** Whether a document can be renewed without a person; `hasOwnClient` says whether the service's own OAuth client may be used for it. */
+export function canRefresh(provider: ProviderName, type: CredentialTypeName, document: SecretDocument, hasOwnClient: boolean): boolean {
+  return shapeOf(provider, type)?.canRefresh?.(document, hasOwnClient) ?? false;
+}
+
+/** Providers with anything that can be renewed, or that ends. */
+export const refreshingProviders: readonly ProviderName[] = Object.values(providers)
+  .filter(({ types }) => Object.values(types).some((shape) => shape.isOauth))
+  .map(({ provider }) => provider);
+
 /** Everything that the tests of all providers can find. */
 export const findings: Findings = { failures: FINDINGS, passes: new Set(Object.values(PASSES)) };
 

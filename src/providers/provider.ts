@@ -1,6 +1,7 @@
 import type { z } from "zod";
 import type { CheckIo, CheckOptions, CheckResult } from "../domain/check.ts";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
+import type { OauthIo, Refreshed } from "../domain/oauth.ts";
 
 /** The secret of a credential in the shape an executor receives; the cases are those of `ResolveCredentialResponse`. */
 export type ExposedSecret =
@@ -56,6 +57,10 @@ export interface CredentialShape {
   expose(document: SecretDocument): Exposed;
   /** Tries a document that `accept` gave against the real system; absent where there is nothing to try. Never throws. */
   check?(document: SecretDocument, io: CheckIo, options: CheckOptions): Promise<CheckResult>;
+  /** Renews the access token; absent where there is none. */
+  refresh?(document: SecretDocument, io: OauthIo): Promise<Refreshed>;
+  /** Whether a document can be renewed, with the service's own client or without. */
+  canRefresh?(document: SecretDocument, hasOwnClient: boolean): boolean;
 }
 
 /** A system that credentials connect to. A new one is one file and one line in `index.ts`. */

@@ -3,7 +3,9 @@ import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { askedEvents, eventRow, recordAnswer } from "./audit.ts";
 import { type Database, known } from "./db.ts";
+import { announce, eventOf } from "./events.ts";
 import { CREDENTIAL_COLUMNS, credentialColumns, credentialRecord, previousSecret } from "./rows.ts";
+import { scheduleAnew, scheduleNew, unschedule } from "./schedule.ts";
 import type { CredentialLimits, CredentialStore, NewCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -30,12 +32,14 @@ const CREATE: Statement = {
   select case when count(*) = 2 then true else refuse_credential_limit(coalesce(bool_or(counter like 'provider:%'), false)) end as ok from counted
 ), created as (
   insert into credential as c (organization_id, id, provider, credential_type, user_id, name, account_email, token_expires_at, modified_by,
-    sealed, created_at, updated_at)
-  select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::text, $10::bytea, t.now, t.now
+    sealed, renewable, created_at, updated_at, status_since)
+  select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::text, $10::bytea, $14::text <> 'none', t.now, t.now, t.now
   from admitted, (select ${NOW} as now) t where admitted.ok
   returning ${credentialColumns("c")}
-), happened as (
-  select asked.* from asked, created
+), ${scheduleNew("created", "$14")}, change as (
+  ${eventOf("created", "created")}
+), ${announce("change")}, happened as (
+  select asked.* from asked, created, (select count(*) from scheduled) s, (select count(*) from announced) n
 ), ${recordAnswer("happened", "created")}
 select * from created`,
 };
@@ -45,21 +49,24 @@ const REPLACE: Statement = {
   name: "credential_replace",
   text: `with ${askedEvents("$12")}, changed as (
   update credential c set credential_type = $4, name = coalesce($5, c.name), account_email = coalesce($6, c.account_email),
-    token_expires_at = $7, status = $8, status_reason = null, modified_by = $9, secret_version = $10, sealed = $11,
-    oauth_origin = 'posted', account_id = null, requested_scopes = null, granted_scopes = null, revision = c.revision + 1, updated_at = ${LATER}
+    token_expires_at = $7, status = $8, status_reason = null, modified_by = $9, secret_version = $10, sealed = $11, renewable = $13::text <> 'none',
+    oauth_origin = 'posted', account_id = null, requested_scopes = null, granted_scopes = null,
+    status_since = case when c.status = $8 and c.status_reason is null then c.status_since else ${NOW} end, revision = c.revision + 1, updated_at = ${LATER}
   where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and c.revision = $3 and c.secret_version = $10::bigint - 1
   returning ${credentialColumns("c")}
 ), kept as (
   insert into credential_previous as p (organization_id, credential_id, secret_version, credential_type, sealed, account_email, token_expires_at, kept_until)
-  select o.organization_id, o.id, o.secret_version, o.credential_type, o.sealed, o.account_email, o.token_expires_at, ${NOW} + make_interval(secs => $13::integer)
+  select o.organization_id, o.id, o.secret_version, o.credential_type, o.sealed, o.account_email, o.token_expires_at, ${NOW} + make_interval(secs => $14::integer)
   from credential o join changed on o.organization_id = changed.organization_id and o.id = changed.id
-  where $13::integer > 0 and o.secret_version = $10::bigint - 1
+  where $14::integer > 0 and o.secret_version = $10::bigint - 1
   on conflict (organization_id, credential_id) do update set secret_version = excluded.secret_version, credential_type = excluded.credential_type,
     sealed = excluded.sealed, account_email = excluded.account_email, token_expires_at = excluded.token_expires_at, kept_until = excluded.kept_until
 ), dropped as (
-  delete from credential_previous p using changed where p.organization_id = changed.organization_id and p.credential_id = changed.id and $13::integer = 0
-), happened as (
-  select asked.* from asked, changed
+  delete from credential_previous p using changed where p.organization_id = changed.organization_id and p.credential_id = changed.id and $14::integer = 0
+), ${scheduleAnew("changed", "$13")}, change as (
+  ${eventOf("changed", "updated")}
+), ${announce("change")}, happened as (
+  select asked.* from asked, changed, (select count(*) from scheduled) s, (select count(*) from unscheduled) u, (select count(*) from announced) n
 ), ${recordAnswer("happened", "changed")}
 select true as found, changed.* from (select) one left join changed on true
 where exists (select from changed)
@@ -72,7 +79,7 @@ const REMOVE: Statement = {
   text: `with ${askedEvents("$5")}, removed as (
   update credential c set deleted_at = ${NOW}, updated_at = ${LATER}, revision = c.revision + 1, modified_by = $4
   where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and ($3::integer is null or c.revision = $3)
-  returning c.organization_id, c.id, c.provider, c.user_id
+  returning ${credentialColumns("c")}
 ), uncounted as (
   insert into credential_counter as k (organization_id, counter, n)
   select w.organization_id, w.counter, 0 from (
@@ -81,8 +88,10 @@ const REMOVE: Statement = {
   order by w.counter
   on conflict (organization_id, counter) do update set n = k.n - 1
   returning k.counter
-), happened as (
-  select asked.* from asked, (select count(*) from uncounted) u, removed
+), ${unschedule("removed")}, change as (
+  select * from (${eventOf("removed", "deleted")}) e, (select count(*) as counters from uncounted) k, (select count(*) as schedules from unscheduled) u
+), ${announce("change")}, happened as (
+  select asked.* from asked, (select count(*) from announced) n, removed
 ), ${recordAnswer("happened", "removed")}
 select removed.id is not null as removed from (select) one left join removed on true
 where exists (select from removed)
@@ -99,7 +108,7 @@ const organizationsOf = (...ids: readonly string[]): string[] => [...new Set(ids
 
 const createValues = (row: NewCredential, limits: CredentialLimits, event: AuditEvent): unknown[] => [
   row.organizationId, known(row.id), row.provider, row.credentialType, known(row.userId), row.name, row.accountEmail, row.tokenExpiresAt,
-  row.modifiedBy, row.sealed, JSON.stringify([eventRow(event)]), limits.perProvider, limits.perUser,
+  row.modifiedBy, row.sealed, JSON.stringify([eventRow(event)]), limits.perProvider, limits.perUser, row.renewal ?? "none",
 ];
 
 /** The same creation as a part of a transaction of several statements. */
@@ -151,7 +160,7 @@ export function credentialStore(database: Database): Omit<CredentialStore, "reso
       const audited = eventRow(event);
       const [row] = await database.write(organizationsOf(change.organizationId, audited.organization_id), REPLACE, [
         change.organizationId, known(change.id), change.expectedRevision, change.credentialType, change.name, change.accountEmail, change.tokenExpiresAt,
-        change.status, change.modifiedBy, change.secretVersion.toString(), change.sealed, JSON.stringify([audited]),
+        change.status, change.modifiedBy, change.secretVersion.toString(), change.sealed, JSON.stringify([audited]), change.renewal ?? "none",
         change.keepPreviousSeconds ?? 0,
       ], signal);
       if (row === undefined) return undefined;

@@ -42,7 +42,7 @@ const CONSTRAINTS: Readonly<Record<string, Reason>> = {
 };
 
 /** SQLSTATE classes and codes under which the database is not able to work now, whatever was asked. */
-const UNAVAILABLE = /^(08...|28...|3D000|25006|25P0[34]|40001|40P01|53...|55P03|57P0[1-5]|58...)$/;
+const UNAVAILABLE = /^(08...|28...|3D000|25006|25P0[34]|40001|40P01|53...|55000|55P03|57P0[1-5]|58...)$/;
 
 /** Node's codes of a connection that failed or broke. */
 const NETWORK = /^(E[A-Z]+|ERR_(TLS|SSL|SOCKET|STREAM)_.*|[A-Z_]*CERT[A-Z_]*|UNABLE_TO_.*)$/;

@@ -17,7 +17,7 @@ const keyRow = (row: Row): OrganizationKeyRow => ({
 const INSERT_FIRST: Statement = {
   name: "organization_key_insert_first",
   text: `insert into organization_key (organization_id, version, wrapped, master_key_id, commitment) values ($1, $2, $3, $4, $5)
-on conflict (organization_id, version) do nothing
+on conflict do nothing
 returning organization_id, version, wrapped, commitment, state`,
 };
 

@@ -12,6 +12,8 @@ import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
+import { outboxStore } from "./outbox.ts";
+import { refreshStore } from "./refresh.ts";
 import { replicaStore } from "./replicas.ts";
 import { Resolver } from "./resolve.ts";
 import { rotationRows } from "./rotation-rows.ts";
@@ -29,6 +31,8 @@ export interface StoreOptions {
   readonly prepared: boolean;
   /** Connections for what is neither resolving, auditing nor looking up API keys, which have two, one and up to two of their own. */
   readonly poolSize: number;
+  /** Connections for what the service does by itself, renewals and webhooks, so that callers need not wait for it; 2 where not given. */
+  readonly backgroundPoolSize?: number;
   /** Longest time of one statement, ms. */
   readonly statementTimeoutMs: number;
   /** Certificate authority of the server, PEM; turns TLS with full verification on. */
@@ -52,13 +56,14 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const statementMs = options.statementTimeoutMs;
   const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
   const database = new Database({ fields, session, poolSize: options.poolSize });
+  const background = new Database({ fields, session, poolSize: options.backgroundPoolSize ?? 2 });
   const lookup = new KeyLookup({ fields, session });
   const audit = new AuditCommitter({ fields, session, log: options.log });
   const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
   const usage = new UsageRecorder(database, options.log);
   const close = async () => {
     await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close()]);
-    await database.close();
+    await Promise.all([database.close(), background.close()]);
   };
   try {
     const fault = await database.read(null, setupFault);
@@ -82,6 +87,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     idempotency: idempotencyStore(database),
     usage,
     audit,
+    refresh: refreshStore(background),
+    outbox: outboxStore(background),
     ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => true, () => false),
     close,
   };

@@ -3,7 +3,7 @@ import { fail } from "../domain/errors.ts";
 import { askedEvents, type EventRow, eventRow, recordEvents } from "./audit.ts";
 import { known } from "./db.ts";
 import { EventLane, type LaneSetup } from "./event-lane.ts";
-import { credentialColumns, storedCredential } from "./rows.ts";
+import { storedColumns, storedCredential } from "./rows.ts";
 import type { StoredCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -31,13 +31,12 @@ const RESOLVE: Statement = {
     select u.id, u.status = 'active' and u.deleted_at is null as active, u.granted_providers, u.granted_credentials from service_account u
     where u.organization_id = a.organization_id and u.id = a.account_id limit 1) s on true
   left join lateral (
-    select ${credentialColumns("c")}, c.sealed from credential c
+    select ${storedColumns("c")} from credential c
     where c.organization_id = a.organization_id and c.id = a.credential_id and c.deleted_at is null limit 1) f on true
 ), happened as (
   select a.* from asked a where a.place in (select place from found where refusal is null and id is not null)
 ), ${recordEvents("happened")}
-select place, refusal, ${credentialColumns("found")}, case when refusal is null then sealed end as sealed from found
-where refusal is not null or id is not null`,
+select found.* from found where refusal is not null or id is not null`,
 };
 
 /** What refuses a call that the statement has looked at. */

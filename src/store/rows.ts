@@ -5,7 +5,7 @@ import type { Row } from "./transaction.ts";
 /** Columns of a credential that are known without its secret. */
 export const CREDENTIAL_COLUMNS = [
   "organization_id", "id", "provider", "credential_type", "user_id", "name", "account_email", "created_at", "updated_at", "modified_by",
-  "status", "status_reason", "token_expires_at", "revision", "secret_version",
+  "status", "status_reason", "status_since", "renewable", "token_expires_at", "revision", "secret_version",
 ] as const;
 
 /** The same as a list in SQL, of the table of that name. */
@@ -26,14 +26,33 @@ export function credentialRecord(row: Row): CredentialRecord {
     modifiedBy: row["modified_by"] as string,
     status: row["status"] as CredentialStatusName,
     statusReason: row["status_reason"] as string | null,
+    statusSince: row["status_since"] as Date,
+    renewable: row["renewable"] as boolean,
     tokenExpiresAt: row["token_expires_at"] as Date | null,
     revision: row["revision"] as number,
     secretVersion: BigInt(row["secret_version"] as string),
   };
 }
 
-/** The same with the sealed secret. */
-export const storedCredential = (row: Row): StoredCredential => ({ ...credentialRecord(row), sealed: row["sealed"] as Buffer });
+/** What opening a secret and handing it out needs: the columns of a stored credential, of the table of that name. */
+export const storedColumns = (table: string): string =>
+  `${["organization_id", "id", "provider", "credential_type", "status", "status_reason", "renewable", "secret_version", "sealed"].map((column) => `${table}.${column}`).join(", ")},
+    extract(epoch from ${table}.token_expires_at - clock_timestamp()) * 1000 as remaining_ms, ${table}.oauth_origin = 'flow' as own_client`;
+
+/** A row with those columns. */
+export const storedCredential = (row: Row): StoredCredential => ({
+  organizationId: row["organization_id"] as string,
+  id: row["id"] as string,
+  provider: row["provider"] as ProviderName,
+  credentialType: row["credential_type"] as CredentialTypeName,
+  status: row["status"] as CredentialStatusName,
+  statusReason: row["status_reason"] as string | null,
+  renewable: row["renewable"] as boolean,
+  ownClient: row["own_client"] as boolean,
+  secretVersion: BigInt(row["secret_version"] as string),
+  sealed: row["sealed"] as Buffer,
+  remainingMs: row["remaining_ms"] === null ? null : Number(row["remaining_ms"]),
+});
 
 /** A row of `credential_previous`. */
 export const previousSecret = (row: Row): PreviousSecret => ({

@@ -17,7 +17,7 @@ export type SealedColumn =
 export const SEALED_COLUMNS: Readonly<Record<string, SealedColumn>> = {
   "credential.sealed": { under: "organization_key", moved: "anew" },
   "credential_previous.sealed": { under: "organization_key", moved: "outlived", seconds: 31 * 24 * 60 * 60, reason: "kept for 30 days at most, and purged within a day" },
-  "oauth_authorization.sealed": { under: "organization_key", moved: "outlived", seconds: 10 * 60, reason: "an authorization in progress expires after 10 minutes" },
+  "oauth_authorization.sealed": { under: "organization_key", moved: "outlived", seconds: 600, reason: "an authorization in progress ends after ten minutes" },
   "organization_key.wrapped": { under: "master_key", moved: "anew" },
   "key_registry.canary": { under: "master_key", moved: "never", reason: "shows that this very master key is the one that was registered" },
 };

@@ -1,8 +1,10 @@
 import type { AuditEvent } from "../domain/access.ts";
-import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName } from "../domain/credential.ts";
+import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName, Renewal } from "../domain/credential.ts";
 import type { ServiceAccountStore } from "./account-rows.ts";
 import type { IdempotencyStore } from "./idempotency.ts";
 import type { ImportStore } from "./imports.ts";
+import type { OutboxStore } from "./outbox.ts";
+import type { RefreshStore } from "./refresh.ts";
 import type { ReplicaStore } from "./replicas.ts";
 import type { RotationRows } from "./rotation-rows.ts";
 import type { RotationStore } from "./rotations.ts";
@@ -12,9 +14,13 @@ export type * from "./account-rows.ts";
 export type * from "./idempotency.ts";
 export type * from "./usage.ts";
 
-/** A credential as it is stored: what is known about it, and its sealed secret. */
-export interface StoredCredential extends CredentialRecord {
+/** A sealed secret, and what opening it and handing it out depends on. */
+export interface StoredCredential extends Pick<CredentialRecord, "organizationId" | "id" | "provider" | "credentialType" | "status" | "statusReason" | "renewable" | "secretVersion"> {
   readonly sealed: Buffer;
+  /** Whether the grant came from the service's own authorize flow, and so belongs to its own OAuth client. */
+  readonly ownClient: boolean;
+  /** Time until the access token ends, by the database's clock, ms; negative once it has, null where it has no known end. */
+  readonly remainingMs: number | null;
 }
 
 /** What a new credential brings; times, revision (1) and secret version (1) are the store's. */
@@ -29,6 +35,8 @@ export interface NewCredential {
   readonly tokenExpiresAt: Date | null;
   readonly modifiedBy: string;
   readonly sealed: Buffer;
+  /** What is to be done about the end of its access token; nothing where not given. */
+  readonly renewal?: Renewal;
 }
 
 /** A replacement of a secret. Takes effect only where the stored revision is still `expectedRevision`. */
@@ -49,6 +57,8 @@ export interface Replacement {
   readonly sealed: Buffer;
   /** How long the secret that is replaced is kept, s; 0 or absent keeps nothing, and drops what was kept before. */
   readonly keepPreviousSeconds?: number;
+  /** What is to be done about the end of its access token; nothing where not given. */
+  readonly renewal?: Renewal;
 }
 
 /** The secret before the newest one, while it is kept. */
@@ -178,6 +188,8 @@ export interface Store {
   readonly idempotency: IdempotencyStore;
   readonly usage: UsageStore;
   readonly audit: AuditStore;
+  readonly refresh: RefreshStore;
+  readonly outbox: OutboxStore;
   /** Whether the database answers now. */
   ping(): Promise<boolean>;
   /** Waits for what is under way and closes every connection. */

@@ -3,6 +3,8 @@
  * ids, hashes, counts and times. Every other table belongs to tenants and forces row-level security.
  */
 export const TABLES_WITHOUT_TENANT = {
+  credential_event_head: "a delivery is found before an organization is known",
+  credential_refresh: "what is due is found before an organization is known",
   service_account_key: "an API key is looked up by its prefix, and says which organization calls",
   oauth_state: "an authorization in progress is found by its state, and says which organization began it",
   key_registry: "the master keys are checked before any organization calls",
@@ -23,9 +25,12 @@ export const APPLICATION_GRANTS: Readonly<Record<string, readonly string[]>> = {
   credential: [
     "select",
     "insert",
-    "update (credential_type, name, account_email, token_expires_at, status, status_reason, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at, oauth_origin, account_id, requested_scopes, granted_scopes)",
+    "update (credential_type, name, account_email, token_expires_at, status, status_reason, status_since, renewable, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at, oauth_origin, account_id, requested_scopes, granted_scopes)",
   ],
   credential_counter: ["select", "insert", "update (n)"],
+  credential_event: ["select", "insert"],
+  credential_event_head: ["select", "insert", "update (revision, sent, due_at, attempts, fence, lease_token, lease_until)"],
+  credential_refresh: ["select", "insert", "delete", "update (due_at, attempts, fence, lease_token, lease_until, intent_version)"],
   oauth_authorization: ["select", "insert", "delete"],
   oauth_state: ["select", "insert"],
   organization_key: ["select", "insert", "update (wrapped, master_key_id, state, destroyed_at)"],

@@ -10,6 +10,7 @@ import type { Accepted } from "../providers/provider.ts";
 import type { CredentialLimits, CredentialUse, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
 import { withIncident } from "./incident.ts";
+import { renewalOf } from "./renewal.ts";
 
 /** What the use cases below need. */
 export interface ManageDeps {
@@ -97,6 +98,7 @@ export async function createCredential(deps: ManageDeps, grant: Grant<"create_cr
       tokenExpiresAt: accepted.tokenExpiresAt,
       modifiedBy: author(caller),
       sealed,
+      renewal: renewalOf(provider, credentialType, accepted, false),
     },
     deps.limits,
     auditEvent(call, grant.action, { credentialId: id }),
@@ -126,8 +128,8 @@ export async function getCredential(deps: ManageDeps, grant: Grant<"get_credenti
   const { signal } = grant.call;
   const [uses, previous] = await Promise.all([deps.store.usage.of(organizationId, credentialId, USES, signal), deps.store.credentials.previous(organizationId, credentialId, signal)]);
   const facts = { uses, previousKeptUntil: previous?.keptUntil ?? null };
-  const expired = record.status === "active" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
-  return { ...record, ...facts, ...(expired ? { status: "reauth_required", statusReason: "access_token_expired" } : {}) };
+  const expired = !record.renewable && record.status !== "reauth_required" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
+  return { ...record, ...facts, ...(expired ? { status: "reauth_required", statusReason: "access_token_expired", statusSince: record.tokenExpiresAt ?? record.statusSince } : {}) };
 }
 
 /**
@@ -162,6 +164,7 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
         modifiedBy: author(caller),
         secretVersion,
         sealed,
+        renewal: renewalOf(provider, credentialType, accepted, false),
         keepPreviousSeconds: input.keepPreviousSeconds ?? 0,
       },
       auditEvent(call, grant.action, { credentialId }),

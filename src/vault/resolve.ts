@@ -2,32 +2,36 @@ import type { Envelope } from "../crypto/envelope.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
-import { expose } from "../providers/index.ts";
+import { expose as exposeDocument } from "../providers/index.ts";
 import type { Exposed } from "../providers/provider.ts";
 import type { Store, StoredCredential } from "../store/store.ts";
 import { auditEvent, type Grant, recordUndelivered } from "./gate.ts";
 import { withIncident } from "./incident.ts";
+import type { TokenRenewal } from "./refresh.ts";
 
 /** What resolving needs. */
 export interface ResolveDeps {
   readonly store: Pick<Store, "audit" | "credentials" | "usage">;
   readonly envelope: Pick<Envelope, "open">;
+  readonly renewal: TokenRenewal;
   readonly log: Log;
-  /** The clock that token ends are compared with. */
-  readonly now: () => Date;
 }
 
 /** A secret on its way to an executor, and what is known about its credential. */
 export interface Resolved {
-  readonly record: CredentialRecord;
+  readonly record: Pick<CredentialRecord, "id" | "provider" | "credentialType" | "secretVersion">;
   readonly exposed: Exposed;
 }
 
+/** An access token is handed out while it is good for so long, ms; one that ends sooner is renewed first. */
+const GOOD_FOR_MS = 60_000;
+
 /**
  * Hands out a secret. The audit record is committed before the sealed value is opened, and a second one where the secret
- * does not leave after all. Throws CREDENTIAL_NOT_FOUND, INVALID_TOKEN and NOT_GRANTED,
- * which the same statement finds, AUDIT_UNAVAILABLE, SECRET_UNREADABLE with an incident id, and
- * REAUTHORIZATION_REQUIRED where the stored grant holds no access token that is still valid.
+ * does not leave after all. An access token that ends within a minute is renewed first; where that does not succeed, it
+ * is handed out while it lasts. Throws CREDENTIAL_NOT_FOUND, INVALID_TOKEN and NOT_GRANTED, which the same statement finds,
+ * AUDIT_UNAVAILABLE, SECRET_UNREADABLE with an incident id, REAUTHORIZATION_REQUIRED where only a person can help, and
+ * TOKEN_NOT_RENEWED where the provider has to come back first.
  */
 export async function resolveCredential(deps: ResolveDeps, grant: Grant<"resolve_credential">, credentialId: string): Promise<Resolved> {
   const { caller, call } = grant;
@@ -37,25 +41,52 @@ export async function resolveCredential(deps: ResolveDeps, grant: Grant<"resolve
   if (!stored) throw fail("CREDENTIAL_NOT_FOUND");
   try {
     call.signal.throwIfAborted();
-    const exposed = await open(deps, grant, stored);
+    const resolved = await open(deps, grant, stored);
     call.signal.throwIfAborted();
     deps.store.usage.credential({ organizationId: caller.organizationId, credentialId, serviceAccountId: caller.id, flowId: call.flowId, runId: call.runId });
-    return { record: stored, exposed };
+    return resolved;
   } catch (error) {
     await recordUndelivered(deps.store.audit, call, grant.action, error, credentialId);
     throw error;
   }
 }
 
+async function open(deps: ResolveDeps, grant: Grant<"resolve_credential">, stored: StoredCredential): Promise<Resolved> {
+  refuseEnded(stored);
+  if (stored.remainingMs !== null && stored.remainingMs < GOOD_FOR_MS && stored.renewable) return await openRenewed(deps, grant, stored);
+  const exposed = await expose(deps, grant, stored);
+  if (hasToken(exposed)) return { record: stored, exposed };
+  if (!stored.renewable) throw fail("REAUTHORIZATION_REQUIRED");
+  return await openRenewed(deps, grant, stored);
+}
+
+/** A renewed token, or the old one while it lasts where the database or the provider does not let it be renewed. */
+async function openRenewed(deps: ResolveDeps, grant: Grant<"resolve_credential">, before: StoredCredential): Promise<Resolved> {
+  const { caller, call } = grant;
+  const lasts = before.remainingMs !== null && before.remainingMs > 0;
+  const stored = await deps.renewal.renewed({ organizationId: caller.organizationId, credentialId: before.id, provider: before.provider }, call).catch((error: unknown) => {
+    if (!lasts || call.signal.aborted) throw error;
+    return before;
+  });
+  if (stored === undefined) throw fail("CREDENTIAL_NOT_FOUND");
+  refuseEnded(stored);
+  if (stored.remainingMs !== null && stored.remainingMs <= 0) throw fail("TOKEN_NOT_RENEWED");
+  const exposed = await expose(deps, grant, stored);
+  if (!hasToken(exposed)) throw fail("TOKEN_NOT_RENEWED");
+  return { record: stored, exposed };
+}
+
+function refuseEnded({ status, renewable, remainingMs }: StoredCredential): void {
+  const ended = !renewable && remainingMs !== null && remainingMs <= 0;
+  if (status === "reauth_required" || ended) throw fail("REAUTHORIZATION_REQUIRED");
+}
+
+const hasToken = ({ secret }: Exposed): boolean => secret.$case !== "oauthToken" || secret.value.accessToken !== "";
+
 /** The place of the secret is that of the caller who asks, never that of the row: a row of someone else does not open. */
-async function open(deps: ResolveDeps, { caller, call }: Grant<"resolve_credential">, stored: StoredCredential): Promise<Exposed> {
-  if (stored.status === "reauth_required" || ended(stored.tokenExpiresAt, deps.now())) throw fail("REAUTHORIZATION_REQUIRED");
+async function expose(deps: ResolveDeps, { caller, call }: Grant<"resolve_credential">, stored: StoredCredential): Promise<Exposed> {
   const { id: credentialId, provider, credentialType, secretVersion } = stored;
   const place = { organizationId: caller.organizationId, credentialId, provider, credentialType, secretVersion };
   const document = await withIncident(deps.log, call, place, () => deps.envelope.open(place, stored.sealed));
-  const exposed = expose(provider, credentialType, document);
-  if (exposed.secret.$case === "oauthToken" && exposed.secret.value.accessToken === "") throw fail("REAUTHORIZATION_REQUIRED");
-  return exposed;
+  return exposeDocument(provider, credentialType, document);
 }
-
-const ended = (end: Date | null, now: Date): boolean => end !== null && end <= now;

@@ -9,6 +9,7 @@ import type { Grant } from "./gate.ts";
 import { keyUseCases } from "./keys-administration.ts";
 import type { KeyUseCases } from "./keys-use-cases.ts";
 import * as manage from "./manage.ts";
+import type { TokenRenewal } from "./refresh.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
 import { rollbackCredential, type RollbackInput } from "./rollback.ts";
 import type { ServiceAccountDeps } from "./service-accounts.ts";
@@ -27,6 +28,7 @@ export interface VaultDeps {
   readonly envelope: Envelope;
   readonly limits: CredentialLimits;
   readonly prober: Prober;
+  readonly renewal: TokenRenewal;
   readonly newApiKey: ServiceAccountDeps["newApiKey"];
   readonly readCertificate: ServiceAccountDeps["readCertificate"];
   readonly ring: KeyRing;
@@ -70,7 +72,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkSecret: (grant, input) => checkSecret(deps, grant, input),
     checkStored: (grant, input) => checkStored(deps, grant, input),
     accounts: bindAccounts(deps),
-    keys: keyUseCases(deps),
+    keys: keyUseCases({ ...deps, registered: new Set() }),
     etagOf: manage.etagOf,
   };
 }

@@ -59,6 +59,7 @@ describe.each(PREFIXES)("under %s/integrations", (prefix) => {
       credential_type: "user_password",
       status: "active",
       status_reason: null,
+      status_since: expect.any(String),
       token_expires_at: null,
       name: null,
       etag: expect.any(String),

@@ -151,7 +151,7 @@ describe("the audit trail", () => {
     expect((await superuser.query("select n from credential_counter where organization_id = $1", [organizationId])).rows).toEqual([{ n: 1 }, { n: 1 }]);
     expect((await superuser.query("select count(*)::integer as n from service_account")).rows).toEqual([{ n: 0 }]);
     await superuser.query("grant insert on audit_event to credentials_app");
-    expect(await resolve(store, organizationId, id)).toMatchObject({ id, revision: 1 });
+    expect(await resolve(store, organizationId, id)).toMatchObject({ id, secretVersion: 1n });
   });
 
   test("is committed before a resolve call ends", async () => {

@@ -37,9 +37,13 @@ describe("a stored credential", () => {
     const row = newCredential(organizationId, { accountEmail: "a@example.com", tokenExpiresAt: new Date("2030-01-02T03:04:05.678Z") });
     const created = await store.credentials.create(row, LIMITS, allowed(organizationId, row.id), NEVER);
     const { sealed, ...known } = row;
-    expect(created).toEqual({ ...known, createdAt: created.createdAt, updatedAt: created.createdAt, status: "active", statusReason: null, revision: 1, secretVersion: 1n });
+    expect(created).toEqual({ ...known, createdAt: created.createdAt, updatedAt: created.createdAt, status: "active", statusReason: null, statusSince: created.createdAt, renewable: false, revision: 1, secretVersion: 1n });
     expect(await store.credentials.get(organizationId, row.id, NEVER)).toEqual(created);
-    expect(await resolve(store, organizationId, row.id)).toEqual({ ...created, sealed });
+    const { provider, credentialType } = row;
+    const found = { organizationId, id: row.id, provider, credentialType, status: "active", statusReason: null, renewable: false, ownClient: false, secretVersion: 1n, sealed };
+    const resolved = await resolve(store, organizationId, row.id);
+    expect(resolved).toEqual({ ...found, remainingMs: resolved?.remainingMs });
+    expect(resolved?.remainingMs).toBeGreaterThan(0);
   });
 
   test("keeps every byte of a sealed value of 64 KiB", async () => {

@@ -62,6 +62,8 @@ export function record(facts: Partial<CredentialRecord> = {}): CredentialRecord 
     modifiedBy: "0b7c1f0e-6d5c-4a41-9a37-52f7a1c0d002",
     status: "active",
     statusReason: null,
+    statusSince: at,
+    renewable: false,
     tokenExpiresAt: null,
     revision: 1,
     secretVersion: 1n,

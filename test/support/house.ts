@@ -7,8 +7,8 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "serve", "announce", "master-keys", "metrics", "process"];
-const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
+const COMPOSITION = ["app", "background", "failpoints", "serve", "announce", "master-keys", "metrics", "process"];
+const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */
 const STARTS: Readonly<Record<string, string>> = { "src/egress/probe-child.ts": "probe" };
@@ -18,11 +18,13 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   main: ["app"],
   app: EVERYTHING,
   // `auth` for the development token, which the service's own code signs.
-  cli: ["app", "auth", "client", "config"],
+  // `crypto` for the import of Fernet tokens, whose keys never reach the service.
+  cli: ["app", "auth", "client", "config", "crypto"],
   client: ["gen"],
   rest: ["gen"],
   grpc: ["vault", "auth", "domain", "gen"],
   vault: ["providers", "store", "crypto", "domain"],
+  events: ["store", "crypto", "domain"],
   providers: ["domain"],
   auth: ["domain"],
   store: ["domain"],
@@ -45,6 +47,7 @@ const BELOW = ["domain", "settings", "log", "config"];
 
 /** Which groups may import a package. A package that is not listed may be imported nowhere. */
 export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
+  "@aws-sdk/client-kms": ["crypto"],
   "@aws-sdk/client-sesv2": ["providers"],
   "@bufbuild/protobuf": ["grpc", "rest", "openapi"],
   "@grpc/grpc-js": ["grpc", "rest", "client"],

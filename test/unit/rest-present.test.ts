@@ -62,8 +62,8 @@ describe("a response", () => {
 
   it("to a get adds what only that shows", () => {
     const [credentialType, status] = [CredentialType.CREDENTIAL_TYPE_OAUTH2, CredentialStatus.CREDENTIAL_STATUS_REAUTH_REQUIRED];
-    const detail = { ...credential, userId: "u", credentialType, status, etag: "7", tokenExpiresAt: new Date(0) };
-    const times = { token_expires_at: "1970-01-01T00:00:00.000Z" };
+    const detail = { ...credential, userId: "u", credentialType, status, etag: "7", tokenExpiresAt: new Date(0), statusSince: new Date(1) };
+    const times = { token_expires_at: "1970-01-01T00:00:00.000Z", status_since: "1970-01-01T00:00:00.001Z" };
     const extra = { user_id: "u", credential_type: "oauth2", status: "reauth_required", status_reason: null, name: null, etag: "7", last_used_at: null, used_by: [], previous_kept_until: null, ...times };
     expect(present("GET", ONE, GetCredentialResponse, GetCredentialResponse.create({ credential: detail })).body).toEqual({ ...shown, ...extra });
   });

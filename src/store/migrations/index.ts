@@ -4,6 +4,7 @@ import * as keys from "./0002-keys.ts";
 import * as serviceAccounts from "./0003-service-accounts.ts";
 import * as audit from "./0004-audit.ts";
 import * as oauth from "./0005-oauth.ts";
+import * as refresh from "./0006-refresh.ts";
 import * as rotation from "./0007-rotation.ts";
 import * as accounts from "./0008-accounts.ts";
 import * as retries from "./0009-retries.ts";
@@ -15,7 +16,7 @@ export interface Migration {
 }
 
 /** Every migration, in order. New ones are appended. */
-export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit, oauth, rotation, accounts, retries];
+export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit, oauth, refresh, rotation, accounts, retries];
 
 /** Name of the table in which the applied migrations are kept. */
 export const MIGRATION_TABLE = "schema_migration";

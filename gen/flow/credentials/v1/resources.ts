@@ -302,7 +302,10 @@ export interface CredentialDetail {
   credentialType: CredentialType;
   /** Output only. Whether the credential can be used. */
   status: CredentialStatus;
-  /** Output only. Why the status is not `ACTIVE`, as a stable lower-case word; unset while it is. */
+  /**
+   * Output only. Why the status is not `ACTIVE`, as a stable lower-case word; unset while it is, but for `scopes_reduced`,
+   * which says that the provider gave fewer scopes at the last renewal than it had granted.
+   */
   statusReason?:
     | string
     | undefined;
@@ -319,6 +322,10 @@ export interface CredentialDetail {
    * UpdateCredential and DeleteCredential (RFC 9110 section 8.8.3 calls it an entity tag).
    */
   etag: string;
+  /** Output only. When the status or its reason last changed; millisecond precision. */
+  statusSince:
+    | Date
+    | undefined;
   /** Output only. When the secret was last resolved, up to a few seconds late; unset where it never was. */
   lastUsedAt?:
     | Date
@@ -695,6 +702,7 @@ function createBaseCredentialDetail(): CredentialDetail {
     tokenExpiresAt: undefined,
     name: undefined,
     etag: "",
+    statusSince: undefined,
     lastUsedAt: undefined,
     usedBy: [],
     previousKeptUntil: undefined,
@@ -741,6 +749,9 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
     }
     if (message.etag !== "") {
       writer.uint32(106).string(message.etag);
+    }
+    if (message.statusSince !== undefined) {
+      Timestamp.encode(toTimestamp(message.statusSince), writer.uint32(114).fork()).join();
     }
     if (message.lastUsedAt !== undefined) {
       Timestamp.encode(toTimestamp(message.lastUsedAt), writer.uint32(242).fork()).join();
@@ -871,6 +882,14 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
             message.etag = reader.string();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.statusSince = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
           case 30: {
             if (tag !== 242) {
               break;
@@ -954,6 +973,11 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
         : undefined,
       name: isSet(object.name) ? globalThis.String(object.name) : undefined,
       etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      statusSince: isSet(object.statusSince)
+        ? fromJsonTimestamp(object.statusSince)
+        : isSet(object.status_since)
+        ? fromJsonTimestamp(object.status_since)
+        : undefined,
       lastUsedAt: isSet(object.lastUsedAt)
         ? fromJsonTimestamp(object.lastUsedAt)
         : isSet(object.last_used_at)
@@ -1013,6 +1037,9 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
     if (message.etag !== "") {
       obj.etag = message.etag;
     }
+    if (message.statusSince !== undefined) {
+      obj.statusSince = message.statusSince.toISOString();
+    }
     if (message.lastUsedAt !== undefined) {
       obj.lastUsedAt = message.lastUsedAt.toISOString();
     }
@@ -1043,6 +1070,7 @@ export const CredentialDetail: MessageFns<CredentialDetail> = {
     message.tokenExpiresAt = object.tokenExpiresAt ?? undefined;
     message.name = object.name ?? undefined;
     message.etag = object.etag ?? "";
+    message.statusSince = object.statusSince ?? undefined;
     message.lastUsedAt = object.lastUsedAt ?? undefined;
     message.usedBy = object.usedBy?.map((e) => CredentialUse.fromPartial(e)) || [];
     message.previousKeptUntil = object.previousKeptUntil ?? undefined;

@@ -1,0 +1,103 @@
+import type { Config } from "./config.ts";
+import type { Envelope } from "./crypto/envelope.ts";
+import { webhookSigner } from "./crypto/webhook-signature.ts";
+import type { ProviderName } from "./domain/credential.ts";
+import type { OauthIo } from "./domain/oauth.ts";
+import { createDialer } from "./egress/dialer.ts";
+import { createGuardedFetch, type GuardedFetch } from "./egress/fetch.ts";
+import { createAddressPolicy } from "./egress/policy.ts";
+import { Webhooks } from "./events/webhooks.ts";
+import { parseFailpoints } from "./failpoints.ts";
+import type { Log } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
+import { refreshingProviders } from "./providers/index.ts";
+import type { Store } from "./store/store.ts";
+import { Breaker } from "./vault/breaker.ts";
+import { Refresher, type TokenRenewal } from "./vault/refresh.ts";
+import { Sweep } from "./vault/refresh-sweep.ts";
+
+/** What the service does by itself. */
+export interface Background {
+  readonly renewal: TokenRenewal;
+  /** Begins nothing more by itself; renewals that callers wait for go on. */
+  quiesce(): Promise<void>;
+  /** Finishes what is under way, within the time for stopping. */
+  stop(): Promise<void>;
+}
+
+/** What it stands on. */
+export interface BackgroundDeps {
+  readonly config: Config;
+  readonly store: Store;
+  readonly envelope: Envelope;
+  readonly log: Log;
+  readonly metrics: Metrics;
+}
+
+/** The longest a provider is left alone, ms. */
+const MAX_OPEN_MS = 300_000;
+
+/** Starts the renewal of tokens and, where an endpoint is configured, the delivery of webhooks. Throws ConfigError and WebhookSecretError. */
+export function startBackground({ config, store, envelope, log, metrics }: BackgroundDeps): Background {
+  const { settings, secrets } = config;
+  const failpoint = parseFailpoints(settings.failpoints ?? []);
+  const goOut = guardedFetch(config);
+  const breaker = new Breaker({ failures: settings.refreshBreakerFailures, openMs: settings.refreshBreakerMs, maxOpenMs: MAX_OPEN_MS, now: () => performance.now() });
+  const refresher = new Refresher({
+    store, envelope, breaker, log, failpoint,
+    request: (ask, options) => goOut({ ...ask, ...options }),
+    clientOf: (provider) => clientOf(config, provider),
+    observe: (provider, outcome) => metrics.renewed(provider, outcome),
+    leaseMs: settings.refreshLeaseMs,
+    providerDeadlineMs: settings.refreshProviderDeadlineMs,
+    backoffMs: settings.refreshBackoffMs,
+    maxBackoffMs: settings.refreshBackoffMaxMs,
+  });
+  const webhooks = startWebhooks(settings.webhookUrl, secrets.webhookSecret?.reveal());
+  const sweep = new Sweep({
+    store, refresher, breaker, log,
+    providers: refreshingProviders,
+    idleMs: settings.refreshSweepMs,
+    concurrency: settings.refreshConcurrency,
+    perSecond: settings.refreshPerSecond,
+    leaseMs: settings.refreshLeaseMs,
+  });
+  const quiesce = async () => void (await Promise.all([sweep.stop(), webhooks?.stop()]));
+  return {
+    renewal: refresher,
+    quiesce,
+    async stop() {
+      await quiesce();
+      await refresher.close(settings.shutdownGraceMs);
+    },
+  };
+
+  function startWebhooks(url: string | undefined, secret: string | undefined): Webhooks | undefined {
+    if (url === undefined || secret === undefined) return undefined;
+    return new Webhooks({
+      outbox: store.outbox,
+      signer: webhookSigner(secret),
+      post: (headers, body, signal) => goOut({ url, method: "POST", headers, body, signal }),
+      log,
+      observe: (outcome) => metrics.delivered(outcome),
+      timeoutMs: settings.webhookTimeoutMs,
+      attempts: settings.webhookAttempts,
+    });
+  }
+}
+
+/** The guarded way out to endpoints that operators or providers name. */
+function guardedFetch({ settings }: Config): GuardedFetch {
+  const policy = createAddressPolicy({ profile: settings.profile, allow: settings.egressAllow });
+  return createGuardedFetch({
+    dialer: createDialer({ policy }),
+    development: settings.profile === "development",
+    totalMs: Math.max(settings.refreshProviderDeadlineMs, settings.webhookTimeoutMs),
+  });
+}
+
+/** The service's own OAuth client at a provider. */
+function clientOf({ settings, secrets }: Config, provider: ProviderName): OauthIo["client"] {
+  const [id, secret] = provider === "google" ? [settings.googleClientId, secrets.googleClientSecret] : [settings.microsoftClientId, secrets.microsoftClientSecret];
+  return id === undefined || secret === undefined ? undefined : { id, secret };
+}

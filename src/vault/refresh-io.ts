@@ -1,0 +1,95 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { GuardedResponse } from "../domain/check.ts";
+import type { ProviderName } from "../domain/credential.ts";
+import { CredentialError } from "../domain/errors.ts";
+import type { Failpoint } from "../domain/failpoint.ts";
+import type { OauthIo, Refreshed } from "../domain/oauth.ts";
+
+/** One HTTPS request to a provider's own endpoints. */
+export type ProviderRequest = (ask: Parameters<OauthIo["request"]>[0], options: { readonly provider: ProviderName; readonly signal: AbortSignal; readonly sent: () => void }) => Promise<GuardedResponse>;
+
+/** What asking a provider needs. */
+export interface AskDeps {
+  readonly request: ProviderRequest;
+  readonly failpoint: Failpoint;
+  /** Longest time of a provider's answer, ms. */
+  readonly providerDeadlineMs: number;
+  /** For how long a renewal is one process's alone, ms. */
+  readonly leaseMs: number;
+}
+
+/** What is asked, of whom and as whom. */
+export interface Question {
+  readonly provider: ProviderName;
+  readonly client: OauthIo["client"];
+  /** The database's clock as it was a moment ago. */
+  readonly now: Date;
+  /** When the lease's time began, on the clock of `performance.now()`. */
+  readonly leasedAt: number;
+  readonly refresh: (io: OauthIo) => Promise<Refreshed>;
+}
+
+/** What a provider answered. */
+export interface Answer {
+  readonly said: Refreshed;
+  /** Whether the provider may have replaced the token although no usable answer arrived. */
+  readonly inDoubt: boolean;
+}
+
+/**
+ * Asks a provider for a new token. Resolves within the deadline whatever the provider and its library do; nothing is thrown
+ * but what a failpoint throws.
+ */
+export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
+  const { provider, client, now } = question;
+  const started = performance.now();
+  const deadline = new AbortController();
+  // Whether a request that may replace the token left without an answer that was understood.
+  let open = false;
+  let broken: unknown;
+  const io: OauthIo = {
+    client,
+    now: () => new Date(now.getTime() + performance.now() - started),
+    signal: deadline.signal,
+    async request(what) {
+      // A process that was paused here must not use a token that another one may have used by now.
+      if (performance.now() - question.leasedAt > deps.leaseMs - deps.providerDeadlineMs) throw new DOMException("the lease is running out", "TimeoutError");
+      const sent = Promise.withResolvers<never>();
+      sent.promise.catch((error: unknown) => (broken = error));
+      const told = () => {
+        if (what.method === "POST") open = true;
+        deps.failpoint("after-send").catch(sent.reject);
+      };
+      const response = await Promise.race([deps.request(what, { provider, signal: deadline.signal, sent: told }), sent.promise]);
+      if (what.method === "POST" && (response.status < 200 || response.status > 299)) open = false;
+      return response;
+    },
+  };
+  const late = sleep(deps.providerDeadlineMs, "late" as const, { signal: deadline.signal }).catch(() => "late" as const);
+  const said = await Promise.race([question.refresh(io).catch(() => "failed" as const), late]);
+  deadline.abort();
+  if (broken !== undefined) throw broken;
+  if (said === "late" || said === "failed") return { said: { kind: "unavailable", cause: said === "late" ? "deadline_exceeded" : "reply_unusable", retryAfterMs: null }, inDoubt: open };
+  return { said, inDoubt: said.kind === "unavailable" && open };
+}
+
+/** Reasons of the store that pass by themselves. */
+const PASSING: ReadonlySet<string> = new Set(["DATABASE_UNAVAILABLE", "AUDIT_UNAVAILABLE", "DEADLINE_EXCEEDED", "OVERLOADED"]);
+
+/** Pauses between attempts to store, ms: doubled from the first to the last, and shortened at random. */
+const PAUSE_MS = { first: 25, last: 250 } as const;
+
+/**
+ * Does again what the database did not take, until it does or the process has to end: what a provider gave is nowhere but in
+ * this memory. Everything else is thrown.
+ */
+export async function persistently<T>(ended: AbortSignal, write: () => Promise<T>): Promise<T> {
+  for (let pause: number = PAUSE_MS.first; ; pause = Math.min(pause * 2, PAUSE_MS.last)) {
+    try {
+      return await write();
+    } catch (error) {
+      if (ended.aborted || !(error instanceof CredentialError) || !PASSING.has(error.reason)) throw error;
+    }
+    await sleep(pause * (0.5 + Math.random() / 2), undefined, { signal: ended }).catch(() => {});
+  }
+}

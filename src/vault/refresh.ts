@@ -1,0 +1,110 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Call } from "../domain/access.ts";
+import type { ProviderName } from "../domain/credential.ts";
+import { fail } from "../domain/errors.ts";
+import type { StoredCredential } from "../store/store.ts";
+import type { Lease } from "../store/refresh.ts";
+import { attempt, type AttemptDeps } from "./refresh-attempt.ts";
+import { persistently } from "./refresh-io.ts";
+
+/** Which credential. */
+export interface CredentialPlace {
+  readonly organizationId: string;
+  readonly credentialId: string;
+  readonly provider: ProviderName;
+}
+
+/** Renews access tokens. */
+export interface TokenRenewal {
+  /**
+   * The credential once it was renewed, by whichever process of the fleet, or as it stands where it is not due or cannot be
+   * renewed now. Undefined where it is gone. Waits no longer than the call; the renewal goes on without it.
+   */
+  renewed(place: CredentialPlace, call: Pick<Call, "requestId" | "signal">): Promise<StoredCredential | undefined>;
+}
+
+/** Pause until somebody else's renewal is looked at again, ms; shortened at random. */
+const LOOK_MS = 80;
+
+/**
+ * Renews each credential once in the fleet: callers in this process share one flight, and flights of several processes meet
+ * at the lease, where one renews and the others wait and read again.
+ */
+export class Refresher implements TokenRenewal {
+  readonly #deps: Omit<AttemptDeps, "ended">;
+  readonly #ended = new AbortController();
+  readonly #flights = new Map<string, Promise<StoredCredential | undefined>>();
+  readonly #running = new Set<Promise<unknown>>();
+
+  constructor(deps: Omit<AttemptDeps, "ended">) {
+    this.#deps = deps;
+  }
+
+  async renewed(place: CredentialPlace, { requestId, signal }: Pick<Call, "requestId" | "signal">): Promise<StoredCredential | undefined> {
+    signal.throwIfAborted();
+    const given = Promise.withResolvers<never>();
+    const giveUp = () => given.reject(signal.reason);
+    signal.addEventListener("abort", giveUp, { once: true });
+    try {
+      return await Promise.race([this.#flight(place, requestId), given.promise]);
+    } finally {
+      signal.removeEventListener("abort", giveUp);
+    }
+  }
+
+  /** Renews under a lease that was taken before. Resolves however that ends. */
+  async renew(lease: Lease, requestId: string): Promise<void> {
+    await this.#tracked(attempt({ ...this.#deps, ended: this.#ended.signal }, lease, requestId)).catch(() => {});
+  }
+
+  /** Waits for what is under way, for so long, ms; what then is not stored yet is given up, and its journal says so. */
+  async close(graceMs: number): Promise<void> {
+    const over = new AbortController();
+    const timer = sleep(graceMs, undefined, { signal: over.signal }).catch(() => {});
+    const idle = async () => {
+      while (this.#running.size > 0) await Promise.allSettled(this.#running);
+    };
+    await Promise.race([idle(), timer]);
+    over.abort();
+    this.#ended.abort(fail("SHUTTING_DOWN"));
+    await idle();
+  }
+
+  #flight(place: CredentialPlace, requestId: string): Promise<StoredCredential | undefined> {
+    const name = `${place.organizationId}/${place.credentialId}`;
+    const running = this.#flights.get(name);
+    if (running !== undefined) return running;
+    const flight = this.#tracked(this.#fly(place, requestId)).finally(() => this.#flights.delete(name));
+    // Everyone who waits may have left before it fails.
+    flight.catch(() => {});
+    this.#flights.set(name, flight);
+    return flight;
+  }
+
+  async #fly({ organizationId, credentialId, provider }: CredentialPlace, requestId: string): Promise<StoredCredential | undefined> {
+    const { store, breaker, leaseMs } = this.#deps;
+    let tried = false;
+    for (;;) {
+      this.#ended.signal.throwIfAborted();
+      const mayTake = !tried && breaker.admits(provider);
+      const look = () => store.refresh.claim(organizationId, credentialId, leaseMs, mayTake);
+      // Where nothing is taken it does no harm to look again; a lease whose answer was lost would be held by nobody.
+      const claim = mayTake ? await look() : await persistently(this.#ended.signal, look);
+      if (claim?.lease !== undefined) {
+        await attempt({ ...this.#deps, ended: this.#ended.signal }, claim.lease, requestId);
+        tried = true;
+      } else if (claim?.held && mayTake) {
+        await sleep(LOOK_MS * (0.5 + Math.random() / 2), undefined, { signal: this.#ended.signal }).catch(() => {});
+      } else {
+        return claim?.stored;
+      }
+    }
+  }
+
+  #tracked<T>(work: Promise<T>): Promise<T> {
+    const entry: Promise<T> = work.finally(() => this.#running.delete(entry));
+    entry.catch(() => {});
+    this.#running.add(entry);
+    return entry;
+  }
+}
