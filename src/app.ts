@@ -22,8 +22,9 @@ import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
+import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
 import { createRepeats } from "./vault/idempotency.ts";
-import { RateLimiter, type Rates } from "./vault/rates.ts";
+import { RateLimiter } from "./vault/rates.ts";
 import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
 
@@ -85,12 +86,6 @@ function portsOf({ egressPortsSftp, egressPortsPostgresql, egressPortsAwsSes }: 
   };
 }
 
-const ratesOf = (settings: Config["settings"]): Rates => ({
-  resolve: { perCaller: settings.rateResolvesPerCaller, perOrganization: settings.rateResolvesPerOrganization },
-  test: { perCaller: settings.rateTestsPerCaller, perOrganization: settings.rateTestsPerOrganization },
-  write: { perCaller: settings.rateWritesPerCaller, perOrganization: settings.rateWritesPerOrganization },
-});
-
 function readPem(setting: string, file: string): Buffer {
   try {
     return readFileSync(file);
@@ -143,6 +138,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     now: clock,
   });
   const tls = tlsOf(config);
+  const auditKeys = auditKeysOf(config);
   const database = await databaseOf(config, log, resources);
   signal.throwIfAborted();
   if (database.ownerUrl !== undefined) {
@@ -180,9 +176,10 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, readCertificate, log, now });
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  resources.use(startUpkeep(config, auditKeys, { store, log, now }));
   const server = await serveGrpc(
-    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(settings)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
+    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
       listen: settings.grpcListen,
       ...(socketPath === undefined ? {} : { socketPath }),

@@ -6,6 +6,7 @@ import { ulid } from "ulid";
 const FIELDS = [
   "request_id", "method", "code", "reason", "duration_ms", "caller_kind", "caller_id", "organization_id", "credential_id", "incident",
   "error_name", "error_code", "address", "count", "key_id", "table", "migration", "signal", "state", "pid", "path", "status", "attempt",
+  "link", "hash",
 ] as const;
 
 /** What a log line says besides its message. Values are ids, names, counts and codes; never text from outside. */

@@ -31,6 +31,9 @@ export function developmentSecrets(dataDir: string): DevelopmentSecrets {
   return { jwtSecret: developmentJwtSecret(dataDir), masterKeys: secret(masterKeys), primaryKeyId };
 }
 
+/** The key that signs audit heads; same rules as `developmentSecrets`. `make` makes one where there is none. */
+export const developmentAuditKey = (dataDir: string, make: () => string): Secret<string> => secret(keptSecret(dataDir, "audit-key", make));
+
 /** The HS256 secret alone; same rules as `developmentSecrets`. */
 export function developmentJwtSecret(dataDir: string): Secret<string> {
   return secret(keptSecret(dataDir, "jwt-secret", () => randomBytes(32).toString("base64url")));

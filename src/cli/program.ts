@@ -1,5 +1,7 @@
 import { Command, CommanderError } from "commander";
+import { addAudit } from "./audit.ts";
 import type { Context } from "./context.ts";
+import { addCredential, addLimit } from "./credential.ts";
 import { CliError, sentenceOf } from "./failure.ts";
 import { addImport } from "./import.ts";
 import { addKeys } from "./keys.ts";
@@ -37,7 +39,7 @@ export async function run(args: readonly string[], context: Context): Promise<0 
     .exitOverride()
     .configureOutput({ outputError: (text) => complain(oneLine(text)) })
     .addHelpText("after", EXAMPLE);
-  for (const add of [addServe, addMigrate, addToken, addServiceAccount, addServiceAccountKey, addKeys, addOrganization, addImport]) add(program, context);
+  for (const add of [addServe, addMigrate, addToken, addServiceAccount, addServiceAccountKey, addKeys, addOrganization, addImport, addAudit, addCredential, addLimit]) add(program, context);
   try {
     await program.parseAsync(args, { from: "user" });
     return 0;

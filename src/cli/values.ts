@@ -15,6 +15,9 @@ export function whole(option: string, text: string, minimum: number, maximum: nu
   return value;
 }
 
+/** The words that an option holds, separated by commas; none where it is absent. */
+export const words = (text: string | undefined): string[] => (text === undefined ? [] : text.split(",").map((part) => part.trim()).filter((part) => part !== ""));
+
 const TIMESTAMP = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})$/;
 
 /** The time that an option holds (RFC 3339 section 5.6). */

@@ -1,13 +1,11 @@
-import { type ClientUnaryCall, Metadata, type ServiceError } from "@grpc/grpc-js";
-import {
-  type CreateServiceAccountKeyRequest,
-  type CreateServiceAccountKeyResponse,
-  type CreateServiceAccountRequest,
-  type CreateServiceAccountResponse,
-  ServiceAccountServiceClient,
-} from "../../gen/flow/credentials/v1/service_account_service.ts";
+import { CredentialServiceClient, CredentialServiceService } from "../../gen/flow/credentials/v1/credential_service.ts";
+import { ServiceAccountServiceClient, ServiceAccountServiceService } from "../../gen/flow/credentials/v1/service_account_service.ts";
 import { channelCredentials, type ClientTls } from "./channel.ts";
-import { fromFailedCall } from "./error.ts";
+import { type Rpcs, rpcsOf } from "./rpcs.ts";
+
+export type { ServiceAccount, ServiceAccountKey } from "../../gen/flow/credentials/v1/service_account_service.ts";
+export { ServiceAccountStatus } from "../../gen/flow/credentials/v1/service_account_service.ts";
+export { Provider } from "../../gen/flow/credentials/v1/resources.ts";
 
 /** Where the service is, and which operator asks. */
 export interface ServiceAccountClientOptions {
@@ -21,25 +19,20 @@ export interface ServiceAccountClientOptions {
   readonly deadlineMs: number;
 }
 
-/** ServiceAccountService as promises. Every rejection is a CredentialClientError. Nothing is tried twice: each call makes something. */
-export interface ServiceAccountClient extends Disposable {
-  createServiceAccount(request: CreateServiceAccountRequest): Promise<CreateServiceAccountResponse>;
-  /** The response holds the key, which cannot be had again. */
-  createServiceAccountKey(request: CreateServiceAccountKeyRequest): Promise<CreateServiceAccountKeyResponse>;
-}
+/** ServiceAccountService as promises, and going back to a secret. The response to a new key holds the key, which cannot be had again. */
+export interface ServiceAccountClient extends Disposable, Rpcs<typeof ServiceAccountServiceService>, Pick<Rpcs<typeof CredentialServiceService>, "rollbackCredential"> {}
 
 /** A client of the service. It connects with the first call. */
-export function createServiceAccountClient({ target, token, tls, deadlineMs }: ServiceAccountClientOptions): ServiceAccountClient {
-  const client = new ServiceAccountServiceClient(target, channelCredentials(target, tls));
-  const metadata = new Metadata();
-  metadata.set("authorization", `Bearer ${token}`);
-  const call = <T>(start: (options: { deadline: number }, done: (error: ServiceError | null, response: T) => void) => ClientUnaryCall): Promise<T> =>
-    new Promise((resolve, reject) => {
-      start({ deadline: Date.now() + deadlineMs }, (error, response) => (error ? reject(fromFailedCall(error, undefined)) : resolve(response)));
-    });
+export function createServiceAccountClient({ target, tls, ...caller }: ServiceAccountClientOptions): ServiceAccountClient {
+  const accounts = new ServiceAccountServiceClient(target, channelCredentials(target, tls));
+  const credentials = new CredentialServiceClient(target, channelCredentials(target, tls));
+  const { rollbackCredential } = CredentialServiceService;
   return {
-    createServiceAccount: (request) => call((options, done) => client.createServiceAccount(request, metadata, options, done)),
-    createServiceAccountKey: (request) => call((options, done) => client.createServiceAccountKey(request, metadata, options, done)),
-    [Symbol.dispose]: () => client.close(),
+    ...rpcsOf(ServiceAccountServiceService, accounts, caller),
+    ...rpcsOf({ rollbackCredential }, credentials, caller),
+    [Symbol.dispose]() {
+      accounts.close();
+      credentials.close();
+    },
   };
 }

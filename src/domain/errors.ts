@@ -67,7 +67,6 @@ export const REASONS = {
   CREDENTIAL_IN_USE: render("FAILED_PRECONDITION", 409, "conflict", "The credential was used lately"),
   NO_PREVIOUS_SECRET: render("FAILED_PRECONDITION", 400, "bad_request", "No previous secret is kept"),
   CREDENTIAL_PURGED: render("FAILED_PRECONDITION", 400, "bad_request", "The credential's secret has been purged"),
-  AUDIT_HEAD_UNSIGNED: render("FAILED_PRECONDITION", 400, "bad_request", "No key signs the audit trail"),
   RATE_LIMITED: render("RESOURCE_EXHAUSTED", 429, "service_error", "Too many requests; try again later"),
   CREDENTIAL_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Credential not found"),
   SERVICE_ACCOUNT_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Service account not found"),

@@ -2,6 +2,7 @@ import { z } from "zod";
 import * as api from "../../gen/flow/credentials/v1/admin_service.ts";
 import { ROTATION_KINDS, ROTATION_STATES, type KeyStatus, type Rotation } from "../domain/rotation.ts";
 import type { UseCases } from "../vault/use-cases.ts";
+import type { Records } from "./admin-records.ts";
 import { table } from "./convert.ts";
 import * as parse from "./parse.ts";
 import { unary, type UnaryDeps, type UnaryRpc } from "./unary.ts";
@@ -52,7 +53,7 @@ const toStatus = ({ masterKeys, replicas, rotations }: KeyStatus): api.GetKeySta
 });
 
 /** The RPCs about keys and about the end of an organization. */
-export function keyAdministration(deps: UnaryDeps, { keys }: UseCases): Record<Exclude<keyof typeof service, "importCredential">, UnaryRpc> {
+export function keyAdministration(deps: UnaryDeps, { keys }: UseCases): Record<Exclude<keyof typeof service, "importCredential" | Records>, UnaryRpc> {
   return {
     getKeyStatus: unary(deps, {
       action: "get_key_status",

@@ -70,7 +70,7 @@ export function credentialService(deps: UnaryDeps, vault: UseCases): Record<keyo
       action: "rollback_credential",
       method: service.rollbackCredential,
       request: api.RollbackCredentialRequest,
-      input: z.object({ credentialId: parse.credentialId, etag: parse.optionalEtag }),
+      input: z.object({ credentialId: parse.credentialId, etag: parse.optionalEtag, organizationId: parse.organizationId }),
       credentialId: (request) => request.credentialId,
       run: async (grant, input) => rolledBack(await vault.rollbackCredential(grant, input)),
       repeat: { answer: (recorded) => rolledBack(recorded.credential()) },

@@ -43,6 +43,7 @@ const Access = z.object({ ...account, everything: z.boolean(), providers: parse.
 
 /** The RPCs of `ServiceAccountService`; a method without one does not compile. */
 export function serviceAccountService(deps: UnaryDeps, { accounts }: UseCases): Record<keyof typeof service, UnaryRpc> {
+  const ownOrNamed = (grant: Parameters<typeof accounts.organizationOf>[0], input: { organizationId: string | null }) => accounts.organizationOf(grant, input.organizationId);
   return {
     createServiceAccount: unary(deps, {
       action: "create_service_account",
@@ -50,6 +51,7 @@ export function serviceAccountService(deps: UnaryDeps, { accounts }: UseCases): 
       request: api.CreateServiceAccountRequest,
       input: z.object({ organizationId: parse.organizationId, name: parse.requiredName, description: parse.optionalDescription }),
       run: async (grant, input) => ({ serviceAccount: toServiceAccount(await accounts.create(grant, { ...input, description: input.description ?? null })) }),
+      repeat: { organizationId: ownOrNamed, answer: (recorded) => ({ serviceAccount: toServiceAccount(recorded.serviceAccount()) }) },
     }),
     listServiceAccounts: unary(deps, {
       action: "list_service_accounts",
@@ -71,6 +73,7 @@ export function serviceAccountService(deps: UnaryDeps, { accounts }: UseCases): 
       request: api.UpdateServiceAccountRequest,
       input: z.object({ ...account, name: newName, description: parse.optionalDescription, status: parse.optionalWord(statuses) }),
       run: async (grant, input) => ({ serviceAccount: toServiceAccount(await accounts.update(grant, input)) }),
+      repeat: { organizationId: ownOrNamed, answer: (recorded) => ({ serviceAccount: toServiceAccount(recorded.serviceAccount()) }) },
     }),
     deleteServiceAccount: unary(deps, {
       action: "delete_service_account",
@@ -81,6 +84,7 @@ export function serviceAccountService(deps: UnaryDeps, { accounts }: UseCases): 
         await accounts.remove(grant, input);
         return {};
       },
+      repeat: { organizationId: ownOrNamed, answer: () => ({}) },
     }),
     setServiceAccountAccess: unary(deps, {
       action: "set_service_account_access",
@@ -88,6 +92,7 @@ export function serviceAccountService(deps: UnaryDeps, { accounts }: UseCases): 
       request: api.SetServiceAccountAccessRequest,
       input: Access,
       run: async (grant, input) => ({ serviceAccount: toServiceAccount(await accounts.setAccess(grant, input)) }),
+      repeat: { organizationId: ownOrNamed, answer: (recorded) => ({ serviceAccount: toServiceAccount(recorded.serviceAccount()) }) },
     }),
     createServiceAccountKey: unary(deps, {
       action: "create_service_account_key",
@@ -98,6 +103,7 @@ export function serviceAccountService(deps: UnaryDeps, { accounts }: UseCases): 
         const { key, token } = await accounts.createKey(grant, { ...input, description, certificate });
         return toIssued(key, token?.reveal() ?? "");
       },
+      repeat: { organizationId: ownOrNamed, answer: (recorded) => toIssued(recorded.serviceAccountKey(), "") },
     }),
     listServiceAccountKeys: unary(deps, {
       action: "list_service_account_keys",
@@ -112,6 +118,7 @@ export function serviceAccountService(deps: UnaryDeps, { accounts }: UseCases): 
       request: api.UpdateServiceAccountKeyRequest,
       input: z.object({ ...account, keyId: parse.pathUuid, name: newName, description: parse.optionalDescription }),
       run: async (grant, input) => ({ key: toServiceAccountKey(await accounts.updateKey(grant, input)) }),
+      repeat: { organizationId: ownOrNamed, answer: (recorded) => ({ key: toServiceAccountKey(recorded.serviceAccountKey()) }) },
     }),
     revokeServiceAccountKey: unary(deps, {
       action: "revoke_service_account_key",
@@ -122,6 +129,7 @@ export function serviceAccountService(deps: UnaryDeps, { accounts }: UseCases): 
         await accounts.revokeKey(grant, input);
         return {};
       },
+      repeat: { organizationId: ownOrNamed, answer: () => ({}) },
     }),
   };
 }

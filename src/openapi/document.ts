@@ -1,4 +1,4 @@
-import type { DescField, DescMethod, FileRegistry } from "@bufbuild/protobuf";
+import type { DescMethod, FileRegistry } from "@bufbuild/protobuf";
 import { compileRoutes, type Route } from "../rest/routes.ts";
 import { wordsOf } from "./comments.ts";
 import { errorSchemas, errorsOf } from "./errors.ts";
@@ -58,24 +58,27 @@ function operation(book: SchemaBook, route: Route): Json {
   const inPath = route.segments.flatMap((segment) => ("field" in segment ? [segment.field] : []));
   // An RPC that several paths lead to is one operation for each.
   const suffix = method.input.fields.length > 0 && inPath.length > 0 && !route.body && isOptionalInput(inPath[0]) ? `By${inPath.map(({ localName }) => capital(localName)).join("")}` : "";
+  const parameters = [
+    ...inPath.map((field) => ({ name: field.name, in: "path", required: true, description: wordsOf(field).text, schema: book.pathSchema(field), example: exampleOf(field.name) })),
+    ...route.query.map((field) => ({ name: field.name, in: "query", required: false, description: wordsOf(field).text, schema: { type: "integer", minimum: 0 } })),
+    ...(/^(?:Create|Update|Delete|Rollback|Set|Revoke)/.test(method.name) ? [IDEMPOTENCY_KEY] : []),
+  ];
   return {
     operationId: `${method.localName}${suffix}`,
     tags: [tagOf(method)],
     summary,
     description: text,
-    ...parameters(book, inPath, route),
+    ...(parameters.length > 0 ? { parameters } : {}),
     ...(route.body ? { requestBody: { required: true, content: { "application/json": { schema: book.request(method, inPath), examples: requestExamples(method.name) } } } } : {}),
     responses: { ...success(book, route), ...errorsOf(route) },
   };
 }
 
-function parameters(book: SchemaBook, inPath: readonly DescField[], { query }: Route): { readonly parameters?: Json } {
-  const all: Json[] = [
-    ...inPath.map((field) => ({ name: field.name, in: "path", required: true, description: wordsOf(field).text, schema: book.pathSchema(field), example: exampleOf(field.name) })),
-    ...query.map((field) => ({ name: field.name, in: "query", required: false, description: wordsOf(field).text, schema: { type: "integer", minimum: 0 } })),
-  ];
-  return all.length > 0 ? { parameters: all } : {};
-}
+/** Every write takes it. */
+const IDEMPOTENCY_KEY = {
+  name: "Idempotency-Key", in: "header", required: false, schema: { type: "string", minLength: 1, maxLength: 255 },
+  description: "For 24 hours, the same request under the same key takes effect once and is answered as it was then; another request under it is a 409",
+};
 
 const capital = (word: string): string => `${word.slice(0, 1).toUpperCase()}${word.slice(1)}`;
 

@@ -9,6 +9,8 @@ interface Facts {
   readonly body: boolean;
   /** Names of the fields that the path gives. */
   readonly path: readonly string[];
+  /** Names of the fields that the query string may give. */
+  readonly query: readonly string[];
   /** Names of the fields of the request. */
   readonly fields: readonly string[];
 }
@@ -19,7 +21,7 @@ const never: Applies = () => false;
 const withBody: Applies = ({ body }) => body;
 const onCredential: Applies = ({ path }) => path.includes("credential_id");
 const onAccounts: Applies = ({ rpc }) => rpc.includes("ServiceAccount");
-const writes: Applies = ({ rpc }) => /^(?:Create|Update|Delete|Rollback|Revoke|Set)/.test(rpc);
+const writing: Applies = ({ rpc }) => /^(?:Create|Update|Delete|Rollback|Set|Revoke)/.test(rpc);
 const opening: Applies = ({ rpc }) => /^(?:Resolve|Rollback|Test\w*Credential)/.test(rpc);
 
 /** Which operations a reason concerns. A new reason must say so here. */
@@ -35,40 +37,24 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   OPERATOR_REQUIRED: never,
   INVALID_CREDENTIAL_ID: onCredential,
   INVALID_PROVIDER: ({ path }) => path.includes("provider"),
-  INVALID_REQUEST: withBody,
+  INVALID_REQUEST: (facts) => facts.body || facts.query.length > 0,
   INVALID_CREDENTIALS: (facts) => facts.body || facts.rpc === "TestPostgresCredential",
   LIMIT_PER_PROVIDER_REACHED: ({ rpc }) => rpc === "CreateCredential",
   LIMIT_PER_USER_REACHED: ({ rpc }) => rpc === "CreateCredential",
   CREDENTIAL_NOT_FOUND: onCredential,
   SERVICE_ACCOUNT_NOT_FOUND: ({ path }) => path.includes("service_account_id"),
-  ORGANIZATION_NOT_FOUND: never,
-  ROTATION_NOT_FOUND: never,
-  KEY_UNKNOWN: never,
-  KEY_NOT_LOADED_EVERYWHERE: never,
-  KEY_RETIRED: never,
-  KEY_IS_FOREIGN: never,
-  ROTATION_UNDER_WAY: never,
-  ROTATION_STATE: never,
-  KEY_MOVED: (facts) => facts.body || opening(facts),
-  KEYS_UNAVAILABLE: (facts) => facts.body || opening(facts),
-  ETAG_MISMATCH: ({ body, fields }) => body && fields.includes("etag"),
   ORGANIZATION_ADMINISTRATOR_REQUIRED: onAccounts,
   NOT_GRANTED: onCredential,
   INVALID_SERVICE_ACCOUNT_ID: ({ path }) => path.includes("service_account_id"),
   INVALID_KEY_ID: ({ path }) => path.includes("key_id"),
   SERVICE_ACCOUNT_KEY_NOT_FOUND: ({ path }) => path.includes("key_id"),
   CERTIFICATE_IN_USE: ({ rpc }) => rpc === "CreateServiceAccountKey",
-  IDEMPOTENCY_KEY_REUSED: writes,
-  IDEMPOTENCY_IN_FLIGHT: writes,
+  IDEMPOTENCY_KEY_REUSED: writing,
+  IDEMPOTENCY_IN_FLIGHT: writing,
   CREDENTIAL_IN_USE: ({ rpc }) => rpc === "DeleteCredential",
   NO_PREVIOUS_SECRET: ({ rpc }) => rpc === "RollbackCredential",
-  RATE_LIMITED: always,
-  TOKEN_NOT_RENEWED: ({ rpc }) => rpc === "ResolveCredential",
-  KEY_MOVED: writes,
-  KEYS_UNAVAILABLE: (facts) => writes(facts) || opening(facts),
-  // What only operators ask for.
   CREDENTIAL_PURGED: never,
-  AUDIT_HEAD_UNSIGNED: never,
+  RATE_LIMITED: (facts) => writing(facts) || /^(?:Resolve|Test)/.test(facts.rpc),
   ORGANIZATION_NOT_FOUND: never,
   ROTATION_NOT_FOUND: never,
   KEY_UNKNOWN: never,
@@ -77,7 +63,10 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   KEY_IS_FOREIGN: never,
   ROTATION_UNDER_WAY: never,
   ROTATION_STATE: never,
-  ORGANIZATION_DESTROYED: (facts) => writes(facts) || opening(facts),
+  KEY_MOVED: writing,
+  KEYS_UNAVAILABLE: (facts) => writing(facts) || opening(facts),
+  ETAG_MISMATCH: ({ body, fields }) => body && fields.includes("etag"),
+  ORGANIZATION_DESTROYED: (facts) => writing(facts) || opening(facts),
   REAUTHORIZATION_REQUIRED: ({ rpc }) => rpc === "ResolveCredential",
   TOKEN_NOT_RENEWED: ({ rpc }) => rpc === "ResolveCredential",
   SECRET_UNREADABLE: opening,
@@ -117,6 +106,7 @@ export function errorsOf(route: Route): Record<string, Json> {
     rpc: route.method.name,
     body: route.body,
     path: route.segments.flatMap((segment) => ("field" in segment ? [segment.field.name] : [])),
+    query: route.query.map(({ name }) => name),
     fields: route.method.input.fields.map(({ name }) => name),
   };
   const sentences = new Map<number, Set<string>>();

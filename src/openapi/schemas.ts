@@ -75,6 +75,7 @@ export class SchemaBook {
     if (isStruct(field) && field.name === "credentials") return { ...about, type: "object", writeOnly: true, anyOf: this.#secrets };
     if (field.fieldKind === "list") return { ...about, type: "array", items: this.#plain(field) };
     if (isWholeNumber(field)) return { ...about, anyOf: [{ type: "integer", minimum: 0, maximum: 0xffff_ffff }, { type: "string", pattern: "^[0-9]{1,10}$" }, ...(isNullable(field) ? [{ type: "null" }] : [])] };
+    if (field.fieldKind === "list") return { ...about, type: "array", items: this.#plain(field) };
     return nullable({ ...about, ...this.#plain(field) }, isNullable(field));
   }
 

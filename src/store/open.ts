@@ -10,6 +10,7 @@ import { idempotencyStore } from "./idempotency.ts";
 import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
+import { maintenanceStore } from "./maintenance.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
 import { outboxStore } from "./outbox.ts";
@@ -21,6 +22,7 @@ import { rotationStore } from "./rotations.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
 import type { Store } from "./store.ts";
 import type { Session } from "./transaction.ts";
+import { trailStore } from "./trail.ts";
 import { UsageRecorder } from "./usage.ts";
 
 /** How to reach the database and how much of it to use. */
@@ -86,6 +88,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     serviceAccounts: serviceAccountStore(database, lookup),
     idempotency: idempotencyStore(database),
     usage,
+    trail: trailStore(database),
+    maintenance: maintenanceStore(database),
     audit,
     refresh: refreshStore(background),
     outbox: outboxStore(background),

@@ -2,6 +2,8 @@ import type { AuditEvent } from "../domain/access.ts";
 import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName, Renewal } from "../domain/credential.ts";
 import type { ServiceAccountStore } from "./account-rows.ts";
 import type { IdempotencyStore } from "./idempotency.ts";
+import type { MaintenanceStore } from "./maintenance.ts";
+import type { TrailStore } from "./trail.ts";
 import type { ImportStore } from "./imports.ts";
 import type { OutboxStore } from "./outbox.ts";
 import type { RefreshStore } from "./refresh.ts";
@@ -12,6 +14,8 @@ import type { UsageStore } from "./usage.ts";
 
 export type * from "./account-rows.ts";
 export type * from "./idempotency.ts";
+export type * from "./maintenance.ts";
+export type * from "./trail.ts";
 export type * from "./usage.ts";
 
 /** A sealed secret, and what opening it and handing it out depends on. */
@@ -187,6 +191,8 @@ export interface Store {
   readonly serviceAccounts: ServiceAccountStore;
   readonly idempotency: IdempotencyStore;
   readonly usage: UsageStore;
+  readonly trail: TrailStore;
+  readonly maintenance: MaintenanceStore;
   readonly audit: AuditStore;
   readonly refresh: RefreshStore;
   readonly outbox: OutboxStore;

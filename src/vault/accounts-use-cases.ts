@@ -1,4 +1,4 @@
-import type { Grant } from "./gate.ts";
+import type { Caller } from "../domain/access.ts";
 import * as accounts from "./service-accounts.ts";
 
 type Deps = accounts.ServiceAccountDeps;
@@ -18,7 +18,7 @@ export interface AccountUseCases {
   readonly updateKey: Bound<typeof accounts.updateServiceAccountKey>;
   readonly revokeKey: Bound<typeof accounts.revokeServiceAccountKey>;
   /** The organization that a call is about. */
-  organizationOf(grant: Grant<"create_service_account"> | Grant<"create_service_account_key">, requested: string | null): string;
+  organizationOf(grant: { readonly caller: Caller }, requested: string | null): string;
 }
 
 /** The use cases, bound to what they stand on. */

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Envelope } from "../crypto/envelope.ts";
-import { type Call, inScope, type TenantCaller } from "../domain/access.ts";
+import { type Call, type Caller, inScope } from "../domain/access.ts";
 import type { CredentialRecord, CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
@@ -75,7 +75,7 @@ const UPDATE_PAUSE_MS = 20;
 export const etagOf = (record: Pick<CredentialRecord, "revision">): string => `r${record.revision}`;
 
 /** Who wrote, as a credential tells it. */
-export const author = (caller: TenantCaller): string => (caller.kind === "user" ? caller.id : "service-account");
+export const author = (caller: Caller): string => (caller.kind === "user" ? caller.id : caller.kind === "operator" ? "system" : "service-account");
 
 /** Seals and stores a credential for the user's organization. Throws INVALID_CREDENTIALS and the two limits. */
 export async function createCredential(deps: ManageDeps, grant: Grant<"create_credential">, input: CreateInput): Promise<CredentialRecord> {
@@ -114,8 +114,8 @@ export async function listCredentials(deps: ManageDeps, grant: Grant<"list_crede
 }
 
 /** A credential that the caller may touch. Throws CREDENTIAL_NOT_FOUND and NOT_GRANTED. */
-export async function ownCredential({ store }: Pick<ManageDeps, "store">, { caller, call }: { caller: TenantCaller; call: Call }, credentialId: string): Promise<CredentialRecord> {
-  const record = await store.credentials.get(caller.organizationId, credentialId, call.signal);
+export async function ownCredential({ store }: Pick<ManageDeps, "store">, { organizationId, call }: { organizationId: string; call: Call }, credentialId: string): Promise<CredentialRecord> {
+  const record = await store.credentials.get(organizationId, credentialId, call.signal);
   if (!record) throw fail("CREDENTIAL_NOT_FOUND");
   if (!inScope(call.scope, record)) throw fail("NOT_GRANTED");
   return record;
@@ -124,8 +124,9 @@ export async function ownCredential({ store }: Pick<ManageDeps, "store">, { call
 /** One credential of the organization, without its secret. Throws CREDENTIAL_NOT_FOUND and NOT_GRANTED. */
 export async function getCredential(deps: ManageDeps, grant: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord & CredentialFacts> {
   const { organizationId } = grant.caller;
-  const record = await ownCredential(deps, grant, credentialId);
-  const { signal } = grant.call;
+  const { call } = grant;
+  const record = await ownCredential(deps, { organizationId, call }, credentialId);
+  const { signal } = call;
   const [uses, previous] = await Promise.all([deps.store.usage.of(organizationId, credentialId, USES, signal), deps.store.credentials.previous(organizationId, credentialId, signal)]);
   const facts = { uses, previousKeptUntil: previous?.keptUntil ?? null };
   const expired = !record.renewable && record.status !== "reauth_required" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
@@ -142,7 +143,7 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
   const { credentialId, credentialType, name } = input;
   let accepted: Accepted | undefined;
   for (let attempt = 0; attempt < UPDATE_ATTEMPTS; attempt++) {
-    const current = await ownCredential(deps, grant, credentialId);
+    const current = await ownCredential(deps, { organizationId, call }, credentialId);
     if (input.etag !== null && input.etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
     const { provider } = current;
     // Once: a credential never changes its provider, and checking a key may take long.
@@ -198,7 +199,7 @@ export async function deleteCredential(deps: ManageDeps, grant: Grant<"delete_cr
   const usedWithin = input.refuseIfUsedWithinSeconds ?? 0;
   let expectedRevision: number | null = null;
   if (etag !== null || call.scope || usedWithin > 0) {
-    const current = await ownCredential(deps, grant, id);
+    const current = await ownCredential(deps, { organizationId, call }, id);
     if (etag !== null && etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
     if (etag !== null) expectedRevision = current.revision;
     if (usedWithin > 0) await refuseIfUsed(deps, grant, id, usedWithin);

@@ -1,5 +1,7 @@
+import type { AuditSigner } from "../crypto/audit-signer.ts";
 import type { Envelope } from "../crypto/envelope.ts";
 import type { KeyRing } from "../crypto/ring.ts";
+import type { HeadKeys } from "../domain/audit-chain.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
 import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
@@ -10,6 +12,7 @@ import { keyUseCases } from "./keys-administration.ts";
 import type { KeyUseCases } from "./keys-use-cases.ts";
 import * as manage from "./manage.ts";
 import type { TokenRenewal } from "./refresh.ts";
+import { bindRecords, type RecordUseCases } from "./records-use-cases.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
 import { rollbackCredential, type RollbackInput } from "./rollback.ts";
 import type { ServiceAccountDeps } from "./service-accounts.ts";
@@ -31,6 +34,12 @@ export interface VaultDeps {
   readonly renewal: TokenRenewal;
   readonly newApiKey: ServiceAccountDeps["newApiKey"];
   readonly readCertificate: ServiceAccountDeps["readCertificate"];
+  /** What signs audit heads; undefined for nothing. */
+  readonly signer: AuditSigner | undefined;
+  /** Every key whose signatures of audit heads are believed. */
+  readonly headKeys: HeadKeys;
+  /** How long the secret of a deleted credential is kept, days. */
+  readonly purgeAfterDays: number;
   readonly ring: KeyRing;
   /** Looks for work of rotations at once. */
   readonly wakeRotations: () => void;
@@ -52,6 +61,8 @@ export interface UseCases {
   checkStored(grant: Grant<"test_postgres_credential"> | Grant<"test_credential">, input: StoredCheckInput): Promise<Checked>;
   /** Service accounts and their keys. */
   readonly accounts: AccountUseCases;
+  /** Audit trails, deleted credentials and limits. */
+  readonly records: RecordUseCases;
   /** What operators do with keys. */
   readonly keys: KeyUseCases;
   /** The entity tag of a credential. */
@@ -72,6 +83,7 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     checkSecret: (grant, input) => checkSecret(deps, grant, input),
     checkStored: (grant, input) => checkStored(deps, grant, input),
     accounts: bindAccounts(deps),
+    records: bindRecords(deps),
     keys: keyUseCases({ ...deps, registered: new Set() }),
     etagOf: manage.etagOf,
   };

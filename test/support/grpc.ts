@@ -12,6 +12,7 @@ import type { CredentialRecord } from "../../src/domain/credential.ts";
 import type { Rotation } from "../../src/domain/rotation.ts";
 import { fail } from "../../src/domain/errors.ts";
 import { secret } from "../../src/domain/secret.ts";
+import { CHAIN_BEGINNING } from "../../src/domain/audit-chain.ts";
 import type { GrpcDeps } from "../../src/grpc/deps.ts";
 import type { ServiceAccountKeyRow, ServiceAccountRow, UseCases } from "../../src/vault/use-cases.ts";
 import { type GrpcOptions, serveGrpc } from "../../src/grpc/server.ts";
@@ -151,6 +152,15 @@ export function memoryVault(): UseCases & { readonly rows: Map<string, { record:
       updateKey: async () => accountKey(),
       revokeKey: async () => {},
       organizationOf: (_grant, requested) => requested ?? ORGANIZATION,
+    },
+    records: {
+      listAuditEvents: async () => ({ events: [], next: null }),
+      listSignedAuditHeads: async () => ({ heads: [], publicKey: undefined }),
+      verifyAudit: async () => ({ fault: undefined, place: CHAIN_BEGINNING, records: 0, signedHeads: 0, complete: true }),
+      restoreCredential: async (_grant, { credentialId }) => find(credentialId).record,
+      purgeDeleted: async () => ({ credentials: 0, previousSecrets: 0 }),
+      setCredentialLimit: async () => {},
+      listCredentialUses: async () => [],
     },
     keys: {
       status: async () => ({ masterKeys: [], replicas: [], rotations: [] }),

@@ -7,7 +7,7 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "background", "failpoints", "serve", "announce", "master-keys", "metrics", "process"];
+const COMPOSITION = ["app", "background", "failpoints", "serve", "announce", "master-keys", "metrics", "process", "upkeep"];
 const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */
@@ -17,9 +17,9 @@ const STARTS: Readonly<Record<string, string>> = { "src/egress/probe-child.ts": 
 export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   main: ["app"],
   app: EVERYTHING,
-  // `auth` for the development token, which the service's own code signs.
-  // `crypto` for the import of Fernet tokens, whose keys never reach the service.
-  cli: ["app", "auth", "client", "config", "crypto"],
+  // `auth` for the development token, which the service's own code signs; `crypto` for the import of Fernet tokens, whose keys
+  // never reach the service; `domain` for the chain of an audit export, which is checked without the service.
+  cli: ["app", "auth", "client", "config", "crypto", "domain"],
   client: ["gen"],
   rest: ["gen"],
   grpc: ["vault", "auth", "domain", "gen"],
@@ -65,7 +65,7 @@ export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   ssh2: ["providers"],
   "swagger-ui-dist": ["rest"],
   ulid: ["log"],
-  zod: ["domain", "settings", "auth", "grpc", "providers"],
+  zod: ["cli", "domain", "settings", "auth", "grpc", "providers"],
 };
 
 /** Node's network modules: what may be taken from them as a value, and by whom. Types are free, and `egress` may take all. */

@@ -22,9 +22,11 @@ import { Duration } from "../../../google/protobuf/duration.ts";
 import { Struct } from "../../../google/protobuf/struct.ts";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import {
+  Credential,
   CredentialType,
   credentialTypeFromJSON,
   credentialTypeToJSON,
+  CredentialUse,
   Provider,
   providerFromJSON,
   providerToJSON,
@@ -440,6 +442,243 @@ export interface ImportCredentialResponse {
   credentialId: string;
   /** Whether it had been imported before; this call then changed nothing. */
   alreadyImported: boolean;
+}
+
+/** One record of the audit trail. No field of this message can hold a value of a request. */
+export interface AuditEvent {
+  /** Output only. Link of the organization's chain: the records that one transaction committed together. From 1, no gaps. */
+  link: bigint;
+  /** Output only. Place in the link, from 1. */
+  position: number;
+  /** Output only. When it was recorded; millisecond precision. */
+  occurredAt:
+    | Date
+    | undefined;
+  /** Output only. ULID of the request. */
+  requestId: string;
+  /** Output only. `user`, `service_account`, `operator` or `system`. */
+  actorKind: string;
+  /** Output only. UUID of the user or service account, or the operator's subject. */
+  actorId: string;
+  /** Output only. What was asked for, as a stable lower-case word, for example `resolve_credential`. */
+  action: string;
+  /**
+   * Output only. `allowed` or `refused`; a call that was allowed and did not end as its caller wished has a second record,
+   * which is `cancelled` or `failed`.
+   */
+  outcome: string;
+  /** Output only. Why it was not simply allowed, as a stable word; unset where it was. */
+  reason?:
+    | string
+    | undefined;
+  /** Output only. UUID of the credential. */
+  credentialId?:
+    | string
+    | undefined;
+  /** Output only. The flow that the caller named. */
+  flowId?:
+    | string
+    | undefined;
+  /** Output only. The run that the caller named. */
+  runId?:
+    | string
+    | undefined;
+  /** Output only. UUID of the service account or API key that it was done to. */
+  subjectId?:
+    | string
+    | undefined;
+  /** Output only. UUID of the API key or certificate that proved the caller. */
+  keyId?:
+    | string
+    | undefined;
+  /** Output only. Hash of the link, SHA-256 in hexadecimal. */
+  hash: string;
+}
+
+/** The newest link of an audit chain at some time, signed. */
+export interface SignedAuditHead {
+  /** Output only. The link. */
+  link: bigint;
+  /** Output only. Its hash, SHA-256 in hexadecimal. */
+  hash: string;
+  /** Output only. The key: the first 16 characters of the SHA-256 of the public key's DER form, in hexadecimal. */
+  keyId: string;
+  /** Output only. When it was signed; millisecond precision. */
+  signedAt:
+    | Date
+    | undefined;
+  /** Output only. Ed25519 signature (RFC 8032). */
+  signature: Buffer;
+}
+
+/** Request of ListAuditEvents. Every filter that is set has to fit. */
+export interface ListAuditEventsRequest {
+  /** Optional. UUID of the organization; unset for the trail of the operators' own. */
+  organizationId?:
+    | string
+    | undefined;
+  /** Optional. Not before this time. */
+  from?:
+    | Date
+    | undefined;
+  /** Optional. Before this time. */
+  until?:
+    | Date
+    | undefined;
+  /** Optional. This action only. */
+  action?:
+    | string
+    | undefined;
+  /** Optional. This outcome only. */
+  outcome?:
+    | string
+    | undefined;
+  /** Optional. This actor only. */
+  actorId?:
+    | string
+    | undefined;
+  /** Optional. UUID of the only credential. */
+  credentialId?:
+    | string
+    | undefined;
+  /** Optional. This flow only. */
+  flowId?:
+    | string
+    | undefined;
+  /** Optional. This run only. */
+  runId?:
+    | string
+    | undefined;
+  /** Optional. ULID of the only request. */
+  requestId?:
+    | string
+    | undefined;
+  /** Optional. Records at most, 1 to 1,000; unset for 100. */
+  pageSize: number;
+  /** Optional. Where the page before ended. */
+  pageToken: string;
+}
+
+/** Response of ListAuditEvents. */
+export interface ListAuditEventsResponse {
+  /** Newest first. */
+  events: AuditEvent[];
+  /** For the next page; empty where this was the last. */
+  nextPageToken: string;
+}
+
+/** Request of ListSignedAuditHeads. */
+export interface ListSignedAuditHeadsRequest {
+  /** Optional. UUID of the organization, as in ListAuditEventsRequest. */
+  organizationId?:
+    | string
+    | undefined;
+  /** Optional. Only heads of later links. */
+  afterLink: bigint;
+}
+
+/** Response of ListSignedAuditHeads. */
+export interface ListSignedAuditHeadsResponse {
+  /** Oldest first, 1,000 at most; ask again after the last one's link. */
+  heads: SignedAuditHead[];
+  /** The public key that signs now, PEM; empty where none does. Whoever checks a trail had better have it from elsewhere. */
+  publicKey: string;
+}
+
+/** Request of VerifyAudit. */
+export interface VerifyAuditRequest {
+  /** Optional. UUID of the organization, as in ListAuditEventsRequest. */
+  organizationId?:
+    | string
+    | undefined;
+  /** Optional. Where the part before ended; unset to begin at the beginning. */
+  afterLink: bigint;
+}
+
+/** A fault of an audit chain. */
+export interface AuditFault {
+  /** Output only. The first link that is not as it was written, is missing, or should not be there. */
+  link: bigint;
+  /** Output only. Place in the link, where one record alone is at fault; 0 where any record of the link may be. */
+  position: number;
+  /** Output only. What is wrong: `missing`, `misplaced`, `altered`, `cut`, `head`, `signature` or `unknown_key`. */
+  kind: string;
+  /** Output only. The same as a sentence. */
+  message: string;
+}
+
+/** Response of VerifyAudit. */
+export interface VerifyAuditResponse {
+  /** The first fault; unset where there is none in this part. */
+  fault?:
+    | AuditFault
+    | undefined;
+  /** The last link that was checked. */
+  link: bigint;
+  /** Its hash, SHA-256 in hexadecimal; empty for link 0. */
+  hash: string;
+  /** Records that were checked. */
+  records: bigint;
+  /** Signed heads that were checked. */
+  signedHeads: bigint;
+  /** Whether the end of the chain was reached; where not, ask again after `link`. */
+  complete: boolean;
+}
+
+/** Request of RestoreCredential. */
+export interface RestoreCredentialRequest {
+  /** Required. UUID of the organization. */
+  organizationId: string;
+  /** Required. UUID of the credential. */
+  credentialId: string;
+}
+
+/** Response of RestoreCredential. */
+export interface RestoreCredentialResponse {
+  /** The credential, without its secret. */
+  credential: Credential | undefined;
+}
+
+/** Request of PurgeDeleted. */
+export interface PurgeDeletedRequest {
+  /** Optional. Credentials that were deleted longer ago than so many days; unset for the installation's own time. */
+  olderThanDays?: number | undefined;
+}
+
+/** Response of PurgeDeleted. */
+export interface PurgeDeletedResponse {
+  /** Deleted credentials whose secrets were removed. */
+  credentials: bigint;
+  /** Superseded secrets that were removed. */
+  previousSecrets: bigint;
+}
+
+/** Request of SetCredentialLimit. */
+export interface SetCredentialLimitRequest {
+  /** Required. UUID of the organization. */
+  organizationId: string;
+  /** Required. The provider. */
+  provider: Provider;
+  /** Active credentials at most, 1 to 1,000,000; unset to go by the installation's own limit again. */
+  limit?: number | undefined;
+}
+
+/** Response of SetCredentialLimit. */
+export interface SetCredentialLimitResponse {
+}
+
+/** Request of ListCredentialUses. */
+export interface ListCredentialUsesRequest {
+  /** Required. UUID of the organization. */
+  organizationId: string;
+  /** Required. UUID of the credential. */
+  credentialId: string;
+}
+
+/** Response of ListCredentialUses. */
+export interface ListCredentialUsesResponse {
+  /** Newest first. */
+  uses: CredentialUse[];
 }
 
 function createBaseUnreadableRow(): UnreadableRow {
@@ -3042,6 +3281,2097 @@ export const ImportCredentialResponse: MessageFns<ImportCredentialResponse> = {
   },
 };
 
+function createBaseAuditEvent(): AuditEvent {
+  return {
+    link: 0n,
+    position: 0,
+    occurredAt: undefined,
+    requestId: "",
+    actorKind: "",
+    actorId: "",
+    action: "",
+    outcome: "",
+    reason: undefined,
+    credentialId: undefined,
+    flowId: undefined,
+    runId: undefined,
+    subjectId: undefined,
+    keyId: undefined,
+    hash: "",
+  };
+}
+
+export const AuditEvent: MessageFns<AuditEvent> = {
+  encode(message: AuditEvent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.link !== 0n) {
+      if (BigInt.asUintN(64, message.link) !== message.link) {
+        throw new globalThis.Error("value provided for field message.link of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.link);
+    }
+    if (message.position !== 0) {
+      writer.uint32(16).uint32(message.position);
+    }
+    if (message.occurredAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.occurredAt), writer.uint32(26).fork()).join();
+    }
+    if (message.requestId !== "") {
+      writer.uint32(34).string(message.requestId);
+    }
+    if (message.actorKind !== "") {
+      writer.uint32(42).string(message.actorKind);
+    }
+    if (message.actorId !== "") {
+      writer.uint32(50).string(message.actorId);
+    }
+    if (message.action !== "") {
+      writer.uint32(58).string(message.action);
+    }
+    if (message.outcome !== "") {
+      writer.uint32(66).string(message.outcome);
+    }
+    if (message.reason !== undefined) {
+      writer.uint32(74).string(message.reason);
+    }
+    if (message.credentialId !== undefined) {
+      writer.uint32(82).string(message.credentialId);
+    }
+    if (message.flowId !== undefined) {
+      writer.uint32(90).string(message.flowId);
+    }
+    if (message.runId !== undefined) {
+      writer.uint32(98).string(message.runId);
+    }
+    if (message.subjectId !== undefined) {
+      writer.uint32(106).string(message.subjectId);
+    }
+    if (message.keyId !== undefined) {
+      writer.uint32(114).string(message.keyId);
+    }
+    if (message.hash !== "") {
+      writer.uint32(122).string(message.hash);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AuditEvent {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuditEvent();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.link = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.position = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.occurredAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.actorKind = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.actorId = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.flowId = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.subjectId = reader.string();
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.keyId = reader.string();
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.hash = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AuditEvent {
+    return {
+      link: isSet(object.link) ? BigInt(object.link) : 0n,
+      position: isSet(object.position) ? globalThis.Number(object.position) : 0,
+      occurredAt: isSet(object.occurredAt)
+        ? fromJsonTimestamp(object.occurredAt)
+        : isSet(object.occurred_at)
+        ? fromJsonTimestamp(object.occurred_at)
+        : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+      actorKind: isSet(object.actorKind)
+        ? globalThis.String(object.actorKind)
+        : isSet(object.actor_kind)
+        ? globalThis.String(object.actor_kind)
+        : "",
+      actorId: isSet(object.actorId)
+        ? globalThis.String(object.actorId)
+        : isSet(object.actor_id)
+        ? globalThis.String(object.actor_id)
+        : "",
+      action: isSet(object.action) ? globalThis.String(object.action) : "",
+      outcome: isSet(object.outcome) ? globalThis.String(object.outcome) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : undefined,
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : undefined,
+      flowId: isSet(object.flowId)
+        ? globalThis.String(object.flowId)
+        : isSet(object.flow_id)
+        ? globalThis.String(object.flow_id)
+        : undefined,
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : undefined,
+      subjectId: isSet(object.subjectId)
+        ? globalThis.String(object.subjectId)
+        : isSet(object.subject_id)
+        ? globalThis.String(object.subject_id)
+        : undefined,
+      keyId: isSet(object.keyId)
+        ? globalThis.String(object.keyId)
+        : isSet(object.key_id)
+        ? globalThis.String(object.key_id)
+        : undefined,
+      hash: isSet(object.hash) ? globalThis.String(object.hash) : "",
+    };
+  },
+
+  toJSON(message: AuditEvent): unknown {
+    const obj: any = {};
+    if (message.link !== 0n) {
+      obj.link = message.link.toString();
+    }
+    if (message.position !== 0) {
+      obj.position = Math.round(message.position);
+    }
+    if (message.occurredAt !== undefined) {
+      obj.occurredAt = message.occurredAt.toISOString();
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    if (message.actorKind !== "") {
+      obj.actorKind = message.actorKind;
+    }
+    if (message.actorId !== "") {
+      obj.actorId = message.actorId;
+    }
+    if (message.action !== "") {
+      obj.action = message.action;
+    }
+    if (message.outcome !== "") {
+      obj.outcome = message.outcome;
+    }
+    if (message.reason !== undefined) {
+      obj.reason = message.reason;
+    }
+    if (message.credentialId !== undefined) {
+      obj.credentialId = message.credentialId;
+    }
+    if (message.flowId !== undefined) {
+      obj.flowId = message.flowId;
+    }
+    if (message.runId !== undefined) {
+      obj.runId = message.runId;
+    }
+    if (message.subjectId !== undefined) {
+      obj.subjectId = message.subjectId;
+    }
+    if (message.keyId !== undefined) {
+      obj.keyId = message.keyId;
+    }
+    if (message.hash !== "") {
+      obj.hash = message.hash;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AuditEvent>): AuditEvent {
+    return AuditEvent.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AuditEvent>): AuditEvent {
+    const message = createBaseAuditEvent();
+    message.link = (object.link !== undefined && object.link !== null) ? BigInt(object.link) : 0n;
+    message.position = object.position ?? 0;
+    message.occurredAt = object.occurredAt ?? undefined;
+    message.requestId = object.requestId ?? "";
+    message.actorKind = object.actorKind ?? "";
+    message.actorId = object.actorId ?? "";
+    message.action = object.action ?? "";
+    message.outcome = object.outcome ?? "";
+    message.reason = object.reason ?? undefined;
+    message.credentialId = object.credentialId ?? undefined;
+    message.flowId = object.flowId ?? undefined;
+    message.runId = object.runId ?? undefined;
+    message.subjectId = object.subjectId ?? undefined;
+    message.keyId = object.keyId ?? undefined;
+    message.hash = object.hash ?? "";
+    return message;
+  },
+};
+
+function createBaseSignedAuditHead(): SignedAuditHead {
+  return { link: 0n, hash: "", keyId: "", signedAt: undefined, signature: Buffer.alloc(0) };
+}
+
+export const SignedAuditHead: MessageFns<SignedAuditHead> = {
+  encode(message: SignedAuditHead, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.link !== 0n) {
+      if (BigInt.asUintN(64, message.link) !== message.link) {
+        throw new globalThis.Error("value provided for field message.link of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.link);
+    }
+    if (message.hash !== "") {
+      writer.uint32(18).string(message.hash);
+    }
+    if (message.keyId !== "") {
+      writer.uint32(26).string(message.keyId);
+    }
+    if (message.signedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.signedAt), writer.uint32(34).fork()).join();
+    }
+    if (message.signature.length !== 0) {
+      writer.uint32(42).bytes(message.signature);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SignedAuditHead {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignedAuditHead();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.link = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.hash = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.keyId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.signedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.signature = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SignedAuditHead {
+    return {
+      link: isSet(object.link) ? BigInt(object.link) : 0n,
+      hash: isSet(object.hash) ? globalThis.String(object.hash) : "",
+      keyId: isSet(object.keyId)
+        ? globalThis.String(object.keyId)
+        : isSet(object.key_id)
+        ? globalThis.String(object.key_id)
+        : "",
+      signedAt: isSet(object.signedAt)
+        ? fromJsonTimestamp(object.signedAt)
+        : isSet(object.signed_at)
+        ? fromJsonTimestamp(object.signed_at)
+        : undefined,
+      signature: isSet(object.signature) ? Buffer.from(bytesFromBase64(object.signature)) : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: SignedAuditHead): unknown {
+    const obj: any = {};
+    if (message.link !== 0n) {
+      obj.link = message.link.toString();
+    }
+    if (message.hash !== "") {
+      obj.hash = message.hash;
+    }
+    if (message.keyId !== "") {
+      obj.keyId = message.keyId;
+    }
+    if (message.signedAt !== undefined) {
+      obj.signedAt = message.signedAt.toISOString();
+    }
+    if (message.signature.length !== 0) {
+      obj.signature = base64FromBytes(message.signature);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SignedAuditHead>): SignedAuditHead {
+    return SignedAuditHead.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SignedAuditHead>): SignedAuditHead {
+    const message = createBaseSignedAuditHead();
+    message.link = (object.link !== undefined && object.link !== null) ? BigInt(object.link) : 0n;
+    message.hash = object.hash ?? "";
+    message.keyId = object.keyId ?? "";
+    message.signedAt = object.signedAt ?? undefined;
+    message.signature = object.signature ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseListAuditEventsRequest(): ListAuditEventsRequest {
+  return {
+    organizationId: undefined,
+    from: undefined,
+    until: undefined,
+    action: undefined,
+    outcome: undefined,
+    actorId: undefined,
+    credentialId: undefined,
+    flowId: undefined,
+    runId: undefined,
+    requestId: undefined,
+    pageSize: 0,
+    pageToken: "",
+  };
+}
+
+export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
+  encode(message: ListAuditEventsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== undefined) {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.from !== undefined) {
+      Timestamp.encode(toTimestamp(message.from), writer.uint32(18).fork()).join();
+    }
+    if (message.until !== undefined) {
+      Timestamp.encode(toTimestamp(message.until), writer.uint32(26).fork()).join();
+    }
+    if (message.action !== undefined) {
+      writer.uint32(34).string(message.action);
+    }
+    if (message.outcome !== undefined) {
+      writer.uint32(42).string(message.outcome);
+    }
+    if (message.actorId !== undefined) {
+      writer.uint32(50).string(message.actorId);
+    }
+    if (message.credentialId !== undefined) {
+      writer.uint32(58).string(message.credentialId);
+    }
+    if (message.flowId !== undefined) {
+      writer.uint32(66).string(message.flowId);
+    }
+    if (message.runId !== undefined) {
+      writer.uint32(74).string(message.runId);
+    }
+    if (message.requestId !== undefined) {
+      writer.uint32(82).string(message.requestId);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(88).uint32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(98).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListAuditEventsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListAuditEventsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.from = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.until = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.actorId = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.flowId = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.pageSize = reader.uint32();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListAuditEventsRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : undefined,
+      from: isSet(object.from) ? fromJsonTimestamp(object.from) : undefined,
+      until: isSet(object.until) ? fromJsonTimestamp(object.until) : undefined,
+      action: isSet(object.action) ? globalThis.String(object.action) : undefined,
+      outcome: isSet(object.outcome) ? globalThis.String(object.outcome) : undefined,
+      actorId: isSet(object.actorId)
+        ? globalThis.String(object.actorId)
+        : isSet(object.actor_id)
+        ? globalThis.String(object.actor_id)
+        : undefined,
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : undefined,
+      flowId: isSet(object.flowId)
+        ? globalThis.String(object.flowId)
+        : isSet(object.flow_id)
+        ? globalThis.String(object.flow_id)
+        : undefined,
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : undefined,
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListAuditEventsRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== undefined) {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.from !== undefined) {
+      obj.from = message.from.toISOString();
+    }
+    if (message.until !== undefined) {
+      obj.until = message.until.toISOString();
+    }
+    if (message.action !== undefined) {
+      obj.action = message.action;
+    }
+    if (message.outcome !== undefined) {
+      obj.outcome = message.outcome;
+    }
+    if (message.actorId !== undefined) {
+      obj.actorId = message.actorId;
+    }
+    if (message.credentialId !== undefined) {
+      obj.credentialId = message.credentialId;
+    }
+    if (message.flowId !== undefined) {
+      obj.flowId = message.flowId;
+    }
+    if (message.runId !== undefined) {
+      obj.runId = message.runId;
+    }
+    if (message.requestId !== undefined) {
+      obj.requestId = message.requestId;
+    }
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListAuditEventsRequest>): ListAuditEventsRequest {
+    return ListAuditEventsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListAuditEventsRequest>): ListAuditEventsRequest {
+    const message = createBaseListAuditEventsRequest();
+    message.organizationId = object.organizationId ?? undefined;
+    message.from = object.from ?? undefined;
+    message.until = object.until ?? undefined;
+    message.action = object.action ?? undefined;
+    message.outcome = object.outcome ?? undefined;
+    message.actorId = object.actorId ?? undefined;
+    message.credentialId = object.credentialId ?? undefined;
+    message.flowId = object.flowId ?? undefined;
+    message.runId = object.runId ?? undefined;
+    message.requestId = object.requestId ?? undefined;
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseListAuditEventsResponse(): ListAuditEventsResponse {
+  return { events: [], nextPageToken: "" };
+}
+
+export const ListAuditEventsResponse: MessageFns<ListAuditEventsResponse> = {
+  encode(message: ListAuditEventsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.events) {
+      AuditEvent.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListAuditEventsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListAuditEventsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.events.push(AuditEvent.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListAuditEventsResponse {
+    return {
+      events: globalThis.Array.isArray(object?.events) ? object.events.map((e: any) => AuditEvent.fromJSON(e)) : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListAuditEventsResponse): unknown {
+    const obj: any = {};
+    if (message.events?.length) {
+      obj.events = message.events.map((e) => AuditEvent.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListAuditEventsResponse>): ListAuditEventsResponse {
+    return ListAuditEventsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListAuditEventsResponse>): ListAuditEventsResponse {
+    const message = createBaseListAuditEventsResponse();
+    message.events = object.events?.map((e) => AuditEvent.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseListSignedAuditHeadsRequest(): ListSignedAuditHeadsRequest {
+  return { organizationId: undefined, afterLink: 0n };
+}
+
+export const ListSignedAuditHeadsRequest: MessageFns<ListSignedAuditHeadsRequest> = {
+  encode(message: ListSignedAuditHeadsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== undefined) {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.afterLink !== 0n) {
+      if (BigInt.asUintN(64, message.afterLink) !== message.afterLink) {
+        throw new globalThis.Error("value provided for field message.afterLink of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.afterLink);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListSignedAuditHeadsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListSignedAuditHeadsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.afterLink = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListSignedAuditHeadsRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : undefined,
+      afterLink: isSet(object.afterLink)
+        ? BigInt(object.afterLink)
+        : isSet(object.after_link)
+        ? BigInt(object.after_link)
+        : 0n,
+    };
+  },
+
+  toJSON(message: ListSignedAuditHeadsRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== undefined) {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.afterLink !== 0n) {
+      obj.afterLink = message.afterLink.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListSignedAuditHeadsRequest>): ListSignedAuditHeadsRequest {
+    return ListSignedAuditHeadsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListSignedAuditHeadsRequest>): ListSignedAuditHeadsRequest {
+    const message = createBaseListSignedAuditHeadsRequest();
+    message.organizationId = object.organizationId ?? undefined;
+    message.afterLink = (object.afterLink !== undefined && object.afterLink !== null) ? BigInt(object.afterLink) : 0n;
+    return message;
+  },
+};
+
+function createBaseListSignedAuditHeadsResponse(): ListSignedAuditHeadsResponse {
+  return { heads: [], publicKey: "" };
+}
+
+export const ListSignedAuditHeadsResponse: MessageFns<ListSignedAuditHeadsResponse> = {
+  encode(message: ListSignedAuditHeadsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.heads) {
+      SignedAuditHead.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.publicKey !== "") {
+      writer.uint32(18).string(message.publicKey);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListSignedAuditHeadsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListSignedAuditHeadsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.heads.push(SignedAuditHead.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.publicKey = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListSignedAuditHeadsResponse {
+    return {
+      heads: globalThis.Array.isArray(object?.heads) ? object.heads.map((e: any) => SignedAuditHead.fromJSON(e)) : [],
+      publicKey: isSet(object.publicKey)
+        ? globalThis.String(object.publicKey)
+        : isSet(object.public_key)
+        ? globalThis.String(object.public_key)
+        : "",
+    };
+  },
+
+  toJSON(message: ListSignedAuditHeadsResponse): unknown {
+    const obj: any = {};
+    if (message.heads?.length) {
+      obj.heads = message.heads.map((e) => SignedAuditHead.toJSON(e));
+    }
+    if (message.publicKey !== "") {
+      obj.publicKey = message.publicKey;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListSignedAuditHeadsResponse>): ListSignedAuditHeadsResponse {
+    return ListSignedAuditHeadsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListSignedAuditHeadsResponse>): ListSignedAuditHeadsResponse {
+    const message = createBaseListSignedAuditHeadsResponse();
+    message.heads = object.heads?.map((e) => SignedAuditHead.fromPartial(e)) || [];
+    message.publicKey = object.publicKey ?? "";
+    return message;
+  },
+};
+
+function createBaseVerifyAuditRequest(): VerifyAuditRequest {
+  return { organizationId: undefined, afterLink: 0n };
+}
+
+export const VerifyAuditRequest: MessageFns<VerifyAuditRequest> = {
+  encode(message: VerifyAuditRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== undefined) {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.afterLink !== 0n) {
+      if (BigInt.asUintN(64, message.afterLink) !== message.afterLink) {
+        throw new globalThis.Error("value provided for field message.afterLink of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.afterLink);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VerifyAuditRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVerifyAuditRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.afterLink = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): VerifyAuditRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : undefined,
+      afterLink: isSet(object.afterLink)
+        ? BigInt(object.afterLink)
+        : isSet(object.after_link)
+        ? BigInt(object.after_link)
+        : 0n,
+    };
+  },
+
+  toJSON(message: VerifyAuditRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== undefined) {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.afterLink !== 0n) {
+      obj.afterLink = message.afterLink.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<VerifyAuditRequest>): VerifyAuditRequest {
+    return VerifyAuditRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<VerifyAuditRequest>): VerifyAuditRequest {
+    const message = createBaseVerifyAuditRequest();
+    message.organizationId = object.organizationId ?? undefined;
+    message.afterLink = (object.afterLink !== undefined && object.afterLink !== null) ? BigInt(object.afterLink) : 0n;
+    return message;
+  },
+};
+
+function createBaseAuditFault(): AuditFault {
+  return { link: 0n, position: 0, kind: "", message: "" };
+}
+
+export const AuditFault: MessageFns<AuditFault> = {
+  encode(message: AuditFault, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.link !== 0n) {
+      if (BigInt.asUintN(64, message.link) !== message.link) {
+        throw new globalThis.Error("value provided for field message.link of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.link);
+    }
+    if (message.position !== 0) {
+      writer.uint32(16).uint32(message.position);
+    }
+    if (message.kind !== "") {
+      writer.uint32(26).string(message.kind);
+    }
+    if (message.message !== "") {
+      writer.uint32(34).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AuditFault {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuditFault();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.link = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.position = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AuditFault {
+    return {
+      link: isSet(object.link) ? BigInt(object.link) : 0n,
+      position: isSet(object.position) ? globalThis.Number(object.position) : 0,
+      kind: isSet(object.kind) ? globalThis.String(object.kind) : "",
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+    };
+  },
+
+  toJSON(message: AuditFault): unknown {
+    const obj: any = {};
+    if (message.link !== 0n) {
+      obj.link = message.link.toString();
+    }
+    if (message.position !== 0) {
+      obj.position = Math.round(message.position);
+    }
+    if (message.kind !== "") {
+      obj.kind = message.kind;
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AuditFault>): AuditFault {
+    return AuditFault.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AuditFault>): AuditFault {
+    const message = createBaseAuditFault();
+    message.link = (object.link !== undefined && object.link !== null) ? BigInt(object.link) : 0n;
+    message.position = object.position ?? 0;
+    message.kind = object.kind ?? "";
+    message.message = object.message ?? "";
+    return message;
+  },
+};
+
+function createBaseVerifyAuditResponse(): VerifyAuditResponse {
+  return { fault: undefined, link: 0n, hash: "", records: 0n, signedHeads: 0n, complete: false };
+}
+
+export const VerifyAuditResponse: MessageFns<VerifyAuditResponse> = {
+  encode(message: VerifyAuditResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.fault !== undefined) {
+      AuditFault.encode(message.fault, writer.uint32(10).fork()).join();
+    }
+    if (message.link !== 0n) {
+      if (BigInt.asUintN(64, message.link) !== message.link) {
+        throw new globalThis.Error("value provided for field message.link of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.link);
+    }
+    if (message.hash !== "") {
+      writer.uint32(26).string(message.hash);
+    }
+    if (message.records !== 0n) {
+      if (BigInt.asUintN(64, message.records) !== message.records) {
+        throw new globalThis.Error("value provided for field message.records of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.records);
+    }
+    if (message.signedHeads !== 0n) {
+      if (BigInt.asUintN(64, message.signedHeads) !== message.signedHeads) {
+        throw new globalThis.Error("value provided for field message.signedHeads of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.signedHeads);
+    }
+    if (message.complete !== false) {
+      writer.uint32(48).bool(message.complete);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VerifyAuditResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVerifyAuditResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.fault = AuditFault.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.link = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.hash = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.records = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.signedHeads = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.complete = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): VerifyAuditResponse {
+    return {
+      fault: isSet(object.fault) ? AuditFault.fromJSON(object.fault) : undefined,
+      link: isSet(object.link) ? BigInt(object.link) : 0n,
+      hash: isSet(object.hash) ? globalThis.String(object.hash) : "",
+      records: isSet(object.records) ? BigInt(object.records) : 0n,
+      signedHeads: isSet(object.signedHeads)
+        ? BigInt(object.signedHeads)
+        : isSet(object.signed_heads)
+        ? BigInt(object.signed_heads)
+        : 0n,
+      complete: isSet(object.complete) ? globalThis.Boolean(object.complete) : false,
+    };
+  },
+
+  toJSON(message: VerifyAuditResponse): unknown {
+    const obj: any = {};
+    if (message.fault !== undefined) {
+      obj.fault = AuditFault.toJSON(message.fault);
+    }
+    if (message.link !== 0n) {
+      obj.link = message.link.toString();
+    }
+    if (message.hash !== "") {
+      obj.hash = message.hash;
+    }
+    if (message.records !== 0n) {
+      obj.records = message.records.toString();
+    }
+    if (message.signedHeads !== 0n) {
+      obj.signedHeads = message.signedHeads.toString();
+    }
+    if (message.complete !== false) {
+      obj.complete = message.complete;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<VerifyAuditResponse>): VerifyAuditResponse {
+    return VerifyAuditResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<VerifyAuditResponse>): VerifyAuditResponse {
+    const message = createBaseVerifyAuditResponse();
+    message.fault = (object.fault !== undefined && object.fault !== null)
+      ? AuditFault.fromPartial(object.fault)
+      : undefined;
+    message.link = (object.link !== undefined && object.link !== null) ? BigInt(object.link) : 0n;
+    message.hash = object.hash ?? "";
+    message.records = (object.records !== undefined && object.records !== null) ? BigInt(object.records) : 0n;
+    message.signedHeads = (object.signedHeads !== undefined && object.signedHeads !== null)
+      ? BigInt(object.signedHeads)
+      : 0n;
+    message.complete = object.complete ?? false;
+    return message;
+  },
+};
+
+function createBaseRestoreCredentialRequest(): RestoreCredentialRequest {
+  return { organizationId: "", credentialId: "" };
+}
+
+export const RestoreCredentialRequest: MessageFns<RestoreCredentialRequest> = {
+  encode(message: RestoreCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.credentialId !== "") {
+      writer.uint32(18).string(message.credentialId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestoreCredentialRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestoreCredentialRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RestoreCredentialRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+    };
+  },
+
+  toJSON(message: RestoreCredentialRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RestoreCredentialRequest>): RestoreCredentialRequest {
+    return RestoreCredentialRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RestoreCredentialRequest>): RestoreCredentialRequest {
+    const message = createBaseRestoreCredentialRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.credentialId = object.credentialId ?? "";
+    return message;
+  },
+};
+
+function createBaseRestoreCredentialResponse(): RestoreCredentialResponse {
+  return { credential: undefined };
+}
+
+export const RestoreCredentialResponse: MessageFns<RestoreCredentialResponse> = {
+  encode(message: RestoreCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.credential !== undefined) {
+      Credential.encode(message.credential, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestoreCredentialResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestoreCredentialResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.credential = Credential.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RestoreCredentialResponse {
+    return { credential: isSet(object.credential) ? Credential.fromJSON(object.credential) : undefined };
+  },
+
+  toJSON(message: RestoreCredentialResponse): unknown {
+    const obj: any = {};
+    if (message.credential !== undefined) {
+      obj.credential = Credential.toJSON(message.credential);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RestoreCredentialResponse>): RestoreCredentialResponse {
+    return RestoreCredentialResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RestoreCredentialResponse>): RestoreCredentialResponse {
+    const message = createBaseRestoreCredentialResponse();
+    message.credential = (object.credential !== undefined && object.credential !== null)
+      ? Credential.fromPartial(object.credential)
+      : undefined;
+    return message;
+  },
+};
+
+function createBasePurgeDeletedRequest(): PurgeDeletedRequest {
+  return { olderThanDays: undefined };
+}
+
+export const PurgeDeletedRequest: MessageFns<PurgeDeletedRequest> = {
+  encode(message: PurgeDeletedRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.olderThanDays !== undefined) {
+      writer.uint32(8).uint32(message.olderThanDays);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PurgeDeletedRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePurgeDeletedRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.olderThanDays = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PurgeDeletedRequest {
+    return {
+      olderThanDays: isSet(object.olderThanDays)
+        ? globalThis.Number(object.olderThanDays)
+        : isSet(object.older_than_days)
+        ? globalThis.Number(object.older_than_days)
+        : undefined,
+    };
+  },
+
+  toJSON(message: PurgeDeletedRequest): unknown {
+    const obj: any = {};
+    if (message.olderThanDays !== undefined) {
+      obj.olderThanDays = Math.round(message.olderThanDays);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PurgeDeletedRequest>): PurgeDeletedRequest {
+    return PurgeDeletedRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PurgeDeletedRequest>): PurgeDeletedRequest {
+    const message = createBasePurgeDeletedRequest();
+    message.olderThanDays = object.olderThanDays ?? undefined;
+    return message;
+  },
+};
+
+function createBasePurgeDeletedResponse(): PurgeDeletedResponse {
+  return { credentials: 0n, previousSecrets: 0n };
+}
+
+export const PurgeDeletedResponse: MessageFns<PurgeDeletedResponse> = {
+  encode(message: PurgeDeletedResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.credentials !== 0n) {
+      if (BigInt.asUintN(64, message.credentials) !== message.credentials) {
+        throw new globalThis.Error("value provided for field message.credentials of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.credentials);
+    }
+    if (message.previousSecrets !== 0n) {
+      if (BigInt.asUintN(64, message.previousSecrets) !== message.previousSecrets) {
+        throw new globalThis.Error("value provided for field message.previousSecrets of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.previousSecrets);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PurgeDeletedResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePurgeDeletedResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.credentials = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.previousSecrets = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PurgeDeletedResponse {
+    return {
+      credentials: isSet(object.credentials) ? BigInt(object.credentials) : 0n,
+      previousSecrets: isSet(object.previousSecrets)
+        ? BigInt(object.previousSecrets)
+        : isSet(object.previous_secrets)
+        ? BigInt(object.previous_secrets)
+        : 0n,
+    };
+  },
+
+  toJSON(message: PurgeDeletedResponse): unknown {
+    const obj: any = {};
+    if (message.credentials !== 0n) {
+      obj.credentials = message.credentials.toString();
+    }
+    if (message.previousSecrets !== 0n) {
+      obj.previousSecrets = message.previousSecrets.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PurgeDeletedResponse>): PurgeDeletedResponse {
+    return PurgeDeletedResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PurgeDeletedResponse>): PurgeDeletedResponse {
+    const message = createBasePurgeDeletedResponse();
+    message.credentials = (object.credentials !== undefined && object.credentials !== null)
+      ? BigInt(object.credentials)
+      : 0n;
+    message.previousSecrets = (object.previousSecrets !== undefined && object.previousSecrets !== null)
+      ? BigInt(object.previousSecrets)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseSetCredentialLimitRequest(): SetCredentialLimitRequest {
+  return { organizationId: "", provider: 0, limit: undefined };
+}
+
+export const SetCredentialLimitRequest: MessageFns<SetCredentialLimitRequest> = {
+  encode(message: SetCredentialLimitRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.provider !== 0) {
+      writer.uint32(16).int32(message.provider);
+    }
+    if (message.limit !== undefined) {
+      writer.uint32(24).uint32(message.limit);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetCredentialLimitRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetCredentialLimitRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.provider = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.limit = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetCredentialLimitRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      provider: isSet(object.provider) ? providerFromJSON(object.provider) : 0,
+      limit: isSet(object.limit) ? globalThis.Number(object.limit) : undefined,
+    };
+  },
+
+  toJSON(message: SetCredentialLimitRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.provider !== 0) {
+      obj.provider = providerToJSON(message.provider);
+    }
+    if (message.limit !== undefined) {
+      obj.limit = Math.round(message.limit);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetCredentialLimitRequest>): SetCredentialLimitRequest {
+    return SetCredentialLimitRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetCredentialLimitRequest>): SetCredentialLimitRequest {
+    const message = createBaseSetCredentialLimitRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.provider = object.provider ?? 0;
+    message.limit = object.limit ?? undefined;
+    return message;
+  },
+};
+
+function createBaseSetCredentialLimitResponse(): SetCredentialLimitResponse {
+  return {};
+}
+
+export const SetCredentialLimitResponse: MessageFns<SetCredentialLimitResponse> = {
+  encode(_: SetCredentialLimitResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetCredentialLimitResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetCredentialLimitResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): SetCredentialLimitResponse {
+    return {};
+  },
+
+  toJSON(_: SetCredentialLimitResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetCredentialLimitResponse>): SetCredentialLimitResponse {
+    return SetCredentialLimitResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<SetCredentialLimitResponse>): SetCredentialLimitResponse {
+    const message = createBaseSetCredentialLimitResponse();
+    return message;
+  },
+};
+
+function createBaseListCredentialUsesRequest(): ListCredentialUsesRequest {
+  return { organizationId: "", credentialId: "" };
+}
+
+export const ListCredentialUsesRequest: MessageFns<ListCredentialUsesRequest> = {
+  encode(message: ListCredentialUsesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.organizationId !== "") {
+      writer.uint32(10).string(message.organizationId);
+    }
+    if (message.credentialId !== "") {
+      writer.uint32(18).string(message.credentialId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListCredentialUsesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListCredentialUsesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListCredentialUsesRequest {
+    return {
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+    };
+  },
+
+  toJSON(message: ListCredentialUsesRequest): unknown {
+    const obj: any = {};
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListCredentialUsesRequest>): ListCredentialUsesRequest {
+    return ListCredentialUsesRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListCredentialUsesRequest>): ListCredentialUsesRequest {
+    const message = createBaseListCredentialUsesRequest();
+    message.organizationId = object.organizationId ?? "";
+    message.credentialId = object.credentialId ?? "";
+    return message;
+  },
+};
+
+function createBaseListCredentialUsesResponse(): ListCredentialUsesResponse {
+  return { uses: [] };
+}
+
+export const ListCredentialUsesResponse: MessageFns<ListCredentialUsesResponse> = {
+  encode(message: ListCredentialUsesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.uses) {
+      CredentialUse.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListCredentialUsesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListCredentialUsesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.uses.push(CredentialUse.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListCredentialUsesResponse {
+    return {
+      uses: globalThis.Array.isArray(object?.uses) ? object.uses.map((e: any) => CredentialUse.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: ListCredentialUsesResponse): unknown {
+    const obj: any = {};
+    if (message.uses?.length) {
+      obj.uses = message.uses.map((e) => CredentialUse.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListCredentialUsesResponse>): ListCredentialUsesResponse {
+    return ListCredentialUsesResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListCredentialUsesResponse>): ListCredentialUsesResponse {
+    const message = createBaseListCredentialUsesResponse();
+    message.uses = object.uses?.map((e) => CredentialUse.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 /**
  * Administers the installation: the keys under which everything is sealed, and whole organizations. Operators only; not
  * on REST. Every call is recorded under the operator's subject.
@@ -3191,6 +5521,97 @@ export const AdminServiceService = {
       Buffer.from(ImportCredentialResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ImportCredentialResponse => ImportCredentialResponse.decode(value),
   },
+  /** Lists the audit records of one organization, newest first. */
+  listAuditEvents: {
+    path: "/flow.credentials.v1.AdminService/ListAuditEvents" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListAuditEventsRequest): Buffer =>
+      Buffer.from(ListAuditEventsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListAuditEventsRequest => ListAuditEventsRequest.decode(value),
+    responseSerialize: (value: ListAuditEventsResponse): Buffer =>
+      Buffer.from(ListAuditEventsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListAuditEventsResponse => ListAuditEventsResponse.decode(value),
+  },
+  /** Lists the signed heads of one organization's audit chain, oldest first, and the key that signs now. */
+  listSignedAuditHeads: {
+    path: "/flow.credentials.v1.AdminService/ListSignedAuditHeads" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListSignedAuditHeadsRequest): Buffer =>
+      Buffer.from(ListSignedAuditHeadsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListSignedAuditHeadsRequest => ListSignedAuditHeadsRequest.decode(value),
+    responseSerialize: (value: ListSignedAuditHeadsResponse): Buffer =>
+      Buffer.from(ListSignedAuditHeadsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListSignedAuditHeadsResponse => ListSignedAuditHeadsResponse.decode(value),
+  },
+  /**
+   * Recomputes a part of one organization's audit chain from its records, and compares it with its head and its signed
+   * heads. What it finds is told in the response and is no error.
+   */
+  verifyAudit: {
+    path: "/flow.credentials.v1.AdminService/VerifyAudit" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: VerifyAuditRequest): Buffer => Buffer.from(VerifyAuditRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): VerifyAuditRequest => VerifyAuditRequest.decode(value),
+    responseSerialize: (value: VerifyAuditResponse): Buffer => Buffer.from(VerifyAuditResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): VerifyAuditResponse => VerifyAuditResponse.decode(value),
+  },
+  /**
+   * Brings a deleted credential back, if the limits have room for it: FAILED_PRECONDITION with reason
+   * LIMIT_PER_PROVIDER_REACHED or LIMIT_PER_USER_REACHED otherwise, and with CREDENTIAL_PURGED where its secret is gone.
+   * NOT_FOUND for a credential that is not there or not deleted.
+   */
+  restoreCredential: {
+    path: "/flow.credentials.v1.AdminService/RestoreCredential" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RestoreCredentialRequest): Buffer =>
+      Buffer.from(RestoreCredentialRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RestoreCredentialRequest => RestoreCredentialRequest.decode(value),
+    responseSerialize: (value: RestoreCredentialResponse): Buffer =>
+      Buffer.from(RestoreCredentialResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RestoreCredentialResponse => RestoreCredentialResponse.decode(value),
+  },
+  /**
+   * Removes the sealed secrets of credentials that were deleted so long ago, and superseded secrets whose time is over. A
+   * replica does the same by itself now and then, with the installation's own time.
+   */
+  purgeDeleted: {
+    path: "/flow.credentials.v1.AdminService/PurgeDeleted" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PurgeDeletedRequest): Buffer => Buffer.from(PurgeDeletedRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PurgeDeletedRequest => PurgeDeletedRequest.decode(value),
+    responseSerialize: (value: PurgeDeletedResponse): Buffer =>
+      Buffer.from(PurgeDeletedResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PurgeDeletedResponse => PurgeDeletedResponse.decode(value),
+  },
+  /** Sets or lifts the limit of active credentials of one provider in one organization. What is above a new limit stays. */
+  setCredentialLimit: {
+    path: "/flow.credentials.v1.AdminService/SetCredentialLimit" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetCredentialLimitRequest): Buffer =>
+      Buffer.from(SetCredentialLimitRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetCredentialLimitRequest => SetCredentialLimitRequest.decode(value),
+    responseSerialize: (value: SetCredentialLimitResponse): Buffer =>
+      Buffer.from(SetCredentialLimitResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetCredentialLimitResponse => SetCredentialLimitResponse.decode(value),
+  },
+  /** Tells who resolved a credential, newest first, 1,000 at most. */
+  listCredentialUses: {
+    path: "/flow.credentials.v1.AdminService/ListCredentialUses" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListCredentialUsesRequest): Buffer =>
+      Buffer.from(ListCredentialUsesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListCredentialUsesRequest => ListCredentialUsesRequest.decode(value),
+    responseSerialize: (value: ListCredentialUsesResponse): Buffer =>
+      Buffer.from(ListCredentialUsesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListCredentialUsesResponse => ListCredentialUsesResponse.decode(value),
+  },
 } as const;
 
 export interface AdminServiceServer extends UntypedServiceImplementation {
@@ -3242,6 +5663,30 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
    * credential. Counts against the organization's limits. The operator answers for whose it is.
    */
   importCredential: handleUnaryCall<ImportCredentialRequest, ImportCredentialResponse>;
+  /** Lists the audit records of one organization, newest first. */
+  listAuditEvents: handleUnaryCall<ListAuditEventsRequest, ListAuditEventsResponse>;
+  /** Lists the signed heads of one organization's audit chain, oldest first, and the key that signs now. */
+  listSignedAuditHeads: handleUnaryCall<ListSignedAuditHeadsRequest, ListSignedAuditHeadsResponse>;
+  /**
+   * Recomputes a part of one organization's audit chain from its records, and compares it with its head and its signed
+   * heads. What it finds is told in the response and is no error.
+   */
+  verifyAudit: handleUnaryCall<VerifyAuditRequest, VerifyAuditResponse>;
+  /**
+   * Brings a deleted credential back, if the limits have room for it: FAILED_PRECONDITION with reason
+   * LIMIT_PER_PROVIDER_REACHED or LIMIT_PER_USER_REACHED otherwise, and with CREDENTIAL_PURGED where its secret is gone.
+   * NOT_FOUND for a credential that is not there or not deleted.
+   */
+  restoreCredential: handleUnaryCall<RestoreCredentialRequest, RestoreCredentialResponse>;
+  /**
+   * Removes the sealed secrets of credentials that were deleted so long ago, and superseded secrets whose time is over. A
+   * replica does the same by itself now and then, with the installation's own time.
+   */
+  purgeDeleted: handleUnaryCall<PurgeDeletedRequest, PurgeDeletedResponse>;
+  /** Sets or lifts the limit of active credentials of one provider in one organization. What is above a new limit stays. */
+  setCredentialLimit: handleUnaryCall<SetCredentialLimitRequest, SetCredentialLimitResponse>;
+  /** Tells who resolved a credential, newest first, 1,000 at most. */
+  listCredentialUses: handleUnaryCall<ListCredentialUsesRequest, ListCredentialUsesResponse>;
 }
 
 export interface AdminServiceClient extends Client {
@@ -3432,6 +5877,128 @@ export interface AdminServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ImportCredentialResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the audit records of one organization, newest first. */
+  listAuditEvents(
+    request: ListAuditEventsRequest,
+    callback: (error: ServiceError | null, response: ListAuditEventsResponse) => void,
+  ): ClientUnaryCall;
+  listAuditEvents(
+    request: ListAuditEventsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListAuditEventsResponse) => void,
+  ): ClientUnaryCall;
+  listAuditEvents(
+    request: ListAuditEventsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListAuditEventsResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the signed heads of one organization's audit chain, oldest first, and the key that signs now. */
+  listSignedAuditHeads(
+    request: ListSignedAuditHeadsRequest,
+    callback: (error: ServiceError | null, response: ListSignedAuditHeadsResponse) => void,
+  ): ClientUnaryCall;
+  listSignedAuditHeads(
+    request: ListSignedAuditHeadsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListSignedAuditHeadsResponse) => void,
+  ): ClientUnaryCall;
+  listSignedAuditHeads(
+    request: ListSignedAuditHeadsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListSignedAuditHeadsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Recomputes a part of one organization's audit chain from its records, and compares it with its head and its signed
+   * heads. What it finds is told in the response and is no error.
+   */
+  verifyAudit(
+    request: VerifyAuditRequest,
+    callback: (error: ServiceError | null, response: VerifyAuditResponse) => void,
+  ): ClientUnaryCall;
+  verifyAudit(
+    request: VerifyAuditRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: VerifyAuditResponse) => void,
+  ): ClientUnaryCall;
+  verifyAudit(
+    request: VerifyAuditRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: VerifyAuditResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Brings a deleted credential back, if the limits have room for it: FAILED_PRECONDITION with reason
+   * LIMIT_PER_PROVIDER_REACHED or LIMIT_PER_USER_REACHED otherwise, and with CREDENTIAL_PURGED where its secret is gone.
+   * NOT_FOUND for a credential that is not there or not deleted.
+   */
+  restoreCredential(
+    request: RestoreCredentialRequest,
+    callback: (error: ServiceError | null, response: RestoreCredentialResponse) => void,
+  ): ClientUnaryCall;
+  restoreCredential(
+    request: RestoreCredentialRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RestoreCredentialResponse) => void,
+  ): ClientUnaryCall;
+  restoreCredential(
+    request: RestoreCredentialRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RestoreCredentialResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Removes the sealed secrets of credentials that were deleted so long ago, and superseded secrets whose time is over. A
+   * replica does the same by itself now and then, with the installation's own time.
+   */
+  purgeDeleted(
+    request: PurgeDeletedRequest,
+    callback: (error: ServiceError | null, response: PurgeDeletedResponse) => void,
+  ): ClientUnaryCall;
+  purgeDeleted(
+    request: PurgeDeletedRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PurgeDeletedResponse) => void,
+  ): ClientUnaryCall;
+  purgeDeleted(
+    request: PurgeDeletedRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PurgeDeletedResponse) => void,
+  ): ClientUnaryCall;
+  /** Sets or lifts the limit of active credentials of one provider in one organization. What is above a new limit stays. */
+  setCredentialLimit(
+    request: SetCredentialLimitRequest,
+    callback: (error: ServiceError | null, response: SetCredentialLimitResponse) => void,
+  ): ClientUnaryCall;
+  setCredentialLimit(
+    request: SetCredentialLimitRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetCredentialLimitResponse) => void,
+  ): ClientUnaryCall;
+  setCredentialLimit(
+    request: SetCredentialLimitRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetCredentialLimitResponse) => void,
+  ): ClientUnaryCall;
+  /** Tells who resolved a credential, newest first, 1,000 at most. */
+  listCredentialUses(
+    request: ListCredentialUsesRequest,
+    callback: (error: ServiceError | null, response: ListCredentialUsesResponse) => void,
+  ): ClientUnaryCall;
+  listCredentialUses(
+    request: ListCredentialUsesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListCredentialUsesResponse) => void,
+  ): ClientUnaryCall;
+  listCredentialUses(
+    request: ListCredentialUsesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListCredentialUsesResponse) => void,
   ): ClientUnaryCall;
 }
 

@@ -146,6 +146,8 @@ export interface RollbackCredentialRequest {
   credentialId: string;
   /** Optional. The revision the caller has seen; ABORTED and no change where it is no longer current. */
   etag: string;
+  /** UUID of the organization. Required of operators; everyone else's is that of the caller, and may be left out. */
+  organizationId: string;
 }
 
 /** Response of RollbackCredential. */
@@ -1206,7 +1208,7 @@ export const DeleteCredentialRequest: MessageFns<DeleteCredentialRequest> = {
 };
 
 function createBaseRollbackCredentialRequest(): RollbackCredentialRequest {
-  return { credentialId: "", etag: "" };
+  return { credentialId: "", etag: "", organizationId: "" };
 }
 
 export const RollbackCredentialRequest: MessageFns<RollbackCredentialRequest> = {
@@ -1216,6 +1218,9 @@ export const RollbackCredentialRequest: MessageFns<RollbackCredentialRequest> = 
     }
     if (message.etag !== "") {
       writer.uint32(18).string(message.etag);
+    }
+    if (message.organizationId !== "") {
+      writer.uint32(26).string(message.organizationId);
     }
     return writer;
   },
@@ -1249,6 +1254,14 @@ export const RollbackCredentialRequest: MessageFns<RollbackCredentialRequest> = 
             message.etag = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.organizationId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1269,6 +1282,11 @@ export const RollbackCredentialRequest: MessageFns<RollbackCredentialRequest> = 
         ? globalThis.String(object.credential_id)
         : "",
       etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      organizationId: isSet(object.organizationId)
+        ? globalThis.String(object.organizationId)
+        : isSet(object.organization_id)
+        ? globalThis.String(object.organization_id)
+        : "",
     };
   },
 
@@ -1280,6 +1298,9 @@ export const RollbackCredentialRequest: MessageFns<RollbackCredentialRequest> = 
     if (message.etag !== "") {
       obj.etag = message.etag;
     }
+    if (message.organizationId !== "") {
+      obj.organizationId = message.organizationId;
+    }
     return obj;
   },
 
@@ -1290,6 +1311,7 @@ export const RollbackCredentialRequest: MessageFns<RollbackCredentialRequest> = 
     const message = createBaseRollbackCredentialRequest();
     message.credentialId = object.credentialId ?? "";
     message.etag = object.etag ?? "";
+    message.organizationId = object.organizationId ?? "";
     return message;
   },
 };

@@ -1,0 +1,60 @@
+import { readFileSync } from "node:fs";
+import { developmentAuditKey } from "./auth/development.ts";
+import { type Config, ConfigError } from "./config.ts";
+import { AuditKeyError, type AuditSigner, createAuditSigner, newAuditKey } from "./crypto/audit-signer.ts";
+import { type HeadKeys, readHeadKeys } from "./domain/audit-chain.ts";
+import type { Log } from "./log.ts";
+import type { Store } from "./store/store.ts";
+import { clearAway, repeatedly } from "./vault/maintenance.ts";
+import type { Rates } from "./vault/rates.ts";
+import { signHeads } from "./vault/trail.ts";
+
+/** The keys of audit heads. */
+export interface AuditKeys {
+  /** Undefined where none is configured, in production. */
+  readonly signer: AuditSigner | undefined;
+  /** Every key whose signatures are believed. */
+  readonly headKeys: HeadKeys;
+}
+
+/** Reads the key that signs audit heads, or in development makes it once, and the keys that are believed besides. Throws ConfigError. */
+export function auditKeysOf({ settings, secrets }: Config): AuditKeys {
+  const key = secrets.auditSigningKey ?? (settings.profile === "production" ? undefined : developmentAuditKey(settings.dataDir, newAuditKey));
+  const trusted = settings.auditTrustedKeysFile === undefined ? new Map() : trustedKeys(settings.auditTrustedKeysFile);
+  if (!key) return { signer: undefined, headKeys: trusted };
+  try {
+    const signer = createAuditSigner(key);
+    return { signer, headKeys: new Map([...trusted, [signer.keyId, signer.publicKey]]) };
+  } catch (error) {
+    throw error instanceof AuditKeyError ? new ConfigError(error.message) : error;
+  }
+}
+
+function trustedKeys(file: string): HeadKeys {
+  let pem: string;
+  try {
+    pem = readFileSync(file, "utf8");
+  } catch (error) {
+    throw new ConfigError(`CREDENTIALS_AUDIT_TRUSTED_KEYS_FILE cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
+  }
+  const keys = readHeadKeys(pem);
+  if (!keys) throw new ConfigError("CREDENTIALS_AUDIT_TRUSTED_KEYS_FILE must hold Ed25519 public keys in PEM and nothing else");
+  return keys;
+}
+
+/** How often callers may call, as configured. */
+export const ratesOf = ({ settings }: Config): Rates => ({
+  resolve: { perCaller: settings.rateResolvesPerCaller, perOrganization: settings.rateResolvesPerOrganization },
+  test: { perCaller: settings.rateTestsPerCaller, perOrganization: settings.rateTestsPerOrganization },
+  write: { perCaller: settings.rateWritesPerCaller, perOrganization: settings.rateWritesPerOrganization },
+});
+
+/** Starts what a process does by itself now and then: sign audit heads, and clear away what has had its time. */
+export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: { readonly store: Store; readonly log: Log; readonly now: () => Date }): AsyncDisposable {
+  const stack = new AsyncDisposableStack();
+  const { log } = deps;
+  if (signer) stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, () => signHeads({ ...deps, signer })));
+  else log.warn({}, "CREDENTIALS_AUDIT_SIGNING_KEY is not set: audit heads are not signed, and a trail that is cut is not noticed");
+  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, () => clearAway({ ...deps, purgeAfterDays: settings.purgeAfterDays })));
+  return stack;
+}
