@@ -19,6 +19,8 @@ import { Sweep } from "./vault/refresh-sweep.ts";
 /** What the service does by itself. */
 export interface Background {
   readonly renewal: TokenRenewal;
+  /** The way to a provider's own endpoints, with our client there, for one call. */
+  oauthIo(provider: ProviderName, signal: AbortSignal): OauthIo;
   /** Begins nothing more by itself; renewals that callers wait for go on. */
   quiesce(): Promise<void>;
   /** Finishes what is under way, within the time for stopping. */
@@ -65,6 +67,10 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
   const quiesce = async () => void (await Promise.all([sweep.stop(), webhooks?.stop()]));
   return {
     renewal: refresher,
+    oauthIo(provider, signal) {
+      const bounded = AbortSignal.any([signal, AbortSignal.timeout(settings.refreshProviderDeadlineMs)]);
+      return { request: (ask) => goOut({ ...ask, signal: bounded }), client: clientOf(config, provider), now: () => new Date(), signal: bounded };
+    },
     quiesce,
     async stop() {
       await quiesce();

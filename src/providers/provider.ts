@@ -1,7 +1,7 @@
 import type { z } from "zod";
 import type { CheckIo, CheckOptions, CheckResult } from "../domain/check.ts";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
-import type { OauthIo, Refreshed } from "../domain/oauth.ts";
+import type { AuthorizationAsk, CodeAsk, Exchanged, OauthIo, Refreshed } from "../domain/oauth.ts";
 
 /** The secret of a credential in the shape an executor receives; the cases are those of `ResolveCredentialResponse`. */
 export type ExposedSecret =
@@ -63,6 +63,20 @@ export interface CredentialShape {
   canRefresh?(document: SecretDocument, hasOwnClient: boolean): boolean;
 }
 
+/** How a person authorizes at the provider (RFC 6749 section 4.1). */
+export interface Authorization {
+  /** The credential type that the flow makes. */
+  readonly credentialType: CredentialTypeName;
+  /** What is asked for by default; a refresh token and the identity are always among it. */
+  readonly scopes: readonly string[];
+  /** The URL to send the user to. Needs `io.client`. */
+  url(ask: AuthorizationAsk, io: OauthIo): Promise<string>;
+  /** Turns the code that came back into a credential. Needs `io.client`. */
+  exchange(ask: CodeAsk, io: OauthIo): Promise<Exchanged>;
+  /** Who answers an authorization, where the provider says so in the answer (RFC 9207). */
+  issuer?(io: OauthIo): string;
+}
+
 /** A system that credentials connect to. A new one is one file and one line in `index.ts`. */
 export interface Provider {
   readonly provider: ProviderName;
@@ -71,4 +85,6 @@ export interface Provider {
   readonly category: "database" | "messaging" | "storage";
   /** The types it takes, in the order the catalog shows them. */
   readonly types: Partial<Record<CredentialTypeName, CredentialShape>>;
+  /** Present where an account can be connected by signing in. */
+  readonly authorization?: Authorization;
 }
