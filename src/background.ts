@@ -2,7 +2,7 @@ import type { Config } from "./config.ts";
 import type { Envelope } from "./crypto/envelope.ts";
 import { webhookSigner } from "./crypto/webhook-signature.ts";
 import type { ProviderName } from "./domain/credential.ts";
-import type { OauthIo } from "./domain/oauth.ts";
+import type { OauthEndpoints, OauthIo } from "./domain/oauth.ts";
 import { createDialer } from "./egress/dialer.ts";
 import { createGuardedFetch, type GuardedFetch } from "./egress/fetch.ts";
 import { createAddressPolicy } from "./egress/policy.ts";
@@ -10,6 +10,7 @@ import { Webhooks } from "./events/webhooks.ts";
 import { parseFailpoints } from "./failpoints.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
+import { WORLDWIDE } from "./providers/clouds.ts";
 import { refreshingProviders } from "./providers/index.ts";
 import type { Store } from "./store/store.ts";
 import { Breaker } from "./vault/breaker.ts";
@@ -69,7 +70,7 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
     renewal: refresher,
     oauthIo(provider, signal) {
       const bounded = AbortSignal.any([signal, AbortSignal.timeout(settings.refreshProviderDeadlineMs)]);
-      return { request: (ask) => goOut({ ...ask, signal: bounded }), client: clientOf(config, provider), now: () => new Date(), signal: bounded };
+      return { request: (ask) => goOut({ ...ask, signal: bounded }), client: clientOf(config, provider), endpoints: endpointsOf(config), now: () => new Date(), signal: bounded };
     },
     quiesce,
     async stop() {
@@ -101,6 +102,13 @@ function guardedFetch({ settings }: Config): GuardedFetch {
     totalMs: Math.max(settings.refreshProviderDeadlineMs, settings.webhookTimeoutMs),
   });
 }
+
+/** The installations of the providers that are meant. */
+const endpointsOf = ({ settings: { googleIssuer, microsoftAuthority, microsoftTenant } }: Config): OauthEndpoints => ({
+  googleIssuer: googleIssuer ?? WORLDWIDE.googleIssuer,
+  microsoftAuthority: microsoftAuthority ?? WORLDWIDE.microsoftAuthority,
+  microsoftTenant: microsoftTenant ?? WORLDWIDE.microsoftTenant,
+});
 
 /** The service's own OAuth client at a provider. */
 function clientOf({ settings, secrets }: Config, provider: ProviderName): OauthIo["client"] {

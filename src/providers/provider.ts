@@ -57,24 +57,24 @@ export interface CredentialShape {
   expose(document: SecretDocument): Exposed;
   /** Tries a document that `accept` gave against the real system; absent where there is nothing to try. Never throws. */
   check?(document: SecretDocument, io: CheckIo, options: CheckOptions): Promise<CheckResult>;
-  /** Renews the access token; absent where there is none. */
+  /** Renews the access token, without a person; absent where there is none. */
   refresh?(document: SecretDocument, io: OauthIo): Promise<Refreshed>;
-  /** Whether a document can be renewed, with the service's own client or without. */
+  /** Whether a document can be renewed; `hasOwnClient` says whether the service's own client may be used for it. */
   canRefresh?(document: SecretDocument, hasOwnClient: boolean): boolean;
 }
 
-/** How a person authorizes at the provider (RFC 6749 section 4.1). */
+/** How a user grants access at a provider (RFC 6749 section 4.1). */
 export interface Authorization {
   /** The credential type that the flow makes. */
   readonly credentialType: CredentialTypeName;
-  /** What is asked for by default; a refresh token and the identity are always among it. */
+  /** What is asked for unless something else is said; a refresh token and the identity always come besides. */
   readonly scopes: readonly string[];
-  /** The URL to send the user to. Needs `io.client`. */
+  /** The URL to send the user to. Throws TypeError without a client in `io`. */
   url(ask: AuthorizationAsk, io: OauthIo): Promise<string>;
-  /** Turns the code that came back into a credential. Needs `io.client`. */
+  /** Turns a code into tokens, and says whose they are. Needs a client in `io`. */
   exchange(ask: CodeAsk, io: OauthIo): Promise<Exchanged>;
-  /** Who answers an authorization, where the provider says so in the answer (RFC 9207). */
-  issuer?(io: OauthIo): string;
+  /** Whether this is a name under which the provider answers an authorization (RFC 9207); any name is taken where absent. */
+  isIssuer?(name: string, io: OauthIo): boolean;
 }
 
 /** A system that credentials connect to. A new one is one file and one line in `index.ts`. */
@@ -85,6 +85,6 @@ export interface Provider {
   readonly category: "database" | "messaging" | "storage";
   /** The types it takes, in the order the catalog shows them. */
   readonly types: Partial<Record<CredentialTypeName, CredentialShape>>;
-  /** Present where an account can be connected by signing in. */
+  /** The flow that makes its credentials; absent where there is none. */
   readonly authorization?: Authorization;
 }

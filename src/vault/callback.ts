@@ -96,8 +96,7 @@ function onward(error: CredentialError, pending: Pending | undefined): Credentia
 async function complete(deps: ConnectDeps, grant: CompleteGrant, pending: Pending, input: CallbackInput): Promise<Omit<Completed, "redirectUri">> {
   const { provider } = input;
   const way = wayTo(deps, provider, grant.call.signal);
-  const issuer = way.authorization.issuer?.(way.io);
-  if (input.iss !== "" && issuer !== undefined && input.iss !== issuer) throw refused(deps, grant, "wrong_issuer");
+  if (input.iss !== "" && way.authorization.isIssuer?.(input.iss, way.io) === false) throw refused(deps, grant, "wrong_issuer");
   if (input.error !== "") throw told(deps, grant, input.error);
   if (input.code === "") throw refused(deps, grant, "no_code");
   // What can be refused is refused before the code is used: it would leave tokens behind that nobody keeps.

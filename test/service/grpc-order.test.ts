@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { MethodDefinition } from "@grpc/grpc-js";
 import { expect, it, test } from "vitest";
+import { Provider } from "../../gen/flow/credentials/v1/resources.ts";
 import { ACTIONS } from "../../src/domain/access.ts";
 import { fail } from "../../src/domain/errors.ts";
 import { call, metadataOf, record, RPCS, type RpcName, startGrpc, testAuthenticator } from "../support/grpc.ts";
@@ -88,9 +89,9 @@ const MALFORMED = Buffer.from([0x0a, 0xff]);
 test("completeAuthorization needs no identity, and looks at none", async () => {
   const authenticator = testAuthenticator();
   await using grpc = await startGrpc({ deps: { authenticator } });
-  const request = { provider: 5, state: "s", code: "c", error: "", errorDescription: "", iss: "", browser: undefined };
+  const request = { provider: Provider.PROVIDER_GOOGLE, state: "s", code: "c", error: "", errorDescription: "", iss: "", browser: undefined };
   for (const token of [null, "stranger", "machine"]) expect((await call(grpc.client, RPCS.completeAuthorization, request, metadataOf(token))).error).toBeUndefined();
-  expect((await call(grpc.client, RPCS.completeAuthorization, { ...request, provider: 99 as number }, metadataOf(null))).reason).toBe("INVALID_PROVIDER");
+  expect((await call(grpc.client, RPCS.completeAuthorization, { ...request, provider: 99 as Provider }, metadataOf(null))).reason).toBe("INVALID_PROVIDER");
   expect((await call(grpc.client, RPCS.completeAuthorization, MALFORMED, metadataOf(null))).reason).toBe("INVALID_REQUEST");
   expect((await call(grpc.client, RPCS.completeAuthorization, request, metadataOf(null, { "x-flow-id": "x".repeat(129) }))).reason).toBe("METADATA_INVALID");
   expect(authenticator.shown).toEqual([]);

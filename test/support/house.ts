@@ -49,14 +49,16 @@ const BELOW = ["domain", "settings", "log", "config"];
 export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "@aws-sdk/client-kms": ["crypto"],
   "@aws-sdk/client-sesv2": ["providers"],
+  "@azure/msal-node": ["providers"],
   "@bufbuild/protobuf": ["grpc", "rest", "openapi"],
   "@grpc/grpc-js": ["grpc", "rest", "client"],
+  "google-auth-library": ["providers"],
   "grpc-health-check": ["grpc"],
   commander: ["cli"],
   fastify: ["rest"],
   "ipaddr.js": ["egress"],
   "jsonc-parser": ["rest"],
-  jose: ["auth"],
+  jose: ["auth", "providers"],
   knex: ["store"],
   // The client of the service's own database, and of the databases that tenants have tested.
   pg: ["store", "providers"],
