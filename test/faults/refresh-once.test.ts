@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { connect } from "../support/postgres.ts";
 import { rest, type Service } from "../support/service.ts";
 import { type Fleet, NO_SWEEP, type Outcome, startFleet } from "../support/fleet.ts";
+import { OIDC_CLIENT, startOidc } from "../support/oidc.ts";
 import { startTokenEndpoint, type TokenEndpoint } from "../support/token-endpoint.ts";
 
 const LONG = process.env["FLOW_TEST_LONG"] !== undefined;
@@ -36,6 +37,21 @@ describe("an expired token", () => {
     }
     expect(await fleet.status(id)).toMatchObject({ status: "active", status_reason: null, etag: "r1" });
     expect(await fleet.faults()).toEqual([]);
+  }, LONG ? 600_000 : 60_000);
+
+  test("is renewed once at a certified OpenID provider that ends a grant when a token comes twice, and works there", async () => {
+    await using oidc = await startOidc({ dress: "strict" });
+    await using other = await startFleet(3, { CREDENTIALS_GOOGLE_ISSUER: oidc.issuer, ...NO_SWEEP });
+    const { accessToken, refreshToken } = await oidc.grant("user-7");
+    const id = await other.post({ access_token: accessToken, refresh_token: refreshToken, expires_in: 3600, client_id: OIDC_CLIENT.id, client_secret: OIDC_CLIENT.secret });
+    for (let round = 0; round < (LONG ? 200 : 3); round++) {
+      const before = oidc.calls("refresh_token");
+      await other.expire([id]);
+      const outcomes = tokens(await Promise.all(other.replicas.flatMap((one) => Array.from({ length: 50 }, () => other.resolve(one, id)))));
+      expect([outcomes.length, new Set(outcomes).size], JSON.stringify([...new Set(outcomes)])).toEqual([150, 1]);
+      expect(await oidc.subjectOf(outcomes[0] as string)).toBe("user-7");
+      expect(oidc.calls("refresh_token") - before).toBe(1);
+    }
   }, LONG ? 600_000 : 60_000);
 
   test("is handed out with its end and its scopes, and nothing that renews it", async () => {

@@ -149,6 +149,27 @@ describe("what a provider refuses", () => {
   });
 });
 
+describe("our own client", () => {
+  test("that is refused, or missing in the settings, marks nobody: an operator is told, and a good token goes on", async () => {
+    const { client_id: _, client_secret: __, ...ours } = provider.grant();
+    const id = await fleet.post(ours);
+    await fleet.superuser.query("update credential set oauth_origin = 'flow', renewable = true where id = $1", [id]);
+    for (const settings of [{}, { CREDENTIALS_GOOGLE_CLIENT_ID: CLIENT.client_id, CREDENTIALS_GOOGLE_CLIENT_SECRET: "wrong" }]) {
+      await using service = await fleet.start(settings as Record<string, string>);
+      await fleet.expire([id], 30);
+      expect(await fleet.resolve(service, id)).toMatchObject({ token: ours.access_token });
+      await fleet.expire([id]);
+      expect(await fleet.resolve(service, id)).toEqual({ reason: "TOKEN_NOT_RENEWED" });
+      expect(await fleet.status(id)).toMatchObject({ status: "active", status_reason: null });
+      expect(service.output()).toContain("refuses this service's own OAuth client");
+      expect(await (await fetch(`${service.rest}/metrics`)).text()).toMatch(/credentials_refresh_total\{provider="google",outcome="our_client_rejected"\} 2/);
+    }
+    await using service = await fleet.start({ CREDENTIALS_GOOGLE_CLIENT_ID: CLIENT.client_id, CREDENTIALS_GOOGLE_CLIENT_SECRET: CLIENT.client_secret });
+    await fleet.expire([id]);
+    expect(await fleet.resolve(service, id)).toMatchObject({ token: expect.stringContaining("access-") });
+  }, 60_000);
+});
+
 describe("fewer scopes than were granted", () => {
   test("are handed out as they are, flagged until all are back, and told", async () => {
     const grant = provider.grant("openid a b");
