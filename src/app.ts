@@ -4,15 +4,12 @@ import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
 import { readCertificate } from "./auth/certificate.ts";
-import { developmentJwtSecret } from "./auth/development.ts";
-import { createJwtVerifier } from "./auth/jwt.ts";
 import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
-import { patternIn } from "./domain/pattern.ts";
-import type { Secret } from "./domain/secret.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
+import { tokenVerifier } from "./issuer.ts";
 import { createLog, type Log } from "./log.ts";
 import { loadMasterKeys, startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -44,15 +41,6 @@ export interface Overrides {
   readonly now?: () => Date;
   /** Aborts a start that is under way; what was started by then is stopped again. */
   readonly signal?: AbortSignal;
-}
-
-/** What tokens are verified with: configured, or in development made once in the data directory. */
-function jwtKeyOf({ settings, secrets: { jwtSecret, jwtPublicKey } }: Config): { readonly secret: Secret<string> } | { readonly publicKey: Secret<string> } {
-  const production = settings.profile === "production";
-  const pattern = production && jwtSecret ? patternIn(Buffer.from(jwtSecret.reveal())) : undefined;
-  if (pattern !== undefined) throw new ConfigError(`CREDENTIALS_JWT_SECRET ${pattern}; draw one with: openssl rand -base64 32`);
-  if (production && !jwtSecret && !jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET or CREDENTIALS_JWT_PUBLIC_KEY is required in production");
-  return jwtPublicKey ? { publicKey: jwtPublicKey } : { secret: jwtSecret ?? developmentJwtSecret(settings.dataDir) };
 }
 
 /** Where the database is: as configured, or the embedded one, started or attached to. */
@@ -126,17 +114,8 @@ interface Start {
 async function startGrpc({ config, log, metrics, now, signal, resources }: Start, socketPath: string | undefined) {
   const { settings } = config;
   const masterKeys = loadMasterKeys(config);
-  const jwtKey = jwtKeyOf(config);
   const clock = () => now().getTime();
-  const jwt = createJwtVerifier({
-    ...("secret" in jwtKey ? { secret: jwtKey.secret } : { publicKeyPem: jwtKey.publicKey }),
-    issuer: settings.jwtIssuer,
-    audience: settings.jwtAudience,
-    operatorAudience: settings.jwtOperatorAudience,
-    claims: { organization: settings.jwtClaimOrganization, kind: settings.jwtClaimKind, role: settings.jwtClaimRole },
-    clockSkewSeconds: settings.jwtClockSkewSeconds,
-    now: clock,
-  });
+  const jwt = tokenVerifier(config, log, clock);
   const tls = tlsOf(config);
   const auditKeys = auditKeysOf(config);
   const database = await databaseOf(config, log, resources);
@@ -168,7 +147,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     refillMs: settings.testRefillMs,
     deadlineMs: settings.testDeadlineMs,
     memoryMegabytes: settings.testMemoryMb,
-    egress: { profile: settings.profile, allow: settings.egressAllow, ports: portsOf(settings) },
+    egress: { profile: settings.profile, allow: settings.egressAllow, nat64: settings.egressNat64, ports: portsOf(settings) },
     findings,
     log,
   });

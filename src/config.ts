@@ -84,7 +84,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
 /** Defaults and refusals that depend on the profile. */
 function withProfile({ settings, secrets }: { settings: Written; secrets: Secrets }): Settings {
   const production = settings.profile === "production";
-  if (settings.jwtJwksUrl !== undefined) throw new ConfigError("CREDENTIALS_JWT_JWKS_URL is not supported yet; give CREDENTIALS_JWT_PUBLIC_KEY");
+  if (settings.jwtJwksUrl !== undefined && (secrets.jwtSecret || secrets.jwtPublicKey)) throw new ConfigError("CREDENTIALS_JWT_JWKS_URL goes without CREDENTIALS_JWT_SECRET and CREDENTIALS_JWT_PUBLIC_KEY; give one");
+  if (production && settings.jwtJwksUrl?.startsWith("https:") === false) throw new ConfigError("CREDENTIALS_JWT_JWKS_URL must be https in production");
   if (secrets.jwtSecret && secrets.jwtPublicKey) throw new ConfigError("CREDENTIALS_JWT_SECRET and CREDENTIALS_JWT_PUBLIC_KEY are both set; give one");
   if (secrets.masterKeys && settings.primaryKeyId === undefined) throw new ConfigError("CREDENTIALS_PRIMARY_KEY_ID is required beside CREDENTIALS_MASTER_KEYS");
   if (!secrets.masterKeys && !settings.kms && settings.primaryKeyId !== undefined) throw new ConfigError("CREDENTIALS_PRIMARY_KEY_ID is given without CREDENTIALS_MASTER_KEYS");

@@ -51,6 +51,6 @@ export async function serve(env: Readonly<Record<string, string | undefined>>): 
 async function announce(app: App, config: Config): Promise<void> {
   const addresses = [app.grpc && `grpc=${printed(app.grpc)}`, app.rest && `rest=${printed(app.rest)}`].filter(Boolean).join(" ");
   process.stdout.write(`ready ${addresses}\n`);
-  const development = config.settings.profile === "development" && !config.secrets.jwtPublicKey;
+  const development = config.settings.profile === "development" && !config.secrets.jwtPublicKey && config.settings.jwtJwksUrl === undefined;
   if (development && app.grpc && app.rest) process.stdout.write(await firstSteps(config, app.grpc, app.rest));
 }

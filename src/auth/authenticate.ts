@@ -3,6 +3,7 @@ import type { Caller } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { API_KEY_START, type ApiKeySource, verifyApiKey } from "./api-key.ts";
 import { CallerCache } from "./caller-cache.ts";
+import { createCertificates } from "./certificate.ts";
 import { type JwtVerifier, MAX_TOKEN_LENGTH } from "./jwt.ts";
 
 /** The headers that can carry an identity, every value as it was received. */
@@ -11,13 +12,15 @@ export interface Presented {
   readonly authorization: readonly string[];
   /** Values of `x-api-key`. */
   readonly apiKey: readonly string[];
+  /** SHA-256 fingerprint of the client certificate of the connection, where its authority is trusted. */
+  readonly certificate?: string | undefined;
 }
 
 /** Finds out who is calling. */
 export interface Authenticator {
   /**
-   * Throws UNAUTHENTICATED where nothing is presented, CONFLICTING_IDENTITIES where more than one thing is,
-   * INVALID_TOKEN or IDENTITY_INCOMPLETE where it does not hold; what fails inside passes through.
+   * Throws UNAUTHENTICATED where nothing is presented, CONFLICTING_IDENTITIES where more than one thing is, or a certificate
+   * that is mapped to another account than the token's; a certificate that is mapped to none is no identity. Throws INVALID_TOKEN or IDENTITY_INCOMPLETE where it does not hold; what fails inside passes through.
    */
   authenticate(presented: Presented): Promise<Caller>;
 }
@@ -37,6 +40,7 @@ export interface AuthenticatorDeps {
 /** Makes the authenticator; it remembers what it verified until the proof ends. */
 export function createAuthenticator({ jwt, keys, cacheEntries, apiKeyCacheSeconds, now = Date.now }: AuthenticatorDeps): Authenticator {
   const cache = new CallerCache({ maxEntries: cacheEntries, now });
+  const certificates = createCertificates({ keys, cacheEntries, cacheSeconds: apiKeyCacheSeconds, now });
   const verifyJwt = async (token: string) => {
     const { caller, expiresAtMs } = await jwt.verify(token);
     return { caller, untilMs: expiresAtMs };
@@ -46,15 +50,24 @@ export function createAuthenticator({ jwt, keys, cacheEntries, apiKeyCacheSecond
     const { caller, expiresAtMs } = await verifyApiKey(token, keys, askedAt);
     return { caller, untilMs: Math.min(askedAt + apiKeyCacheSeconds * 1000, expiresAtMs) };
   };
+  const byToken = async (presented: Presented): Promise<Caller> => {
+    const { token, isApiKey } = presentedToken(presented);
+    // Sharing a lookup is trusting an answer that was asked for earlier, so it ends with the trust.
+    if (isApiKey && apiKeyCacheSeconds === 0) return (await verifyKey(token)).caller;
+    const digest = hash("sha256", token, "base64url");
+    const known = cache.get(digest);
+    if (known) return known;
+    return (await cache.prove(digest, () => (isApiKey ? verifyKey(token) : verifyJwt(token)))).caller;
+  };
   return {
     async authenticate(presented) {
-      const { token, isApiKey } = presentedToken(presented);
-      // Sharing a lookup is trusting an answer that was asked for earlier, so it ends with the trust.
-      if (isApiKey && apiKeyCacheSeconds === 0) return (await verifyKey(token)).caller;
-      const digest = hash("sha256", token, "base64url");
-      const known = cache.get(digest);
-      if (known) return known;
-      return (await cache.prove(digest, () => (isApiKey ? verifyKey(token) : verifyJwt(token)))).caller;
+      if (presented.certificate === undefined) return byToken(presented);
+      const machine = await certificates.callerOf(presented.certificate);
+      if (!machine) return byToken(presented);
+      if (presented.authorization.length + presented.apiKey.length === 0) return machine;
+      const caller = await byToken(presented);
+      if (caller.kind === "service_account" && caller.id === machine.id && caller.organizationId === machine.organizationId) return caller;
+      throw fail("CONFLICTING_IDENTITIES");
     },
   };
 }

@@ -1,4 +1,6 @@
-import { X509Certificate } from "node:crypto";
+import { timingSafeEqual, X509Certificate } from "node:crypto";
+import type { TenantCaller } from "../domain/access.ts";
+import type { ApiKeySource } from "./api-key.ts";
 
 /** What the look-up of a client certificate begins with: no API key does. */
 const CERTIFICATE_START = "crt_";
@@ -32,4 +34,32 @@ export function readCertificate(pem: string): (CertificateName & { readonly ends
   } catch {
     return undefined;
   }
+}
+
+/** Client certificates that stand for service accounts. */
+export interface Certificates {
+  /** The account that a certificate is mapped to; undefined where it is mapped to none, or that has ended. */
+  callerOf(fingerprint256: string): Promise<TenantCaller | undefined>;
+}
+
+/** Looks certificates up as API keys are, and remembers for a moment also those that are mapped to nobody. */
+export function createCertificates(options: { readonly keys: ApiKeySource; readonly cacheEntries: number; readonly cacheSeconds: number; readonly now: () => number }): Certificates {
+  const { keys, cacheEntries, cacheSeconds, now } = options;
+  const known = new Map<string, { readonly caller: TenantCaller | undefined; readonly untilMs: number }>();
+  return {
+    async callerOf(fingerprint256) {
+      const at = now();
+      const remembered = known.get(fingerprint256);
+      if (remembered && remembered.untilMs > at) return remembered.caller;
+      const { prefix, hash } = certificateName(fingerprint256);
+      const stored = await keys.keyByPrefix(prefix);
+      const good = stored !== undefined && timingSafeEqual(hash, stored.tokenHash) && stored.revokedAt === null && (stored.expiresAt?.getTime() ?? Infinity) > at;
+      const caller: TenantCaller | undefined = good ? { kind: "service_account", id: stored.serviceAccountId, organizationId: stored.organizationId, role: null, keyId: stored.id } : undefined;
+      const untilMs = Math.min(at + cacheSeconds * 1000, good ? (stored.expiresAt?.getTime() ?? Infinity) : Infinity);
+      known.delete(fingerprint256);
+      known.set(fingerprint256, { caller, untilMs });
+      if (known.size > cacheEntries) known.delete(known.keys().next().value as string);
+      return caller;
+    },
+  };
 }

@@ -1,20 +1,23 @@
-import { jwtVerify, type JWTVerifyResult } from "jose";
+import { decodeProtectedHeader, jwtVerify, type JWTVerifyResult } from "jose";
 import type { Caller } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import type { Secret } from "../domain/secret.ts";
 import { callerOf, type ClaimNames } from "./claims.ts";
+import type { Jwks, KnownKey } from "./jwks.ts";
 import { AuthSetupError } from "./setup-error.ts";
 import { publicVerificationKey, secretVerificationKey, type VerificationKey } from "./verification-key.ts";
 
 /** Largest token that is looked at, in characters. */
 export const MAX_TOKEN_LENGTH = 8192;
 
-/** How tokens are verified. Exactly one of `secret` and `publicKeyPem` is given. */
+/** How tokens are verified. Exactly one of `secret`, `publicKeyPem` and `jwks` is given. */
 export interface JwtOptions {
   /** HS256 secret, at least 32 bytes. */
   readonly secret?: Secret<string> | undefined;
   /** RS256, ES256 or EdDSA public key, PEM. */
   readonly publicKeyPem?: Secret<string> | undefined;
+  /** The issuer's key set. */
+  readonly jwks?: Pick<Jwks, "key"> | undefined;
   readonly issuer: string;
   /** Audience of users and service accounts. */
   readonly audience: string;
@@ -42,7 +45,7 @@ export interface JwtVerifier {
 
 /** Makes the verifier. Throws AuthSetupError, naming the setting, for a key or an audience that cannot be trusted. */
 export function createJwtVerifier(options: JwtOptions): JwtVerifier {
-  const { key, algorithms } = verificationKey(options);
+  const keyFor = keySource(options);
   const { issuer, audience, operatorAudience, claims, clockSkewSeconds, now = Date.now } = options;
   if (operatorAudience === audience) throw new AuthSetupError("CREDENTIALS_JWT_OPERATOR_AUDIENCE must differ from CREDENTIALS_JWT_AUDIENCE");
   const audiences = operatorAudience === undefined ? [audience] : [audience, operatorAudience];
@@ -50,6 +53,7 @@ export function createJwtVerifier(options: JwtOptions): JwtVerifier {
     async verify(token) {
       if (!isCompact(token)) throw fail("INVALID_TOKEN");
       const nowMs = now();
+      const { key, algorithms, untilMs } = await keyFor(token);
       let verified: JWTVerifyResult;
       try {
         verified = await jwtVerify(token, key, {
@@ -68,9 +72,35 @@ export function createJwtVerifier(options: JwtOptions): JwtVerifier {
       // No extension is understood here, so a token that insists on one is refused (RFC 7515 section 4.1.11).
       if (protectedHeader.crit !== undefined || !isNumericDate(payload.exp)) throw fail("INVALID_TOKEN");
       if (payload.iat !== undefined && payload.iat > latestIat) throw fail("INVALID_TOKEN");
-      return { caller: callerOf(payload, { tenant: audience, operator: operatorAudience }, claims), expiresAtMs: (payload.exp + clockSkewSeconds) * 1000 };
+      return { caller: callerOf(payload, { tenant: audience, operator: operatorAudience }, claims), expiresAtMs: Math.min((payload.exp + clockSkewSeconds) * 1000, untilMs) };
     },
   };
+}
+
+/** Where the key for a token comes from, and until when it may be believed. Of the header of a token only the key's id is looked at. */
+function keySource(options: JwtOptions): (token: string) => Promise<KnownKey> {
+  const { jwks } = options;
+  if (!jwks) {
+    const key = { ...verificationKey(options), untilMs: Infinity };
+    return async () => key;
+  }
+  if (options.secret || options.publicKeyPem) throw new AuthSetupError("CREDENTIALS_JWT_JWKS_URL goes without CREDENTIALS_JWT_SECRET and CREDENTIALS_JWT_PUBLIC_KEY");
+  return async (token) => {
+    const key = await jwks.key(keyIdOf(token));
+    if (!key) throw fail("INVALID_TOKEN");
+    return key;
+  };
+}
+
+function keyIdOf(token: string): string | undefined {
+  try {
+    const { kid } = decodeProtectedHeader(token);
+    if (kid === undefined) return undefined;
+    if (typeof kid === "string" && /^[\x20-\x7e]{1,256}$/.test(kid)) return kid;
+  } catch {
+    // Told below.
+  }
+  throw fail("INVALID_TOKEN");
 }
 
 function verificationKey({ secret, publicKeyPem }: JwtOptions): VerificationKey {

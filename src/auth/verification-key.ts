@@ -26,20 +26,26 @@ const RULE = "must be RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA)";
 
 /** The key for RS256, ES256 or EdDSA, by its type. Throws AuthSetupError for any other, a weak one, or a private one. */
 export function publicVerificationKey(pem: Secret<string>): VerificationKey {
-  const key = readPublicKey(pem.reveal());
+  const key = verificationKeyOf(readPublicKey(pem.reveal()));
+  if (typeof key === "string") throw new AuthSetupError(`CREDENTIALS_JWT_PUBLIC_KEY ${key}`);
+  return key;
+}
+
+/** The same of a public key from elsewhere; what is wrong with it, as the rest of a sentence, where it may not verify. */
+export function verificationKeyOf(key: KeyObject): VerificationKey | string {
   const details = key.asymmetricKeyDetails;
   switch (key.asymmetricKeyType) {
     case "rsa":
-      if ((details?.modulusLength ?? 0) < MIN_RSA_BITS) throw new AuthSetupError(`CREDENTIALS_JWT_PUBLIC_KEY must have at least ${MIN_RSA_BITS} bits`);
+      if ((details?.modulusLength ?? 0) < MIN_RSA_BITS) return `must have at least ${MIN_RSA_BITS} bits`;
       return { key: key.toCryptoKey({ name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" }, false, ["verify"]), algorithms: ["RS256"] };
     case "ec":
-      if (details?.namedCurve !== "prime256v1") throw new AuthSetupError(`CREDENTIALS_JWT_PUBLIC_KEY ${RULE}`);
+      if (details?.namedCurve !== "prime256v1") return RULE;
       return { key: key.toCryptoKey({ name: "ECDSA", namedCurve: "P-256" }, false, ["verify"]), algorithms: ["ES256"] };
     case "ed25519":
       // RFC 9864 gives the same signature its own name.
       return { key: key.toCryptoKey({ name: "Ed25519" }, false, ["verify"]), algorithms: ["EdDSA", "Ed25519"] };
     default:
-      throw new AuthSetupError(`CREDENTIALS_JWT_PUBLIC_KEY ${RULE}`);
+      return RULE;
   }
 }
 

@@ -20,6 +20,7 @@ export function developmentConfig(env: Readonly<Record<string, string | undefine
 
 /** A token that the service of the same configuration accepts. Makes the secret in the data directory where there is none. */
 export async function developmentToken({ settings, secrets }: Config, holder: Holder, expiresInSeconds: number): Promise<string> {
+  if (settings.jwtJwksUrl !== undefined) throw new CliError("CREDENTIALS_JWT_JWKS_URL is set: only the owner of its private keys can make tokens");
   if (secrets.jwtPublicKey) throw new CliError("CREDENTIALS_JWT_PUBLIC_KEY is set: only the owner of its private key can make tokens");
   const audience = holder.kind === "operator" ? settings.jwtOperatorAudience : settings.jwtAudience;
   if (audience === undefined) throw new CliError("CREDENTIALS_JWT_OPERATOR_AUDIENCE is not set");

@@ -89,6 +89,8 @@ export const REASONS = {
   AUDIT_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The audit record could not be written"),
   DATABASE_UNAVAILABLE: render("UNAVAILABLE", 503, "repository_error", "Database operation failed"),
   OVERLOADED: render("RESOURCE_EXHAUSTED", 429, "service_error", "Too many requests; try again shortly"),
+  TEST_LIMIT_REACHED: render("RESOURCE_EXHAUSTED", 429, "service_error", "Too many connection tests; try again shortly"),
+  ISSUER_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The token issuer's keys cannot be fetched; try again shortly"),
   METADATA_INVALID: render("INVALID_ARGUMENT", 400, "bad_request", "Invalid request metadata"),
   CANCELLED: render("CANCELLED", 499, "service_error", "The caller cancelled the request"),
   DEADLINE_EXCEEDED: render("DEADLINE_EXCEEDED", 504, "service_error", "The deadline passed before the request was done"),

@@ -86,6 +86,13 @@ function answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, request
   linger(stream);
 }
 
+/** Whether the connection shows a client certificate of a trusted authority, which may be an identity. */
+function hasCertificate({ session }: ServerHttp2Stream): boolean {
+  // A proxy, which does not tell what is in it.
+  const socket = session?.socket as ({ readonly authorized?: unknown } & object) | undefined;
+  return socket?.authorized === true;
+}
+
 /** Makes the door of one server. Nothing has been authenticated before it, so a refusal here is a log line and no audit record. */
 export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, options: DoorOptions): Door {
   const { methods, maxMetadataBytes, deadlineMs, maxUnfinishedBytes = MAX_UNFINISHED_BYTES } = options;
@@ -121,7 +128,7 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
       const head = readHead(raw, maxMetadataBytes);
       if (!head.sound) return turnAway(stream, visitor, fail("METADATA_INVALID"));
       if (!method) return turnAway(stream, visitor, "UNIMPLEMENTED");
-      if (method.needsIdentity && !head.identified) return turnAway(stream, visitor, fail("UNAUTHENTICATED"));
+      if (method.needsIdentity && !head.identified && !hasCertificate(stream)) return turnAway(stream, visitor, fail("UNAUTHENTICATED"));
       adjust(headers, raw, head);
       grpc.call(server, stream, headers, flags, raw);
       if ((flags & END_STREAM) === 0) arrivals.expect(stream, visitor, method.requestStream);

@@ -19,6 +19,7 @@ const SEPARATE: ReadonlyMap<string, number> = new Map([
   ["x-flow-id", 8],
   ["x-run-id", 16],
   ["x-rest-faults-bin", 32],
+  ["idempotency-key", 64],
 ]);
 const IDENTITY = 1 | 2;
 

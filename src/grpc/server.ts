@@ -119,7 +119,7 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     "grpc.max_connection_idle_ms": MAX_IDLE_MS,
     "grpc.enable_channelz": 0,
   });
-  const rpcDeps = { ...deps, deadlineMs: options.deadlineMs };
+  const rpcDeps = { ...deps, deadlineMs: options.deadlineMs, clientCertificates: options.tls?.clientCa !== undefined };
   const ours = [addRpcs(server, credentialService(rpcDeps, deps.vault)), addRpcs(server, serviceAccountService(rpcDeps, deps.vault)), addRpcs(server, adminService(rpcDeps, deps.vault))];
   const open: ServiceDefinition[] = [HealthService];
   const health = createHealth([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, ADMIN_SERVICE]);

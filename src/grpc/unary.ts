@@ -16,6 +16,8 @@ import { toCredentialError, toStatus } from "./status.ts";
 export type UnaryDeps = Omit<GrpcDeps, "vault"> & {
   /** Deadline of a call that brings none, and the longest one granted, ms. */
   readonly deadlineMs: number;
+  /** Whether connections may carry client certificates. */
+  readonly clientCertificates?: boolean;
 };
 
 /** One RPC: who may call it is decided by its action, everything else is said here. */
@@ -106,10 +108,13 @@ interface Attempt {
 async function perform<A extends Action, S extends z.ZodType, Request extends z.input<S>, Response>(
   deps: UnaryDeps,
   spec: UnarySpec<A, S, Request, Response>,
-  { metadata, request: bytes }: ServerUnaryCall<Buffer, Buffer>,
+  stream: ServerUnaryCall<Buffer, Buffer>,
   { requestId, signal, trace }: Attempt,
 ): Promise<Buffer> {
-  const caller = await deps.authenticator.authenticate(presented(metadata));
+  const { metadata, request: bytes } = stream;
+  // Asked for only where there can be one: Node makes the certificate's object anew each time.
+  const certificate = deps.clientCertificates ? stream.getAuthContext().sslPeerCertificate?.fingerprint256 : undefined;
+  const caller = await deps.authenticator.authenticate({ ...presented(metadata), certificate });
   trace.caller = caller;
   const read = callFacts(metadata);
   const facts = read instanceof CredentialError ? NO_FACTS : read;

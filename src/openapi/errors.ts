@@ -74,6 +74,8 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   AUDIT_UNAVAILABLE: always,
   DATABASE_UNAVAILABLE: always,
   OVERLOADED: always,
+  TEST_LIMIT_REACHED: ({ rpc }) => rpc.startsWith("Test"),
+  ISSUER_UNAVAILABLE: always,
   METADATA_INVALID: always,
   // Nobody is there any more to hear it.
   CANCELLED: never,

@@ -64,8 +64,8 @@ export function serviceEnv(database: FreshDatabase | undefined, extra: Record<st
 }
 
 /** Runs `src/main.ts` with exactly this environment, until it exits or is disposed. */
-export function spawnService(env: Record<string, string>): { process: ChildProcess; output: () => string; ended: Promise<number | string> } {
-  const child = spawn(process.execPath, ["src/main.ts"], { env, stdio: ["ignore", "pipe", "pipe"] });
+export function spawnService(env: Record<string, string>, main = "src/main.ts"): { process: ChildProcess; output: () => string; ended: Promise<number | string> } {
+  const child = spawn(process.execPath, [main], { env, stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", (text: string) => (output += text));
   const ended = new Promise<number | string>((resolve) => child.once("close", (code, signal) => resolve(code ?? signal ?? "")));
@@ -78,8 +78,8 @@ const START_MS = 25_000;
 const READY = /^ready grpc=(\S+) rest=(\S+)$/m;
 
 /** Starts a service and waits until it is ready; throws what it printed if it ends before. */
-export async function startService(env: Record<string, string>): Promise<Service> {
-  const { process: child, output, ended } = spawnService(env);
+export async function startService(env: Record<string, string>, main?: string): Promise<Service> {
+  const { process: child, output, ended } = spawnService(env, main);
   const ready = new Promise<RegExpExecArray>((resolve) => {
     child.stdout?.on("data", () => {
       const match = READY.exec(output());

@@ -34,7 +34,7 @@ describe("the configuration", () => {
     ["a client authority without a certificate", { CREDENTIALS_TLS_CLIENT_CA_FILE: "/x" }, "CREDENTIALS_TLS_CLIENT_CA_FILE needs"],
     ["rest alone without a target", { CREDENTIALS_ROLES: "rest" }, "CREDENTIALS_GRPC_TARGET is required"],
     ["bodies larger than messages", { CREDENTIALS_REST_MAX_BODY_BYTES: "1000000" }, "CREDENTIALS_REST_MAX_BODY_BYTES must not be above"],
-    ["JWKS, which is not there yet", { CREDENTIALS_JWT_JWKS_URL: "https://issuer.example/jwks" }, "CREDENTIALS_JWT_JWKS_URL is not supported yet"],
+    ["a key set beside a secret", { CREDENTIALS_JWT_JWKS_URL: "https://issuer.example/canary", CREDENTIALS_JWT_SECRET: "canary" }, "CREDENTIALS_JWT_JWKS_URL goes without"],
   ])("refuses %s, names the setting, and shows no value", (_, env: Record<string, string>, message) => {
     const attempt = () => loadConfig(env);
     expect(attempt).toThrow(ConfigError);
