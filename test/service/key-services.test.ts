@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { RotationState as State } from "../../gen/flow/credentials/v1/admin_service.ts";
 import { awsKms } from "../../src/crypto/kms/aws.ts";
 import { Breaker } from "../../src/crypto/kms/breaker.ts";
@@ -16,6 +16,9 @@ import { adminOf, keySettings, newMasterKeys, QUICK, reaches } from "../support/
 import { awsKmsFake, type FakeKeyService, transitFake, type Trouble } from "../support/key-service-fakes.ts";
 import { freshDatabase } from "../support/postgres.ts";
 import { rest, serviceEnv, spawnService, startService, temporaryFolder, token } from "../support/service.ts";
+
+// Many processes are started here, and a loaded machine takes seconds for each.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const TOKEN = "canary-transit-token";
 const ACCESS = { id: "AKIATESTTESTTESTTEST", secret: "canary-aws-secret" };
