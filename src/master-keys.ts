@@ -119,6 +119,8 @@ export async function startKeys({ keys, primaryKeyId }: Loaded, { settings }: Co
   const replica = resources.use(new Replica({ replicas: store.replicas, ring, log, id, heartbeatMs: settings.replicaHeartbeatMs, keyCacheSeconds }));
   await replica.join(primaryKeyId);
   const envelope = new Envelope({ keyring: ring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: keyCacheSeconds * 1000 });
+  // Whoever tries again seals with the key that seals now.
+  store.onKeyMoved((organizations) => organizations.forEach((organization) => envelope.evict(organization)));
   const worker = resources.use(
     new RotationWorker({
       rows: store.rotationRows,
@@ -130,6 +132,7 @@ export async function startKeys({ keys, primaryKeyId }: Loaded, { settings }: Co
       id,
       pollMs: settings.replicaHeartbeatMs,
       leaseMs: settings.rotationLeaseMs,
+      settleMs: settings.rotationSettleMs,
     }),
   );
   worker.start();

@@ -80,6 +80,7 @@ export const SETTINGS = {
   PURGE_AFTER_DAYS: defaulted("30", whole(0, 36_500), "how long the sealed secret of a deleted credential is kept, days"),
   PURGE_INTERVAL_MS: defaulted("3600000", whole(100, 86_400_000), "time between two clearings of what has had its time, ms"),
   REPLICA_HEARTBEAT_MS: defaulted("5000", whole(50, 60_000), "time between two reports of a replica about the master keys it has loaded, ms; silent for three of them, it counts as dead"),
+  ROTATION_SETTLE_MS: defaulted("15000", whole(0, 600_000), "how much longer than their caches last replicas are given to stop sealing with an organization key that was replaced, ms; no less than a write may take"),
   ROTATION_LEASE_MS: defaulted("15000", whole(500, 600_000), "how long a rotation of keys stays with a replica that does not report, ms"),
   JWT_SECRET: hidden("HS256 secret, at least 32 bytes; generated in development where unset"),
   JWT_PUBLIC_KEY: hidden("RS256, ES256 or EdDSA public key, PEM; instead of the secret"),

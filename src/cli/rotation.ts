@@ -71,7 +71,7 @@ export async function watch(context: Context, admin: AdminClient, rotationId: st
       return rotation;
     }
     if (stateOf(rotation) === "proving") context.progress?.(proving.line("reading back", verified, Math.max(total, verified)));
-    else if (left === 0 && total > 0) context.progress?.("everything is moved; waiting until no replica seals with the old key any more");
+    else if (left === 0 && total > 0) context.progress?.("everything is moved; waiting until no replica and no transaction uses the old key any more");
     else context.progress?.(moving.line("moving", Math.max(0, total - left), total));
     await sleep(LOOK_MS);
   }

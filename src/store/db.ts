@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import knexPackage, { type Knex } from "knex";
 import type { Client } from "pg";
-import { fail } from "../domain/errors.ts";
+import { CredentialError, fail } from "../domain/errors.ts";
 import { abortReason, cancelUntil } from "./cancel.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { isConflict, isConnectionLoss, translate } from "./errors.ts";
@@ -46,6 +46,8 @@ export class Database {
   readonly #options: DatabaseOptions;
   readonly #knex: Knex;
   readonly #session: Session;
+  /** Told of organizations for which a write was refused because its key has moved: what was cached of it is out of date. */
+  onKeyMoved: (organizations: readonly string[]) => void = () => {};
   #closed = false;
 
   constructor(options: DatabaseOptions) {
@@ -76,7 +78,7 @@ export class Database {
    * PostgreSQL rolled it back because of other transactions.
    */
   async transact<T>(organizations: readonly string[], work: (trx: Knex.Transaction) => PromiseLike<T>, signal?: AbortSignal): Promise<T> {
-    return this.#transaction(isConflict, organizations, work, signal);
+    return this.#noticing(organizations, this.#transaction(isConflict, organizations, work, signal));
   }
 
   /**
@@ -85,13 +87,22 @@ export class Database {
    */
   async write(organizations: readonly string[], statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
     const visible = organizations.map(known);
-    return this.#retrying(isConflict, signal, (client) => runTransaction(client, this.#session, visible, statement, values));
+    return this.#noticing(visible, this.#retrying(isConflict, signal, (client) => runTransaction(client, this.#session, visible, statement, values)));
   }
 
   /** Waits for what is under way and closes every connection. */
   close(): Promise<void> {
     this.#closed = true;
     return this.#knex.destroy();
+  }
+
+  async #noticing<T>(organizations: readonly string[], work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      if (error instanceof CredentialError && error.reason === "KEY_MOVED") this.onKeyMoved(organizations);
+      throw error;
+    }
   }
 
   #transaction<T>(again: (error: unknown) => boolean, organizations: readonly string[], work: (trx: Knex.Transaction) => PromiseLike<T>, signal: AbortSignal | undefined): Promise<T> {

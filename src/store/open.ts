@@ -103,6 +103,9 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     audit,
     refresh: refreshStore(background),
     outbox: outboxStore(background),
+    onKeyMoved(listener) {
+      for (const pool of [database, background]) pool.onKeyMoved = listener;
+    },
     ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => true, () => false),
     close,
   };

@@ -239,6 +239,8 @@ export interface Store {
   readonly audit: AuditStore;
   readonly refresh: RefreshStore;
   readonly outbox: OutboxStore;
+  /** Tells of organizations for which a write was refused because its key has moved (KEY_MOVED): what is cached of their keys is out of date. */
+  onKeyMoved(listener: (organizations: readonly string[]) => void): void;
   /** Whether the database answers now. */
   ping(): Promise<boolean>;
   /** Waits for what is under way and closes every connection. */

@@ -77,7 +77,7 @@ export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
 }
 
 /** Reasons of the store that pass by themselves. */
-const PASSING: ReadonlySet<string> = new Set(["DATABASE_UNAVAILABLE", "AUDIT_UNAVAILABLE", "DEADLINE_EXCEEDED", "OVERLOADED"]);
+const PASSING: ReadonlySet<string> = new Set(["DATABASE_UNAVAILABLE", "AUDIT_UNAVAILABLE", "DEADLINE_EXCEEDED", "OVERLOADED", "KEY_MOVED"]);
 
 /** Pauses between attempts to store, ms: doubled from the first to the last, and shortened at random. */
 const PAUSE_MS = { first: 25, last: 250 } as const;

@@ -80,8 +80,7 @@ export class Hold {
   async pace(rows: number): Promise<void> {
     const now = performance.now();
     if (this.#rate !== null) this.#freeAt = Math.max(now, this.#freeAt) + (rows / this.#rate) * 1000;
-    const half = this.#leaseMs / 3;
-    if (now - this.#reportedAt >= Math.min(half, LONGEST_PAUSE_MS)) await this.report();
+    if (this.#reportIsDue) await this.report();
     else if (this.#stop.aborted) throw new HoldLost();
     while (this.#rate !== null && performance.now() < this.#freeAt) {
       await this.wait(Math.min(LONGEST_PAUSE_MS, this.#freeAt - performance.now()));
@@ -91,7 +90,7 @@ export class Hold {
   /** Waits, reports, and goes on holding. */
   async wait(ms: number): Promise<void> {
     await sleep(Math.max(0, ms), undefined, { signal: this.#stop }).catch(() => {});
-    if (this.#stop.aborted || performance.now() - this.#reportedAt >= Math.min(this.#leaseMs / 3, LONGEST_PAUSE_MS)) await this.report();
+    if (this.#stop.aborted || this.#reportIsDue) await this.report();
   }
 
   /** Reports what was done. */
@@ -112,6 +111,10 @@ export class Hold {
   async release(): Promise<void> {
     if (this.#moved > 0) await this.#store.report(this.rotation.id, this.holder, this.#takeProgress(), this.#leaseMs);
     await this.#store.release(this.rotation.id, this.holder);
+  }
+
+  get #reportIsDue(): boolean {
+    return performance.now() - this.#reportedAt >= Math.min(this.#leaseMs / 3, LONGEST_PAUSE_MS);
   }
 
   #takeProgress(): Ending["progress"] {

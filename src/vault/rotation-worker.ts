@@ -18,6 +18,8 @@ export interface WorkerDeps extends PassDeps {
   readonly id: string;
   /** Time between two looks for work, ms. */
   readonly pollMs: number;
+  /** How much longer than their caches last replicas are given to notice a new organization key, ms. */
+  readonly settleMs: number;
   /** How long a rotation stays with a replica that does not report, ms. */
   readonly leaseMs: number;
 }
@@ -27,9 +29,6 @@ const AT_ONCE = 4;
 
 /** Pause where every row that is left is locked by somebody, and between two looks at transactions that have to end, ms. */
 const PAUSE_MS = 100;
-
-/** How much longer than their caches last replicas are given to notice a new organization key, ms. */
-const SETTLE_SLACK_MS = 1_000;
 
 /**
  * Works on rotations in the background of every replica that has the keys. Not in a command: a terminal that closes, or one
@@ -117,10 +116,10 @@ export class RotationWorker {
     return this.#drain(hold);
   }
 
-  /** How long replicas may still seal with the key before: as long as their caches last. */
+  /** How long replicas may still write what they sealed with the key before: as long as their caches last, and a write takes. */
   async #settleMs(): Promise<number> {
     const caches = (await this.#deps.replicas.list()).map(({ keyCacheSeconds }) => keyCacheSeconds);
-    return Math.max(0, ...caches) * 1000 + SETTLE_SLACK_MS;
+    return Math.max(0, ...caches) * 1000 + this.#deps.settleMs;
   }
 
   /** Passes over what is left until nothing is. False where all that is left does not open. */

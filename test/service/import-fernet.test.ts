@@ -2,11 +2,14 @@ import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { keySettings, newMasterKeys } from "../support/admin.ts";
 import { fernetToken, newFernetKey } from "../support/fernet.ts";
 import { connect } from "../support/postgres.ts";
 import { JWT_SECRET, rest, serviceEnv, spawnService, startFresh, temporaryFolder, token } from "../support/service.ts";
+
+// Many processes are started here, and a loaded machine takes seconds for each.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const ROWS = process.env["FLOW_TEST_LONG"] ? 10_000 : 150;
 const USER = randomUUID();

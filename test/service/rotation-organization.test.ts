@@ -1,10 +1,13 @@
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { RotationState as State } from "../../gen/flow/credentials/v1/admin_service.ts";
 import type { AdminClient } from "../../src/client/admin.ts";
 import { adminOf, QUICK, reaches } from "../support/admin.ts";
 import { connect, type FreshDatabase, freshDatabase } from "../support/postgres.ts";
 import { rest, type Service, serviceEnv, startService, token } from "../support/service.ts";
+
+// Many processes are started here, and a loaded machine takes seconds for each.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 let database: FreshDatabase;
 let replicas: Service[] = [];

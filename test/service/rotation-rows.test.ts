@@ -133,7 +133,10 @@ describe("a closed key", () => {
     const stale = envelopeOf({ ...store, organizationKeys: { ...store.organizationKeys, current: () => store.organizationKeys.byVersion(organizationId, 1) } }, ring);
     const sealed = await stale.seal(place, { host: "h", username: "u", password: "p" });
     await store.rotations.close((await store.rotations.get(id)) as never);
+    const moved: string[] = [];
+    store.onKeyMoved((organizations) => moved.push(...organizations));
     expect(await reasonOf(store.credentials.create({ ...late, sealed }, LIMITS, allowed(organizationId, late.id), NEVER))).toBe("KEY_MOVED");
+    expect(moved).toEqual([organizationId]);
     expect(await passwordOf(organizationId, ids[0] as string)).toBe("p0");
     expect(await store.rotations.closedForAll(id)).toBe(true);
     expect(await readBack(envelope.keys, organizationId, page)).toEqual([{ value: 1 }, { value: 1 }]);

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { deriveKeys } from "../../src/crypto/derive.ts";
 import { openSecret, parseSealed } from "../../src/crypto/sealed.ts";
 import { keySettings, newMasterKeys, adminOf, QUICK, reaches } from "../support/admin.ts";
@@ -7,6 +7,9 @@ import { RotationState as State } from "../../gen/flow/credentials/v1/admin_serv
 import { connect } from "../support/postgres.ts";
 import { ringOf } from "../support/rotation.ts";
 import { rest, startFresh, token } from "../support/service.ts";
+
+// Many processes are started here, and a loaded machine takes seconds for each.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const KEYS = newMasterKeys("k1", "k2");
 let service: Awaited<ReturnType<typeof startFresh>>;
