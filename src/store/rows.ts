@@ -4,7 +4,7 @@ import type { Row } from "./transaction.ts";
 
 /** Columns of a credential that are known without its secret. */
 export const CREDENTIAL_COLUMNS = [
-  "organization_id", "id", "provider", "credential_type", "user_id", "name", "account_email", "created_at", "updated_at", "modified_by",
+  "organization_id", "id", "provider", "credential_type", "user_id", "name", "account_email", "account_id", "created_at", "updated_at", "modified_by",
   "status", "status_reason", "status_since", "renewable", "token_expires_at", "revision", "secret_version",
 ] as const;
 
@@ -21,6 +21,7 @@ export function credentialRecord(row: Row): CredentialRecord {
     userId: row["user_id"] as string | null,
     name: row["name"] as string | null,
     accountEmail: row["account_email"] as string | null,
+    accountId: row["account_id"] as string | null,
     createdAt: row["created_at"] as Date,
     updatedAt: row["updated_at"] as Date,
     modifiedBy: row["modified_by"] as string,
@@ -34,10 +35,13 @@ export function credentialRecord(row: Row): CredentialRecord {
   };
 }
 
-/** What opening a secret and handing it out needs: the columns of a stored credential, of the table of that name. */
+/** What opening a secret and handing it out depends on, as `storedColumns` gives it beside the sealed value. */
+export const STORED_FACTS = ["organization_id", "id", "provider", "credential_type", "status", "status_reason", "renewable", "secret_version", "own_client", "remaining_ms"] as const;
+
+/** The columns of a stored credential, of the table `credential` under that name. */
 export const storedColumns = (table: string): string =>
-  `${["organization_id", "id", "provider", "credential_type", "status", "status_reason", "renewable", "secret_version", "sealed"].map((column) => `${table}.${column}`).join(", ")},
-    extract(epoch from ${table}.token_expires_at - clock_timestamp()) * 1000 as remaining_ms, ${table}.oauth_origin = 'flow' as own_client`;
+  `${[...STORED_FACTS.slice(0, -2), "sealed"].map((column) => `${table}.${column}`).join(", ")}, ${table}.oauth_origin = 'flow' as own_client,
+    extract(epoch from ${table}.token_expires_at - clock_timestamp()) * 1000 as remaining_ms`;
 
 /** A row with those columns. */
 export const storedCredential = (row: Row): StoredCredential => ({
