@@ -4,6 +4,10 @@ import type { AddressInfo } from "node:net";
 import { interactionPolicy, Provider } from "oidc-provider";
 import { makeCertificate } from "./certificate.ts";
 
+// It warns of keys and a store that are only fit for tests, each time it starts; here they are meant to be.
+const warn = console.warn;
+console.warn = (...words: unknown[]) => (String(words[0]).startsWith("oidc-provider WARNING") ? undefined : warn(...words));
+
 /** How the provider behaves. */
 export type Dress =
   /** As Google: refresh tokens work for ever and no new one comes; the first comes with offline access and consent only. */

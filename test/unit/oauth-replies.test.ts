@@ -4,6 +4,7 @@ import type { SecretDocument } from "../../src/domain/credential.ts";
 import type { Refreshed } from "../../src/domain/oauth.ts";
 import { MAX_LIFETIME_SECONDS } from "../../src/providers/oauth.ts";
 import { providers } from "../../src/providers/index.ts";
+import { TokenWire } from "../../src/providers/grants/tokens.ts";
 import { leaks } from "../support/canary.ts";
 import { scriptedIo } from "../support/oauth-io.ts";
 import { OIDC_CLIENT, type OddReply } from "../support/oidc.ts";
@@ -138,4 +139,28 @@ test("what is aborted meanwhile says so", async () => {
     throw new Error("aborted");
   });
   expect(await providers.google.types.google_oauth?.refresh?.(DOCUMENT, io)).toEqual(unavailable("deadline_exceeded"));
+});
+
+test("a wire goes to one endpoint, once: a library that tries again or elsewhere sends nothing", async () => {
+  const io = scriptedIo(async () => ({ status: 200, headers: {}, body: bytes(TOKEN) }));
+  const elsewhere = new TokenWire(io, "https://idp.example/token");
+  for (const url of ["https://evil.example/token", "https://idp.example/token/../x", "https://idp.example/token#", "https://idp.example.evil.example/token"]) {
+    await expect(elsewhere.run(() => elsewhere.post(url, ""))).rejects.toThrow("request_not_sent");
+  }
+  expect(io.asked).toEqual([]);
+  const wire = new TokenWire(io, "https://idp.example/token");
+  expect(await wire.post("https://idp.example/token?client-request-id=1", "a=b")).toMatchObject({ accessToken: "new-token" });
+  await expect(wire.post("https://idp.example/token", "a=b")).rejects.toThrow("request_not_sent");
+  expect(io.asked).toEqual([{ method: "POST", url: "https://idp.example/token", body: "a=b" }]);
+});
+
+test("a library that takes offence at an answer does not lose the token in it", async () => {
+  const io = scriptedIo(async () => ({ status: 200, headers: {}, body: bytes({ ...TOKEN, refresh_token: "second" }) }));
+  const wire = new TokenWire(io, "https://idp.example/token");
+  const run = wire.run(async () => {
+    await wire.post("https://idp.example/token", "");
+    throw new Error("no client_info");
+  });
+  expect(await run).toMatchObject({ accessToken: "new-token", refreshToken: "second" });
+  await expect(new TokenWire(io, "https://idp.example/token").run(() => Promise.reject(new Error("no such scope")))).rejects.toThrow("request_not_sent");
 });
