@@ -147,7 +147,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
     refillMs: settings.testRefillMs,
     deadlineMs: settings.testDeadlineMs,
     memoryMegabytes: settings.testMemoryMb,
-    egress: { profile: settings.profile, allow: settings.egressAllow, ports: portsOf(settings) },
+    egress: { profile: settings.profile, allow: settings.egressAllow, nat64: settings.egressNat64, ports: portsOf(settings) },
     findings,
     log,
   });

@@ -1,8 +1,6 @@
 import type { Config } from "./config.ts";
 import type { Envelope } from "./crypto/envelope.ts";
 import { webhookSigner } from "./crypto/webhook-signature.ts";
-import type { ProviderName } from "./domain/credential.ts";
-import type { OauthIo } from "./domain/oauth.ts";
 import { createDialer } from "./egress/dialer.ts";
 import { createGuardedFetch, type GuardedFetch } from "./egress/fetch.ts";
 import { createAddressPolicy } from "./egress/policy.ts";
@@ -10,6 +8,7 @@ import { Webhooks } from "./events/webhooks.ts";
 import { parseFailpoints } from "./failpoints.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
+import { createOauthAccess } from "./oauth-access.ts";
 import { refreshingProviders } from "./providers/index.ts";
 import type { Store } from "./store/store.ts";
 import { Breaker } from "./vault/breaker.ts";
@@ -42,11 +41,13 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
   const { settings, secrets } = config;
   const failpoint = parseFailpoints(settings.failpoints ?? []);
   const goOut = guardedFetch(config);
+  const access = createOauthAccess(config, goOut);
   const breaker = new Breaker({ failures: settings.refreshBreakerFailures, openMs: settings.refreshBreakerMs, maxOpenMs: MAX_OPEN_MS, now: () => performance.now() });
   const refresher = new Refresher({
     store, envelope, breaker, log, failpoint,
-    request: (ask, options) => goOut({ ...ask, ...options }),
-    clientOf: (provider) => clientOf(config, provider),
+    request: access.request,
+    clientOf: access.clientOf,
+    endpoints: access.endpoints,
     observe: (provider, outcome) => metrics.renewed(provider, outcome),
     leaseMs: settings.refreshLeaseMs,
     providerDeadlineMs: settings.refreshProviderDeadlineMs,
@@ -88,16 +89,10 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
 
 /** The guarded way out to endpoints that operators or providers name. */
 function guardedFetch({ settings }: Config): GuardedFetch {
-  const policy = createAddressPolicy({ profile: settings.profile, allow: settings.egressAllow });
+  const policy = createAddressPolicy({ profile: settings.profile, allow: settings.egressAllow, nat64: settings.egressNat64 });
   return createGuardedFetch({
     dialer: createDialer({ policy }),
     development: settings.profile === "development",
     totalMs: Math.max(settings.refreshProviderDeadlineMs, settings.webhookTimeoutMs),
   });
-}
-
-/** The service's own OAuth client at a provider. */
-function clientOf({ settings, secrets }: Config, provider: ProviderName): OauthIo["client"] {
-  const [id, secret] = provider === "google" ? [settings.googleClientId, secrets.googleClientSecret] : [settings.microsoftClientId, secrets.microsoftClientSecret];
-  return id === undefined || secret === undefined ? undefined : { id, secret };
 }

@@ -111,6 +111,7 @@ function checkKeyService({ settings, secrets }: { settings: Written; secrets: Se
   const { kms, kmsKeys, kmsTransitUrl, kmsAwsRegion, kmsAwsAccessKeyId } = settings;
   if (kms === undefined) {
     if (kmsKeys !== undefined) throw new ConfigError("CREDENTIALS_KMS_KEYS is given without CREDENTIALS_KMS");
+    if (secrets.kmsFormerMasterKeys) throw new ConfigError("CREDENTIALS_KMS_FORMER_MASTER_KEYS is given without CREDENTIALS_KMS");
     return;
   }
   if (secrets.masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS and CREDENTIALS_KMS are both set; give one");

@@ -72,13 +72,18 @@ function serviceKeys(config: Config, pairs: readonly string[]): MasterKey[] {
 export function loadMasterKeys(config: Config): Loaded {
   const { settings, secrets } = config;
   if (settings.kms !== undefined && settings.kmsKeys !== undefined && settings.primaryKeyId !== undefined) {
-    return checked({ keys: serviceKeys(config, settings.kmsKeys), primaryKeyId: settings.primaryKeyId });
+    const former = secrets.kmsFormerMasterKeys ? localKeys(secrets.kmsFormerMasterKeys.reveal()) : [];
+    const kept = serviceKeys(config, settings.kmsKeys);
+    const twice = former.find(({ id }) => kept.some((key) => key.id === id));
+    if (twice) throw new ConfigError(`master key "${twice.id}" is both in CREDENTIALS_KMS_KEYS and in CREDENTIALS_KMS_FORMER_MASTER_KEYS`);
+    return checked({ keys: [...kept, ...former], primaryKeyId: settings.primaryKeyId });
   }
   if (settings.profile === "production" && !secrets.masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
   const made = secrets.masterKeys && settings.primaryKeyId !== undefined ? { masterKeys: secrets.masterKeys, primaryKeyId: settings.primaryKeyId } : developmentSecrets(settings.dataDir);
-  const keys = [...readMasterKeys(made.masterKeys.reveal())].map(([id, key]) => localMasterKey(id, key));
-  return checked({ keys, primaryKeyId: made.primaryKeyId });
+  return checked({ keys: localKeys(made.masterKeys.reveal()), primaryKeyId: made.primaryKeyId });
 }
+
+const localKeys = (text: string): MasterKey[] => [...readMasterKeys(text)].map(([id, key]) => localMasterKey(id, key));
 
 function checked(loaded: Loaded): Loaded {
   const { keys, primaryKeyId } = loaded;

@@ -329,7 +329,7 @@ constraint credential_counter_organization_id_not_null on credential_counter: NO
 constraint credential_counter_pkey on credential_counter: PRIMARY KEY (organization_id, counter)
 constraint credential_event_credential_id_not_null on credential_event: NOT NULL credential_id
 constraint credential_event_credential_type_not_null on credential_event: NOT NULL credential_type
-constraint credential_event_kind_must_be_known on credential_event: CHECK ((kind = ANY (ARRAY['created'::text, 'updated'::text, 'deleted'::text, 'status_changed'::text])))
+constraint credential_event_kind_must_be_known on credential_event: CHECK ((kind = ANY (ARRAY['created'::text, 'updated'::text, 'deleted'::text, 'restored'::text, 'status_changed'::text])))
 constraint credential_event_kind_not_null on credential_event: NOT NULL kind
 constraint credential_event_occurred_at_not_null on credential_event: NOT NULL occurred_at
 constraint credential_event_organization_id_not_null on credential_event: NOT NULL organization_id

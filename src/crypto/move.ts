@@ -161,7 +161,10 @@ export function rewrapBatch(ring: Pick<KeyRing, "wrap" | "unwrap">, masterKeyId:
       const raw = await openKey(ring, row);
       try {
         const value = await ring.wrap(raw, row, masterKeyId);
-        (await openKey(ring, { ...row, wrapped: value })).fill(0);
+        const again = await ring.unwrap(value, row);
+        const same = again.length === raw.length && timingSafeEqual(again, raw);
+        again.fill(0);
+        if (!same) throw new UnreadableError("wrapped_key_not_authentic");
         return value;
       } finally {
         raw.fill(0);

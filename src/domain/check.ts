@@ -7,6 +7,8 @@ export type Layer = (typeof LAYERS)[number];
 /** Why a guarded connection could not be made or was ended by the guard. One word each, the same for every provider. */
 export const DIAL_REASONS = [
   "address_not_allowed",
+  "host_malformed",
+  "port_not_allowed",
   "name_not_found",
   "name_lookup_failed",
   "connection_refused",

@@ -51,8 +51,12 @@ export const METADATA: readonly Range[] = ranges(
   "fd00:42::42/128", // Scaleway: metadata
 );
 
-/** NAT64 with the well-known prefix (RFC 6052): what resolvers of IPv6-only networks answer for every IPv4 host. */
-const NAT64 = ranges("64:ff9b::/96");
+/** NAT64 with the well-known prefix (RFC 6052 section 2.1): what resolvers of IPv6-only networks answer for every IPv4 host. */
+export const WELL_KNOWN_NAT64: readonly Range[] = ranges("64:ff9b::/96");
+/** Lengths of prefixes for NAT64 (RFC 6052 section 2.2). */
+export const NAT64_LENGTHS: readonly number[] = [32, 40, 48, 56, 64, 96];
+/** Byte of an address that RFC 6052 leaves out where an IPv4 address would lie across it. */
+const SKIPPED_BYTE = 8;
 /** The only IPv6 space that IANA has given out for global unicast. */
 const GLOBAL_IPV6 = ranges("2000::/3");
 
@@ -76,14 +80,22 @@ function isIsatap(address: ParsedAddress): boolean {
   return protocol === 0x5efe && (marker & ~0x0300) === 0;
 }
 
-/** What an address is to us. */
-export function kindOf(address: ParsedAddress): AddressKind {
+/** The IPv4 address that NAT64 takes packets to, where one of its prefixes covers this one (RFC 6052 section 2.2). */
+export function translated(address: ParsedAddress, prefixes: readonly Range[]): ipaddr.IPv4 | undefined {
+  const prefix = prefixes.find((range) => isIn(address, [range]));
+  if (!prefix) return undefined;
+  const bytes = address.toByteArray();
+  const from = prefix[1] / 8;
+  return new ipaddr.IPv4(from === 12 ? bytes.slice(12) : [...bytes.keys()].filter((at) => at >= from && at !== SKIPPED_BYTE).slice(0, 4).map((at) => bytes[at] as number));
+}
+
+/** What an address is to us, in a network whose NAT64 has these prefixes. */
+export function kindOf(address: ParsedAddress, nat64: readonly Range[] = WELL_KNOWN_NAT64): AddressKind {
   if (isIn(address, LOOPBACK)) return "loopback";
   if (isIn(address, NEVER) || isIn(address, METADATA) || isIsatap(address)) return "never";
-  if (isIn(address, NAT64)) {
-    // The well-known prefix may not carry anything but global IPv4 addresses (RFC 6052 section 3.1).
-    return kindOf(new ipaddr.IPv4(address.toByteArray().slice(12))) === "global" ? "global" : "never";
-  }
+  const inside = translated(address, nat64);
+  // The well-known prefix may not carry anything but global IPv4 addresses (RFC 6052 section 3.1), and no other one takes us inside either.
+  if (inside) return kindOf(inside) === "global" ? "global" : "never";
   if (address.range() !== "unicast") return "restricted";
   return address.kind() === "ipv4" || isIn(address, GLOBAL_IPV6) ? "global" : "never";
 }

@@ -10,8 +10,8 @@ export type Host =
 /** Longest name in its textual form, without the trailing dot (RFC 1035 section 2.3.4). */
 const MAX_NAME = 253;
 const MAX_LABEL = 63;
-/** Letters, digits and inner hyphens (RFC 952, RFC 1123 section 2.1). */
-const LABEL = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$/;
+/** Letters, digits and inner hyphens (RFC 952, RFC 1123 section 2.1), and underscores, which internal names have and no parser reads as a number. */
+const LABEL = /^[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?$/;
 /** What inet_aton and URL parsers take for a number: decimal, octal, and hexadecimal even without digits. */
 const NUMBER = /^(?:[0-9]+|0x[0-9a-f]*)$/;
 
@@ -45,7 +45,7 @@ export function parseHost(text: string): Host {
 function toAscii(label: string): string {
   if (label === "") return refuse("label");
   const ascii = /\P{ASCII}/u.test(label) ? internationalized(label) : label.toLowerCase();
-  if (/[^a-z0-9-]/.test(ascii)) return refuse("characters");
+  if (/[^a-z0-9_-]/.test(ascii)) return refuse("characters");
   if (ascii.length > MAX_LABEL) return refuse("too-long");
   return LABEL.test(ascii) ? ascii : refuse("label");
 }

@@ -1,7 +1,7 @@
 import { networkInterfaces } from "node:os";
 import { isIP } from "node:net";
 import ipaddr from "ipaddr.js";
-import { isIn, kindOf, LOOPBACK, METADATA, NEVER, overlaps, parseAddress, type ParsedAddress, type Range, within } from "./address.ts";
+import { isIn, kindOf, LOOPBACK, METADATA, NAT64_LENGTHS, NEVER, overlaps, parseAddress, type ParsedAddress, type Range, translated, WELL_KNOWN_NAT64, within } from "./address.ts";
 import { EgressSetupError } from "./error.ts";
 import { isPort } from "./name.ts";
 
@@ -27,6 +27,8 @@ export interface AddressPolicyOptions {
   readonly profile: "development" | "production";
   /** CIDR ranges that are not global and may be reached all the same. */
   readonly allow?: readonly string[];
+  /** Prefixes of the network's own NAT64, beside the well-known one. */
+  readonly nat64?: readonly string[];
   /** Addresses of this machine: its global ones are no targets either, because packets to them pass no firewall. Read at each decision. */
   readonly own?: () => readonly string[];
 }
@@ -36,12 +38,19 @@ const SETTING = "EGRESS_ALLOW";
 
 const interfaceAddresses = (): string[] => Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
 
-/** NAT64 with the well-known prefix (RFC 6052 section 2.1). */
-const NAT64: readonly Range[] = [[ipaddr.IPv6.parse("64:ff9b::"), 96]];
-
 /** Where packets to an address end up, in its canonical spelling: NAT64 takes them to the IPv4 address that it carries. */
-const destination = (address: ParsedAddress): string =>
-  (isIn(address, NAT64) ? new ipaddr.IPv4(address.toByteArray().slice(12)) : address).toString();
+const destination = (address: ParsedAddress, nat64: readonly Range[]): string => (translated(address, nat64) ?? address).toString();
+
+/** Reads the prefixes of the network's own NAT64. Throws `EgressSetupError`. */
+export function parseNat64(entries: readonly string[]): readonly Range[] {
+  return entries.map((entry, index) => {
+    const [, base = "", length = ""] = /^([^/]+)\/([1-9]\d)$/.exec(entry) ?? [];
+    const first = parseAddress(base);
+    const fits = first?.kind() === "ipv6" && NAT64_LENGTHS.includes(Number(length)) && ipaddr.IPv6.networkAddressFromCIDR(entry).toString() === first.toString();
+    if (!fits || !first) throw new EgressSetupError(`EGRESS_NAT64: entry ${index + 1} must be an IPv6 prefix of ${NAT64_LENGTHS.join(", ")} bits`);
+    return [first, Number(length)];
+  });
+}
 
 /**
  * Reads the operator's list. Link-local, multicast, unspecified and address-translation ranges may not be covered by an entry, loopback only by one
@@ -73,18 +82,19 @@ export function parseAllowList(entries: readonly string[], profile: "development
 /** The policy: global unicast, and what the operator lists. Throws `EgressSetupError` for a list that cannot be honoured. */
 export function createAddressPolicy(options: AddressPolicyOptions): AddressPolicy {
   const list = parseAllowList(options.allow ?? [], options.profile);
+  const nat64 = [...WELL_KNOWN_NAT64, ...parseNat64(options.nat64 ?? [])];
   const own = options.own ?? interfaceAddresses;
   const isOwn = (address: ParsedAddress): boolean =>
     own().some((text) => {
       const mine = parseAddress(text);
-      return mine !== undefined && destination(mine) === destination(address);
+      return mine !== undefined && destination(mine, nat64) === destination(address, nat64);
     });
   return {
     development: options.profile === "development",
     admit: (text) => {
       const parsed = parseAddress(text);
       if (!parsed) return undefined;
-      const kind = kindOf(parsed);
+      const kind = kindOf(parsed, nat64);
       const listed = isIn(parsed, list);
       if (kind === "never" || (kind !== "global" && !listed)) return undefined;
       if (!listed && isOwn(parsed)) return undefined;

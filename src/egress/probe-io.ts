@@ -1,43 +1,14 @@
 import { isIP } from "node:net";
 import { Duplex } from "node:stream";
 import { connect } from "node:tls";
-import { type CheckIo, DialError, type DialReason } from "../domain/check.ts";
+import { type CheckIo, DialError } from "../domain/check.ts";
+import { dialError } from "./dial-error.ts";
 import { createDialer } from "./dialer.ts";
-import { EgressError, type EgressReason } from "./error.ts";
 import { createGuardedFetch } from "./fetch.ts";
 import { createAddressPolicy } from "./policy.ts";
 import type { ProbeEgress } from "./probe-task.ts";
+import { createResolver, type NameResolver } from "./resolver.ts";
 import type { GuardedSocket } from "./socket.ts";
-
-/**
- * What a test hears of each reason. Whatever is refused sounds the same. A name that does not exist is told apart from a refused one, because a
- * misspelt name is the most frequent mistake; so one can learn which names the resolver of this machine knows, but nothing of where they lead.
- */
-const HEARD: Readonly<Record<EgressReason, DialReason>> = {
-  "refused-name": "address_not_allowed",
-  "refused-port": "address_not_allowed",
-  "refused-address": "address_not_allowed",
-  "refused-request": "address_not_allowed",
-  "dns-not-found": "name_not_found",
-  "dns-failed": "name_lookup_failed",
-  "connect-refused": "connection_refused",
-  "connect-timeout": "connection_timed_out",
-  unreachable: "host_unreachable",
-  "connection-lost": "connection_reset",
-  deadline: "deadline_exceeded",
-  "too-many-bytes": "too_much_data",
-  // Nothing but the end of the test's time cancels.
-  cancelled: "deadline_exceeded",
-  "tls-expired": "connection_reset",
-  "tls-not-yet-valid": "connection_reset",
-  "tls-wrong-name": "connection_reset",
-  "tls-self-signed": "connection_reset",
-  "tls-unknown-authority": "connection_reset",
-  "tls-failed": "connection_reset",
-  "protocol-error": "connection_reset",
-};
-
-const dialError = (error: unknown): DialError => new DialError(error instanceof EgressError ? HEARD[error.reason] : "host_unreachable");
 
 /**
  * The ways out of one test: the guarded dialer and the guarded fetch, under the operator's rules for its provider, for so many milliseconds.
@@ -45,8 +16,8 @@ const dialError = (error: unknown): DialError => new DialError(error instanceof 
  */
 export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: number): CheckIo {
   const signal = AbortSignal.timeout(budgetMs);
-  const policy = createAddressPolicy({ profile: egress.profile, allow: egress.allow });
-  const dialer = createDialer({ policy, ports: egress.ports, limits: { totalMs: budgetMs } });
+  const policy = createAddressPolicy(egress);
+  const dialer = createDialer({ policy, ports: egress.ports, limits: { totalMs: budgetMs }, resolver: resolvedOnce(createResolver()) });
   const fetch = createGuardedFetch({ dialer, development: policy.development, totalMs: budgetMs });
   return {
     signal,
@@ -68,6 +39,18 @@ export function createCheckIo(provider: string, egress: ProbeEgress, budgetMs: n
       } catch (error) {
         throw dialError(error);
       }
+    },
+  };
+}
+
+/** A test that connects again goes where it went before: each name has the answers of its first resolution. */
+function resolvedOnce(resolver: NameResolver): NameResolver {
+  const answers = new Map<string, Promise<readonly string[]>>();
+  return {
+    resolve(name, signal) {
+      const known = answers.get(name) ?? resolver.resolve(name, signal);
+      answers.set(name, known);
+      return known;
     },
   };
 }

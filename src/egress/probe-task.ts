@@ -15,6 +15,8 @@ export interface ProbeEgress {
   readonly profile: "development" | "production";
   /** CIDR ranges that are not global and may be reached all the same; see `parseAllowList`. */
   readonly allow: readonly string[];
+  /** Prefixes of the network's own NAT64; see `parseNat64`. */
+  readonly nat64?: readonly string[];
   /** Ports that a provider's tests may use, by provider; one that is not named may use any. */
   readonly ports: Readonly<Record<string, readonly number[]>>;
 }

@@ -45,7 +45,7 @@ export interface Slot extends Disposable {
 
 /** Runs connection tests, each in a process of its own. */
 export interface Prober {
-  /** Throws OVERLOADED at once where a bound is reached, SHUTTING_DOWN once `close` was called. */
+  /** Throws TEST_LIMIT_REACHED at once where a bound is reached, SHUTTING_DOWN once `close` was called. */
   reserve(organizationId: string): Slot;
   /** Reserves a slot and runs one test in it; throws what either throws. */
   run(task: ProbeTask, call: { readonly organizationId: string; readonly signal: AbortSignal }): Promise<CheckResult>;
@@ -105,7 +105,7 @@ export function createProber(options: ProberOptions): Prober {
   const reserve: Prober["reserve"] = (organizationId) => {
     if (closing.signal.aborted) throw fail("SHUTTING_DOWN");
     const mine = perOrganization.get(organizationId) ?? 0;
-    if (mine >= maxPerOrganization || reserved >= maxTotal || !rates.take(organizationId)) throw fail("OVERLOADED");
+    if (mine >= maxPerOrganization || reserved >= maxTotal || !rates.take(organizationId)) throw fail("TEST_LIMIT_REACHED");
     perOrganization.set(organizationId, mine + 1);
     reserved += 1;
     let state: "free" | "used" | "over" = "free";

@@ -44,6 +44,8 @@ const sftp = z.object({
 
 const postgres = z
   .object({ host: text, port, username: text, password: text, database: text, connectionString: text, sslmode: text, caCertificate: text })
+  // Forms send a field that was left empty.
+  .transform((input) => (input.connectionString === "" ? { ...input, connectionString: undefined } : input))
   .superRefine((input, ctx) => {
     if (input.connectionString !== undefined) return;
     for (const field of FIELDS) if (input[field] === undefined) parse.reportMissing(ctx, field);

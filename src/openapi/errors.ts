@@ -63,6 +63,7 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   KEY_IS_FOREIGN: never,
   ROTATION_UNDER_WAY: never,
   ROTATION_STATE: never,
+  KEY_STILL_NEEDED: never,
   KEY_MOVED: writing,
   KEYS_UNAVAILABLE: (facts) => writing(facts) || opening(facts),
   ETAG_MISMATCH: ({ body, fields }) => body && fields.includes("etag"),
@@ -73,6 +74,7 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   AUDIT_UNAVAILABLE: always,
   DATABASE_UNAVAILABLE: always,
   OVERLOADED: always,
+  TEST_LIMIT_REACHED: ({ rpc }) => rpc.startsWith("Test"),
   ISSUER_UNAVAILABLE: always,
   METADATA_INVALID: always,
   // Nobody is there any more to hear it.

@@ -20,14 +20,14 @@ export interface Connection {
 
 /** What a connection string demands of a session beyond its sslmode. */
 export interface Demands {
-  /** libpq's `channel_binding=require`: the login must be bound to the TLS session (RFC 5802 section 6). */
-  readonly channelBinding: boolean;
+  /** libpq's `channel_binding`: whether the login must be, may be or must not be bound to the TLS session (RFC 5802 section 6). */
+  readonly channelBinding: "disable" | "prefer" | "require";
   /** The oldest version of TLS; never one older than 1.2, which RFC 8996 forbids. */
   readonly minTlsVersion: "TLSv1.2" | "TLSv1.3";
 }
 
 /** What holds where no connection string demands anything. */
-export const NO_DEMANDS: Demands = { channelBinding: false, minTlsVersion: "TLSv1.2" };
+export const NO_DEMANDS: Demands = { channelBinding: "prefer", minTlsVersion: "TLSv1.2" };
 
 /** A connection string that was read, or the rule it breaks: a sentence that quotes nothing of it. */
 export type ConnectionResult = { readonly connection: Connection; readonly demands: Demands } | { readonly broken: string };
@@ -119,7 +119,7 @@ function demandsOf(settings: Settings): Demands {
   if (TLS_VERSIONS.indexOf(oldest) > TLS_VERSIONS.indexOf(newest)) {
     throw new Broken("ssl_max_protocol_version must not be older than TLSv1.2, nor than ssl_min_protocol_version");
   }
-  return { channelBinding: settings.get("channel_binding") === "require", minTlsVersion: oldest === "TLSv1.3" ? oldest : "TLSv1.2" };
+  return { channelBinding: (settings.get("channel_binding") ?? "prefer") as Demands["channelBinding"], minTlsVersion: oldest === "TLSv1.3" ? oldest : "TLSv1.2" };
 }
 
 /** Collects settings and refuses repetition, control characters and parameters that are not allowed. */

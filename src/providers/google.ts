@@ -3,7 +3,8 @@ import type { SecretDocument } from "../domain/credential.ts";
 import type { Violation } from "../domain/errors.ts";
 import { checkGoogle } from "./checks/google.ts";
 import { secretWord } from "./fields.ts";
-import { oauthShape, tokenOf } from "./oauth.ts";
+import { authorizeAtGoogle, exchangeAtGoogle, refreshGoogle } from "./grants/google.ts";
+import { hasClient, oauthShape, tokenOf } from "./oauth.ts";
 import type { CredentialShape, Provider } from "./provider.ts";
 import { shape, textAt } from "./shape.ts";
 import { fault } from "./structure.ts";
@@ -28,6 +29,8 @@ function keyFileFaults(document: SecretDocument): readonly Violation[] {
 const oauth: CredentialShape = {
   ...oauthShape({ title: "Google OAuth", check: keyFileFaults }),
   check: (document, io) => checkGoogle(tokenOf(document), io),
+  refresh: refreshGoogle,
+  canRefresh: (document, hasOwnClient) => textAt(document, "refresh_token") !== "" && hasClient(document, hasOwnClient),
 };
 
 /** It has no test: which API a key is for is not known, and Google documents no call that tells whether a key is good. */
@@ -46,4 +49,10 @@ export const google: Provider = {
   description: "Google Workspace and Google Cloud, on behalf of a Google account",
   category: "storage",
   types: { google_oauth: oauth, oauth2: oauth, api_key: apiKey },
+  authorization: {
+    credentialType: "google_oauth",
+    scopes: ["https://www.googleapis.com/auth/drive", "https://www.googleapis.com/auth/spreadsheets"],
+    url: authorizeAtGoogle,
+    exchange: exchangeAtGoogle,
+  },
 };

@@ -82,6 +82,10 @@ export const tokenOf = (document: SecretDocument): OauthToken => ({
   expiresAt: timestamp(textAt(document, "expires_at")),
 });
 
+/** Whether there is a client to renew a document's tokens with: the caller's own beside them, else the service's. */
+export const hasClient = (document: SecretDocument, hasOwnClient: boolean): boolean =>
+  textAt(document, "client_id") === "" ? hasOwnClient : textAt(document, "client_secret") !== "";
+
 function tokenFaults(document: SecretDocument, instead: readonly string[]): Violation[] {
   const given = (key: string): boolean => document[key] !== undefined;
   if (given("access_token") || given("refresh_token")) return [];

@@ -1,7 +1,7 @@
 import type { z } from "zod";
 import type { CheckIo, CheckOptions, CheckResult } from "../domain/check.ts";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
-import type { OauthIo, Refreshed } from "../domain/oauth.ts";
+import type { AuthorizationAsk, CodeAsk, Exchanged, OauthIo, Refreshed } from "../domain/oauth.ts";
 
 /** The secret of a credential in the shape an executor receives; the cases are those of `ResolveCredentialResponse`. */
 export type ExposedSecret =
@@ -57,10 +57,22 @@ export interface CredentialShape {
   expose(document: SecretDocument): Exposed;
   /** Tries a document that `accept` gave against the real system; absent where there is nothing to try. Never throws. */
   check?(document: SecretDocument, io: CheckIo, options: CheckOptions): Promise<CheckResult>;
-  /** Renews the access token; absent where there is none. */
+  /** Renews the access token, without a person; absent where there is none. */
   refresh?(document: SecretDocument, io: OauthIo): Promise<Refreshed>;
-  /** Whether a document can be renewed, with the service's own client or without. */
+  /** Whether a document can be renewed; `hasOwnClient` says whether the service's own client may be used for it. */
   canRefresh?(document: SecretDocument, hasOwnClient: boolean): boolean;
+}
+
+/** How a user grants access at a provider (RFC 6749 section 4.1). */
+export interface Authorization {
+  /** The credential type that the flow makes. */
+  readonly credentialType: CredentialTypeName;
+  /** What is asked for unless something else is said; a refresh token and the identity always come besides. */
+  readonly scopes: readonly string[];
+  /** The URL to send the user to. Throws TypeError without a client in `io`. */
+  url(ask: AuthorizationAsk, io: OauthIo): Promise<string>;
+  /** Turns a code into tokens, and says whose they are. Needs a client in `io`. */
+  exchange(ask: CodeAsk, io: OauthIo): Promise<Exchanged>;
 }
 
 /** A system that credentials connect to. A new one is one file and one line in `index.ts`. */
@@ -71,4 +83,6 @@ export interface Provider {
   readonly category: "database" | "messaging" | "storage";
   /** The types it takes, in the order the catalog shows them. */
   readonly types: Partial<Record<CredentialTypeName, CredentialShape>>;
+  /** The flow that makes its credentials; absent where there is none. */
+  readonly authorization?: Authorization;
 }

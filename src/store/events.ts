@@ -1,5 +1,5 @@
 /** Kinds of event in the outbox. */
-export type CredentialEventKind = "created" | "updated" | "deleted" | "status_changed";
+export type CredentialEventKind = "created" | "updated" | "deleted" | "restored" | "status_changed";
 
 /** The columns of an event, of the rows of a common table expression that has those of a credential. */
 export const eventOf = (source: string, kind: CredentialEventKind): string =>

@@ -2,7 +2,9 @@ import type { AuditEvent } from "../domain/access.ts";
 import type { CredentialRecord, ProviderName } from "../domain/credential.ts";
 import { askedEvents, eventRow, recordEvents } from "./audit.ts";
 import { type Database, known } from "./db.ts";
+import { announce, eventOf } from "./events.ts";
 import { credentialColumns, credentialRecord } from "./rows.ts";
+import { scheduleNew } from "./schedule.ts";
 import type { CredentialLimits } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -48,8 +50,10 @@ const RESTORE: Statement = {
   update credential c set deleted_at = null, updated_at = greatest(${NOW}, c.updated_at + interval '1 millisecond'), revision = c.revision + 1, modified_by = 'system'
   from admitted, target where admitted.ok and not target.purged and c.organization_id = $1 and c.id = $2 and c.deleted_at is not null
   returning ${credentialColumns("c")}
-), happened as (
-  select asked.* from asked, restored
+), ${scheduleNew("restored", "'scheduled'")}, change as (
+  ${eventOf("restored", "restored")}
+), ${announce("change")}, happened as (
+  select asked.* from asked, restored, (select count(*) from scheduled) s, (select count(*) from announced) n
 ), ${recordEvents("happened")}
 select target.purged, restored.* from target left join restored on true`,
 };

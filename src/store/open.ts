@@ -49,6 +49,9 @@ export interface StoreOptions {
 /** Longest wait for a lock, ms: a locked row delays its own callers, and should not use up everyone's time. */
 const LOCK_MS = 2_000;
 
+/** Connections for the rows of rotations, opened when there is one: the page that is read and the batch that is written, and not those of callers. */
+const ROTATION_CONNECTIONS = 3;
+
 /**
  * Opens the store. Throws StoreSetupError where the database cannot be reached, the role has more rights than the
  * service may have, or the schema is not the one that this code knows.
@@ -59,13 +62,14 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
   const database = new Database({ fields, session, poolSize: options.poolSize });
   const background = new Database({ fields, session, poolSize: options.backgroundPoolSize ?? 2 });
+  const moving = new Database({ fields, session, poolSize: ROTATION_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
   const audit = new AuditCommitter({ fields, session, log: options.log });
   const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
   const usage = new UsageRecorder(database, options.log);
   const close = async () => {
     await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close()]);
-    await Promise.all([database.close(), background.close()]);
+    await Promise.all([database.close(), background.close(), moving.close()]);
   };
   try {
     const fault = await database.read(null, setupFault);
@@ -83,7 +87,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     keyRegistry: keyRegistryStore(database),
     replicas: replicaStore(database),
     rotations: rotationStore(database),
-    rotationRows: rotationRows(database),
+    rotationRows: rotationRows(moving),
     imports: importStore(database),
     serviceAccounts: serviceAccountStore(database, lookup),
     idempotency: idempotencyStore(database),

@@ -3,7 +3,7 @@ import { fail } from "../domain/errors.ts";
 import { askedEvents, type EventRow, eventRow, recordEvents } from "./audit.ts";
 import { known } from "./db.ts";
 import { EventLane, type LaneSetup } from "./event-lane.ts";
-import { storedColumns, storedCredential } from "./rows.ts";
+import { STORED_FACTS, storedColumns, storedCredential } from "./rows.ts";
 import type { StoredCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -36,7 +36,8 @@ const RESOLVE: Statement = {
 ), happened as (
   select a.* from asked a where a.place in (select place from found where refusal is null and id is not null)
 ), ${recordEvents("happened")}
-select found.* from found where refusal is not null or id is not null`,
+select place, refusal, ${STORED_FACTS.join(", ")}, case when refusal is null then sealed end as sealed from found
+where refusal is not null or id is not null`,
 };
 
 /** What refuses a call that the statement has looked at. */

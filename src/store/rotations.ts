@@ -4,7 +4,7 @@ import { MAX_FAILURES, type Rotation, type RotationKindName, type RotationStateN
 import { askedEvents, eventRow, recordEvents, recordIn } from "./audit.ts";
 import { type Database, known } from "./db.ts";
 import { type RotationBeginnings, rotationBeginnings } from "./rotation-begin.ts";
-import { SHORT_LIVED_SECONDS } from "./sealed-columns.ts";
+import { OUTLIVED_COLUMNS } from "./sealed-columns.ts";
 import type { Row, Statement } from "./transaction.ts";
 
 /** What a replica has done since it reported last; counts are added, except for those that begin anew with a pass. */
@@ -48,7 +48,7 @@ export interface RotationStore {
   release(id: string, holder: string): Promise<void>;
   /** Halts or goes on, and changes the limit. Throws ROTATION_NOT_FOUND and ROTATION_STATE. */
   control(id: string, change: { readonly paused: boolean | null; readonly rowsPerSecond: number | null }, event: AuditEvent): Promise<void>;
-  /** Retires what a proven rotation has emptied. Throws ROTATION_NOT_FOUND and ROTATION_STATE. */
+  /** Retires what a proven rotation has emptied. Throws ROTATION_STATE, and KEY_STILL_NEEDED while short-lived values under the old key have not ended. */
   retire(rotation: Rotation, event: AuditEvent): Promise<void>;
   /** Closes the organization keys that a rotation has emptied, so that nothing is written under them any more. */
   close(rotation: Rotation): Promise<void>;
@@ -207,12 +207,7 @@ export function rotationStore(database: Database): RotationStore {
     async retire(rotation, event) {
       const organizations = rotation.organizationId === null ? [event.organizationId] : [rotation.organizationId];
       await database.transact(organizations, async (trx) => {
-        // A short-lived value that was sealed under the old key may have lived on after the proof, but no longer than its time.
-        const { rows } = (await trx.raw(
-          `update rotation set state = 'retired' where id = ? and state = 'proven' and finished_at + ?::integer * interval '1 second' <= clock_timestamp() returning emptied`,
-          [rotation.id, rotation.kind === "organization_key" ? SHORT_LIVED_SECONDS : 0],
-        )) as { rows: Row[] };
-        const [row] = rows;
+        const [row] = (await trx("rotation").where({ id: rotation.id, state: "proven" }).update({ state: "retired" }, ["emptied"])) as Row[];
         if (row === undefined) throw fail("ROTATION_STATE");
         if (rotation.kind === "verification") throw fail("ROTATION_STATE");
         if (rotation.kind === "master_key") {
@@ -225,6 +220,10 @@ export function rotationStore(database: Database): RotationStore {
           const sealing: Row | undefined = await trx("organization_key").first("version").where({ ...organization, version: rotation.toVersion, state: "sealing" }).forUpdate();
           const used: Row | undefined = await trx("credential").first("id").where(organization).whereNotNull("key_version").whereNot("key_version", rotation.toVersion);
           if (sealing === undefined || used !== undefined) throw fail("ROTATION_STATE");
+          for (const [table, column] of OUTLIVED_COLUMNS) {
+            const lasting: Row | undefined = await trx(table).first("organization_id").where(organization).whereRaw("sealed_key_version(??) <> ?", [column, rotation.toVersion]);
+            if (lasting !== undefined) throw fail("KEY_STILL_NEEDED");
+          }
           await trx("organization_key").where({ ...organization, state: "closed" }).update({ state: "retired" });
         }
         await recordIn(trx, [event]);

@@ -34,10 +34,13 @@ export function credentialRecord(row: Row): CredentialRecord {
   };
 }
 
-/** What opening a secret and handing it out needs: the columns of a stored credential, of the table of that name. */
+/** What opening a secret and handing it out depends on, as `storedColumns` gives it beside the sealed value. */
+export const STORED_FACTS = ["organization_id", "id", "provider", "credential_type", "status", "status_reason", "renewable", "secret_version", "own_client", "remaining_ms"] as const;
+
+/** The columns of a stored credential, of the table `credential` under that name. */
 export const storedColumns = (table: string): string =>
-  `${["organization_id", "id", "provider", "credential_type", "status", "status_reason", "renewable", "secret_version", "sealed"].map((column) => `${table}.${column}`).join(", ")},
-    extract(epoch from ${table}.token_expires_at - clock_timestamp()) * 1000 as remaining_ms, ${table}.oauth_origin = 'flow' as own_client`;
+  `${[...STORED_FACTS.slice(0, -2), "sealed"].map((column) => `${table}.${column}`).join(", ")}, ${table}.oauth_origin = 'flow' as own_client,
+    extract(epoch from ${table}.token_expires_at - clock_timestamp()) * 1000 as remaining_ms`;
 
 /** A row with those columns. */
 export const storedCredential = (row: Row): StoredCredential => ({

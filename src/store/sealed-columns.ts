@@ -4,7 +4,7 @@ export type SealedColumn =
   | { readonly under: "organization_key"; readonly moved: "anew" }
   /** An organization key, wrapped under a master key: a rotation of master keys wraps it anew. */
   | { readonly under: "master_key"; readonly moved: "anew" }
-  /** Sealed under an organization key, and gone before it matters: the old key is not retired until the last of them has ended. */
+  /** Sealed under an organization key, and left to end by itself within so many seconds: the old key is not retired until the last of them is gone. */
   | { readonly under: "organization_key"; readonly moved: "outlived"; readonly seconds: number; readonly reason: string }
   /** Belongs to the one key it is sealed under, and goes with it. */
   | { readonly under: "master_key"; readonly moved: "never"; readonly reason: string };
@@ -22,5 +22,7 @@ export const SEALED_COLUMNS: Readonly<Record<string, SealedColumn>> = {
   "key_registry.canary": { under: "master_key", moved: "never", reason: "shows that this very master key is the one that was registered" },
 };
 
-/** How long a value that is outlived may live, s; an organization key is retired no sooner after its proof. */
-export const SHORT_LIVED_SECONDS: number = Object.values(SEALED_COLUMNS).reduce((longest, column) => (column.moved === "outlived" ? Math.max(longest, column.seconds) : longest), 0);
+/** Tables and columns whose values are outlived. Each has `organization_id`. A key is not retired while one of them names it. */
+export const OUTLIVED_COLUMNS: readonly (readonly [table: string, column: string])[] = Object.entries(SEALED_COLUMNS)
+  .filter(([, { moved }]) => moved === "outlived")
+  .map(([name]) => name.split(".") as [string, string]);

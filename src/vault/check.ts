@@ -23,7 +23,7 @@ export interface CheckSlot extends Disposable {
 
 /** Runs connection tests, each in a process of its own. */
 export interface Prober {
-  /** Throws OVERLOADED beyond its bounds. */
+  /** Throws TEST_LIMIT_REACHED beyond its bounds. */
   reserve(organizationId: string): CheckSlot;
 }
 
@@ -66,7 +66,7 @@ const STORED_TEST_PATH = ".";
 
 /**
  * Tries a secret against the real system before it is stored; nothing is kept. The audit record is committed before the
- * first packet leaves. A system that refuses is a result, not an error. Throws INVALID_CREDENTIALS and OVERLOADED.
+ * first packet leaves. A system that refuses is a result, not an error. Throws INVALID_CREDENTIALS, TEST_LIMIT_REACHED and OVERLOADED.
  */
 export async function checkSecret(deps: CheckDeps, grant: SecretGrant, input: CheckInput): Promise<Checked> {
   const { caller, call } = grant;
@@ -81,7 +81,7 @@ export async function checkSecret(deps: CheckDeps, grant: SecretGrant, input: Ch
 
 /**
  * Tries a stored secret against the host that is stored with it, and no other: nobody can have a secret they cannot read
- * sent somewhere else. Throws CREDENTIAL_NOT_FOUND, SECRET_UNREADABLE and OVERLOADED.
+ * sent somewhere else. Throws CREDENTIAL_NOT_FOUND, SECRET_UNREADABLE, TEST_LIMIT_REACHED and OVERLOADED.
  */
 export async function checkStored(deps: CheckDeps, grant: StoredGrant, { credentialId, providers }: StoredCheckInput): Promise<Checked> {
   const { caller, call } = grant;
@@ -114,14 +114,16 @@ async function recorded<T>({ store }: CheckDeps, { action, call }: CheckGrant, c
 
 async function probe(slot: CheckSlot, log: Log, { action, caller, call }: CheckGrant, task: CheckTask): Promise<Checked> {
   const started = performance.now();
-  const result = await slot.run(task, call.signal);
-  const durationMs = Math.round(performance.now() - started);
-  // Whoever was dialled may ask the operator who it was and why.
-  log.info(
-    { request_id: call.requestId, method: action, organization_id: caller.organizationId, address: targetOf(task), reason: result.reason, duration_ms: durationMs },
-    "connection test",
-  );
-  return { result, durationMs };
+  const spent = () => Math.round(performance.now() - started);
+  let reason = "not_finished";
+  try {
+    const result = await slot.run(task, call.signal);
+    reason = result.reason;
+    return { result, durationMs: spent() };
+  } finally {
+    // Whoever was dialled may ask the operator who it was and why, also where nobody waited for the end.
+    log.info({ request_id: call.requestId, method: action, organization_id: caller.organizationId, address: targetOf(task), reason, duration_ms: spent() }, "connection test");
+  }
 }
 
 /** Where a test goes, `host:port`; undefined where the provider alone says it. */

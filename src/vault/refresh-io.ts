@@ -11,6 +11,8 @@ export type ProviderRequest = (ask: Parameters<OauthIo["request"]>[0], options: 
 /** What asking a provider needs. */
 export interface AskDeps {
   readonly request: ProviderRequest;
+  /** The installations of the providers; the world-wide ones unless given. */
+  readonly endpoints?: OauthIo["endpoints"];
   readonly failpoint: Failpoint;
   /** Longest time of a provider's answer, ms. */
   readonly providerDeadlineMs: number;
@@ -51,6 +53,7 @@ export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
     client,
     now: () => new Date(now.getTime() + performance.now() - started),
     signal: deadline.signal,
+    endpoints: deps.endpoints,
     async request(what) {
       // A process that was paused here must not use a token that another one may have used by now.
       if (performance.now() - question.leasedAt > deps.leaseMs - deps.providerDeadlineMs) throw new DOMException("the lease is running out", "TimeoutError");

@@ -6,6 +6,7 @@ import type { Store } from "../store/store.ts";
 import { auditEvent, type Grant, recordUndelivered } from "./gate.ts";
 import { withIncident } from "./incident.ts";
 import { author, etagOf, ownCredential } from "./manage.ts";
+import { renewalOf } from "./renewal.ts";
 import { organizationOf } from "./service-accounts.ts";
 
 /** What going back needs. */
@@ -48,7 +49,7 @@ export async function rollbackCredential(deps: RollbackDeps, grant: Grant<"rollb
     const written = await deps.store.credentials.replace(
       {
         organizationId, id: credentialId, expectedRevision: current.revision, credentialType, name: null, accountEmail, tokenExpiresAt,
-        status: "active", modifiedBy: author(caller), secretVersion: becomes.secretVersion, sealed,
+        status: "active", modifiedBy: author(caller), secretVersion: becomes.secretVersion, sealed, renewal: renewalOf(provider, credentialType, { document, tokenExpiresAt }, false),
       },
       event,
       call.signal,

@@ -85,10 +85,11 @@ describe("while the audit trail cannot be written", () => {
     expect(await resolve()).toBe("OK");
     const before = { opened: await settled(), recorded: await count() };
     {
-      await using _blocker = await block(service.database.superuserUrl, "lock table audit_event in access exclusive mode");
+      await using blocker = await block(service.database.superuserUrl, "lock table audit_event in access exclusive mode");
       const answers = await Promise.all(Array.from({ length: 20 }, resolve));
       expect(new Set(answers)).toEqual(new Set(["UNAVAILABLE AUDIT_UNAVAILABLE"]));
       expect(await settled()).toBe(before.opened);
+      await blocker.release();
     }
     await vi.waitFor(async () => expect(await resolve()).toBe("OK"), { timeout: 15_000, interval: 200 });
     expect(await count()).toBe(before.recorded + 1);

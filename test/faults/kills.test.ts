@@ -70,9 +70,9 @@ test(`${CALLS} mixed calls while replicas are killed: every secret that left has
       });
     });
   };
-  let next = 0;
+  const turn = { next: 0 };
   const lane = async () => {
-    for (let n = next++; n < CALLS; n = next++) {
+    for (let n = turn.next++; n < CALLS; n = turn.next++) {
       const replica = replicas[n % 2] as Mortal;
       const id = ids[n % ids.length] as string;
       const call = (method: string, path: string, body?: unknown, key?: string) =>
@@ -92,8 +92,9 @@ test(`${CALLS} mixed calls while replicas are killed: every secret that left has
     }
   };
   const killer = async () => {
-    for (let kill = 0; kill < KILLS && next < CALLS; kill++) {
+    for (let kill = 0; kill < KILLS; kill++) {
       await sleep(200 + Math.random() * 600);
+      if (turn.next >= CALLS) return;
       await (replicas[kill % 2] as Mortal).die();
     }
   };

@@ -121,7 +121,7 @@ const SSH: readonly (readonly [what: string, run: () => Promise<CheckResult>, la
   ["a server that hangs up", async () => sftp({ port: await serve(listener((socket) => socket.end())) }), "connect", "ssh_banner_closed"],
   ["an OpenSSH that is crowded", crowded, "connect", "ssh_too_many_connections"],
   ["old key exchanges alone", at([...CONFINED, ONLY_OLD.kex]), "protocol", "ssh_no_common_key_exchange"],
-  ["old host keys alone", async () => at([...CONFINED, `HostKey ${await sshd.makeHostKey("rsa")}`, "HostKeyAlgorithms ssh-rsa"])(), "protocol", "ssh_no_common_host_key"],
+  ["old host keys alone", async () => at([...CONFINED, `HostKey ${(await sshd.makeHostKey("rsa")).file}`, "HostKeyAlgorithms ssh-rsa"])(), "protocol", "ssh_no_common_host_key"],
   ["old ciphers alone", at([...CONFINED, ONLY_OLD.cipher]), "protocol", "ssh_no_common_cipher"],
   ["old message authentication alone", at([...CONFINED, ONLY_OLD.ctr, ONLY_OLD.mac]), "protocol", "ssh_no_common_mac"],
   ["another host key than the pinned one", () => sftp({ host_key_fingerprint: `SHA256:${"A".repeat(43)}` }), "host_key", "host_key_changed"],
@@ -239,6 +239,24 @@ describe.runIf(await sshdAvailable())("a test of SFTP tells", () => {
 });
 describe.runIf((await sshdAvailable()) && mountable())("a test of SFTP tells", () => {
   told(MOUNTED);
+});
+describe.runIf(await sshdAvailable())("a server with several host keys", () => {
+  test("passes with the pin of any of them, says which is not shown first, and sends no login before it is the pinned one", async () => {
+    const keys = await Promise.all((["ed25519", "ecdsa", "rsa"] as const).map((kind) => sshd.makeHostKey(kind)));
+    const port = await sshd.with([...CONFINED, ...keys.map(({ file }) => `HostKey ${file}`)]);
+    for (const [index, { fingerprint }] of keys.entries()) {
+      const result = await sftp({ port, host_key_fingerprint: fingerprint });
+      expect(result).toMatchObject({ success: true, details: { host_key_fingerprint: fingerprint, host_key_pinned: true } });
+      expect(result.message.includes("not the one that the server shows first")).toBe(index > 0);
+    }
+    const [, , rsa] = keys;
+    expect(await sftp({ port, host_key_fingerprint: rsa?.fingerprint, password: "wrong" })).toMatchObject({ layer: "auth", reason: "ssh_password_refused" });
+    expect(await sftp({ port, host_key_fingerprint: `SHA256:${"A".repeat(43)}` })).toMatchObject({ layer: "host_key", reason: "host_key_changed", details: { credential_checked: false } });
+  });
+});
+test("a connection string decides whether the login is bound to its encryption", async () => {
+  expect(await by("channel_binding=disable")).toMatchObject({ success: true, details: { channel_binding: false } });
+  expect(await by("channel_binding=require")).toMatchObject({ success: true, details: { channel_binding: true } });
 });
 describe("a test of PostgreSQL tells", () => {
   told(SQL);

@@ -154,7 +154,7 @@ describe("a server that, without TLS,", () => {
     ["SCRAM", [SCRAM, scramFirst("4096")]],
   ])("asks for %s is left where the login must be bound to TLS", async (what, steps) => {
     await using server = await postgresServer(...steps);
-    const result = await checkPostgresql({ ...target(server.port, "disable"), demands: { ...NO_DEMANDS, channelBinding: true } }, directIo());
+    const result = await checkPostgresql({ ...target(server.port, "disable"), demands: { ...NO_DEMANDS, channelBinding: "require" } }, directIo());
     const refused = { "clear text": "pg_cleartext_refused", "an MD5 hash": "pg_md5_refused" }[what];
     expect(result).toMatchObject({ success: false, reason: refused ?? "pg_channel_binding_missing" });
     expect(server.heard().toString("latin1")).not.toMatch(/,r=|,p=|md5/);

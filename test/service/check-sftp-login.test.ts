@@ -55,6 +55,7 @@ const CASES: readonly (readonly [what: string, login: Login, credential: SftpTar
   ["knows no further method", offering(["password"], (_a, connection) => disconnect(connection, 14, "canary")), password, "ssh_too_many_failures", "none password"],
   ["is full", (_a, connection) => disconnect(connection, 12, "canary"), password, "ssh_too_many_connections", "none"],
   ["does not like our address", (_a, connection) => disconnect(connection, 1, "canary"), password, "ssh_host_not_allowed", "none"],
+  ["does not like the user", (attempt, connection) => (attempt.method === "none" ? attempt.reject(["password"]) : disconnect(connection, 1, "canary")), password, "ssh_authentication_closed", "none password"],
   ["disconnects for its own reasons", (_a, connection) => disconnect(connection, 7, "canary\u001b[31m\r\n"), password, "ssh_authentication_closed", "none"],
 ];
 

@@ -4,7 +4,7 @@ import { type AddressInfo, createServer } from "node:net";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { canary } from "../support/canary.ts";
-import { connectionOf } from "../support/postgres.ts";
+import { connect, connectionOf } from "../support/postgres.ts";
 import { rest, startFresh, token } from "../support/service.ts";
 import { sshdAvailable, startSshd, type Sshd } from "../support/sshd.ts";
 import { startTlsPostgres, type TlsPostgres } from "../support/tls-postgres.ts";
@@ -99,11 +99,20 @@ test.each([
   ["a link-local address", "169.254.169.254"],
   ["another private address", "10.1.2.3"],
   ["IPv4 in IPv6", "::ffff:10.1.2.3"],
-  ["an octal spelling", "0177.0.0.1"],
-  ["a short spelling", "127.1"],
+  ["IPv4 behind NAT64", "64:ff9b::a01:203"],
 ])("%s is refused with one and the same answer", async (_, host) => {
   const { status, json } = await call("/integrations/postgres/test-connection", { host, port: "5432", username: "u", password: "p", database: "d" });
   expect([status, json.success, json.layer, json.reason]).toEqual([200, false, "address", "address_not_allowed"]);
+});
+
+test.each([["an octal spelling", "0177.0.0.1"], ["a short spelling", "127.1"]])("%s of an address is told as what it is, and nothing is dialled", async (_, host) => {
+  const { status, json } = await call("/integrations/postgres/test-connection", { host, port: "5432", username: "u", password: "p", database: "d" });
+  expect([status, json.success, json.layer, json.reason]).toEqual([200, false, "address", "host_malformed"]);
+});
+
+test("an empty connection string counts as none", async () => {
+  const { json } = await call("/integrations/postgres/test-connection", { host: "10.1.2.3", port: "5432", username: "u", password: "p", database: "d", connection_string: "" });
+  expect(json).toMatchObject({ success: false, reason: "address_not_allowed" });
 });
 
 test("a PostgreSQL test never falls back to what is in the service's environment", async () => {
@@ -169,9 +178,14 @@ test("a third test of one organization at a time is refused at once, and says so
   await expect.poll(() => connections, { timeout: 8_000 }).toBe(2);
   const third = await call("/integrations/postgres/test-connection", body, mine);
   expect([third.status, third.headers.has("retry-after")]).toEqual([429, true]);
+  await using administrator = await connect(service.database.superuserUrl);
+  const { rows } = await administrator.query("select outcome, reason from audit_event where request_id = $1", [third.headers.get("x-request-id")]);
+  expect(rows).toEqual([{ outcome: "refused", reason: "TEST_LIMIT_REACHED" }]);
   abort.abort();
   await Promise.all(running);
   silent.close();
+  // Also of a test that nobody waited for it is told whom it dialled.
+  await expect.poll(() => service.output().split("\n").filter((text) => text.includes('"connection test"') && text.includes(`127.0.0.1:${port}`) && text.includes("not_finished"))).toHaveLength(2);
   // A caller who hangs up gives the place back.
   await expect.poll(async () => (await call("/integrations/postgres/test-connection", { ...body, port: 1 }, mine)).status, { timeout: 8_000, interval: 200 }).toBe(200);
 });

@@ -8,7 +8,7 @@ import { fernetToken, newFernetKey } from "../support/fernet.ts";
 import { connect } from "../support/postgres.ts";
 import { JWT_SECRET, rest, serviceEnv, spawnService, startFresh, temporaryFolder, token } from "../support/service.ts";
 
-const ROWS = process.env["FLOW_TEST_LONG"] ? 10_000 : 300;
+const ROWS = process.env["FLOW_TEST_LONG"] ? 10_000 : 150;
 const USER = randomUUID();
 const ORGANIZATIONS = Array.from({ length: 10 }, () => randomUUID());
 const FERNET = [newFernetKey(), newFernetKey()];

@@ -106,7 +106,7 @@ describe.each(Object.entries(PROVIDERS))("a master key that %s keeps", (_, provi
     const wrapped = await ring.wrap(randomBytes(32), place);
     fake.trouble = trouble;
     const error: unknown = await ring.unwrap(wrapped, place).catch((thrown: unknown) => thrown);
-    expect(error).toMatchObject({ reason: "KEYS_UNAVAILABLE", message: "The key service does not answer" });
+    expect(error).toMatchObject({ reason: "KEYS_UNAVAILABLE", message: "The key that this needs cannot be used now; try again" });
     expect(await outcome(ring.wrap(randomBytes(32), place))).toBe("KEYS_UNAVAILABLE");
     fake.trouble = "none";
     expect(await outcome(ring.unwrap(wrapped, place))).toBe(32);
@@ -160,6 +160,35 @@ test("the environment is no second source beside a key service", async () => {
   const settings = { CREDENTIALS_KMS: "transit", CREDENTIALS_KMS_KEYS: "k1=one", CREDENTIALS_KMS_TRANSIT_URL: "http://127.0.0.1:1", CREDENTIALS_KMS_TRANSIT_TOKEN: TOKEN };
   const both = spawnService(serviceEnv(database, settings));
   expect([await both.ended, both.output()]).toEqual([1, expect.stringContaining("CREDENTIALS_MASTER_KEYS and CREDENTIALS_KMS are both set")]);
+});
+
+test("an installation moves from keys of its own to a key service, and the environment is then no longer needed", async () => {
+  await using fake = await transitFake(TOKEN);
+  await using database = await freshDatabase();
+  const keys = newMasterKeys("own");
+  const own = keySettings(keys, "own");
+  const organization = randomUUID();
+  const body = { provider: "google", credential_type: "api_key", credentials: { api_key: "k" } };
+  let id = "";
+  {
+    await using before = await startService(serviceEnv(database, own));
+    id = (await rest(before, "POST", "/integrations/credentials", { token: await token("user", organization), body })).json.id;
+  }
+  const { CREDENTIALS_MASTER_KEYS: _, ...plain } = serviceEnv(database, { ...QUICK, ...PROVIDERS["transit"]?.settings(fake), CREDENTIALS_KMS_KEYS: "bao=one", CREDENTIALS_PRIMARY_KEY_ID: "bao", CREDENTIALS_REST_RESOLVE: "on" });
+  const machine = await token("service_account", organization);
+  const status = async (service: Parameters<typeof rest>[0]) => (await rest(service, "GET", `/integrations/credentials/${id}/credentials`, { token: machine })).status;
+  const early = spawnService(plain);
+  expect([await early.ended, early.output()]).toEqual([1, expect.stringContaining('master key "own" is not loaded, and 1 row(s)')]);
+  {
+    await using between = await startService({ ...plain, CREDENTIALS_KMS_FORMER_MASTER_KEYS: own["CREDENTIALS_MASTER_KEYS"] as string });
+    expect(await status(between)).toBe(200);
+    using admin = await adminOf(between);
+    const { rotation } = await admin.rotateMasterKey({ masterKeyId: "bao" });
+    await reaches(admin, rotation?.id ?? "", State.ROTATION_STATE_PROVEN);
+    await admin.retireRotatedKeys({ rotationId: rotation?.id ?? "" });
+  }
+  await using after = await startService(plain);
+  expect(await status(after)).toBe(200);
 });
 
 test("a file of keys is read again on SIGHUP; one that cannot be right changes nothing", async () => {

@@ -74,12 +74,22 @@ describe("a real test in its process", () => {
 
 describe("the way out of a test", () => {
   test.each([
-    ["10.0.0.1", 22], ["169.254.169.254", 80], ["0x7f000001", 22], ["2130706433", 22], ["127.1", 22], ["[::ffff:127.0.0.1]", 22], ["::1", 22],
-    ["localhost\0.example.com", 22], ["/var/run/postgresql", 5432], ["127.0.0.1", 25],
-  ])("to %j port %i is refused like any other", async (host, port) => {
-    await using it = testProber({ egress: { profile: "development", allow: ["127.0.0.0/8"], ports: { sftp: [22], postgresql: [22, 80, 5432] } } });
-    const refused = { success: false, layer: "address", reason: "address_not_allowed" };
-    expect(await it.run(files(port, { host }))).toMatchObject(refused);
+    ["10.0.0.1", "address_not_allowed"], ["169.254.169.254", "address_not_allowed"], ["::1", "address_not_allowed"], ["[::ffff:127.0.0.1]", "address_not_allowed"],
+    // What the text alone says is told.
+    ["0x7f000001", "host_malformed"], ["2130706433", "host_malformed"], ["127.1", "host_malformed"], ["localhost\0.example.com", "host_malformed"], ["/var/run/postgresql", "host_malformed"],
+  ])("to %j is refused as %s", async (host, reason) => {
+    await using it = testProber();
+    expect(await it.run(files(22, { host }))).toMatchObject({ success: false, layer: "address", reason });
+  });
+
+  test("to a port that is not listed for its provider is refused as that", async () => {
+    await using it = testProber({ egress: { profile: "development", allow: ["127.0.0.0/8"], ports: { sftp: [22] } } });
+    expect(await it.run(files(25))).toMatchObject({ success: false, layer: "address", reason: "port_not_allowed" });
+  });
+
+  test("to a network behind NAT64 of its own is refused", async () => {
+    await using it = testProber({ egress: { profile: "development", allow: ["127.0.0.0/8"], nat64: ["2001:470:1:1::/96"], ports: {} } });
+    expect(await it.run(files(22, { host: "2001:470:1:1::a9fe:a9fe" }))).toMatchObject({ layer: "address", reason: "address_not_allowed" });
   });
 
   test("is closed to loopback in production, and nothing arrives there", async () => {

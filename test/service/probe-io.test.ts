@@ -80,10 +80,10 @@ test("a host that floods a reader who does not read is held up, not stored", asy
 
 test.each([
   ["10.0.0.1", 5432, "postgresql", "address_not_allowed"],
-  ["0177.0.0.1", 5432, "postgresql", "address_not_allowed"],
-  ["", 5432, "postgresql", "address_not_allowed"],
-  ["127.0.0.1", 0, "postgresql", "address_not_allowed"],
-  ["127.0.0.1", 23, "sftp", "address_not_allowed"],
+  ["0177.0.0.1", 5432, "postgresql", "host_malformed"],
+  ["", 5432, "postgresql", "host_malformed"],
+  ["127.0.0.1", 0, "postgresql", "port_not_allowed"],
+  ["127.0.0.1", 23, "sftp", "port_not_allowed"],
 ])("a connection to %j port %i for %s ends with %s", async (host, port, provider, reason) => {
   expect(await dialReason(ioFor(provider).dial(host, port))).toBe(reason);
 });
@@ -98,7 +98,7 @@ test("a request is refused by the same rules, and fails with the words that test
   const ask = (url: string, io = ioFor()) => dialReason(io.request({ method: "GET", url, headers: {} }));
   expect(await ask("https://10.0.0.1/")).toBe("address_not_allowed");
   expect(await ask("file:///etc/passwd")).toBe("address_not_allowed");
-  expect(await ask("https://127.0.0.1:8443/", ioFor("sftp"))).toBe("address_not_allowed");
+  expect(await ask("https://127.0.0.1:8443/", ioFor("sftp"))).toBe("port_not_allowed");
   expect(await ask(`https://127.0.0.1:${server.port}/`)).toBe("connection_reset");
 });
 

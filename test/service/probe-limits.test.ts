@@ -13,7 +13,7 @@ describe("the rate", () => {
     let time = 0;
     await using it = scripted({ burst: 2, refillMs: 1_000, now: () => time });
     const works = async (organizationId = "one") => expect(await it.run(behave("answer"), { organizationId })).toMatchObject({ success: true });
-    const refused = async () => expect(await refusalOf(it.run(behave("answer")))).toBe("OVERLOADED");
+    const refused = async () => expect(await refusalOf(it.run(behave("answer")))).toBe("TEST_LIMIT_REACHED");
     await works();
     await works();
     await refused();
@@ -29,7 +29,7 @@ describe("the rate", () => {
     await using it = scripted({ burst: 1, now: () => 0 });
     for (let round = 0; round < 3; round += 1) it.prober.reserve("one")[Symbol.dispose]();
     expect(await it.run(behave("answer"))).toMatchObject({ success: true });
-    expect(() => it.prober.reserve("one")).toThrow(expect.objectContaining({ reason: "OVERLOADED" }));
+    expect(() => it.prober.reserve("one")).toThrow(expect.objectContaining({ reason: "TEST_LIMIT_REACHED" }));
   });
 
   test("remembers nobody longer than it takes to have everything back", () => {
@@ -49,11 +49,11 @@ describe("a slot", () => {
     await using it = scripted({ maxPerOrganization: 1 });
     {
       using slot = it.prober.reserve("one");
-      expect(await refusalOf(it.run(behave("answer")))).toBe("OVERLOADED");
+      expect(await refusalOf(it.run(behave("answer")))).toBe("TEST_LIMIT_REACHED");
       const task = { provider: "postgresql", credentialType: "user_password", options: { testPath: "" }, ...behave("answer") } as const;
       expect(await slot.run(task, signal)).toMatchObject({ success: true });
       await expect(slot.run(task, signal)).rejects.toThrow(TypeError);
-      expect(await refusalOf(it.run(behave("answer")))).toBe("OVERLOADED");
+      expect(await refusalOf(it.run(behave("answer")))).toBe("TEST_LIMIT_REACHED");
     }
     expect(await it.run(behave("answer"))).toMatchObject({ success: true });
   });
@@ -64,7 +64,7 @@ describe("a slot", () => {
     slot[Symbol.dispose]();
     slot[Symbol.dispose]();
     using _ = it.prober.reserve("two");
-    expect(() => it.prober.reserve("three")).toThrow(expect.objectContaining({ reason: "OVERLOADED" }));
+    expect(() => it.prober.reserve("three")).toThrow(expect.objectContaining({ reason: "TEST_LIMIT_REACHED" }));
   });
 });
 

@@ -24,7 +24,7 @@ describe("the bounds", () => {
     await using it = scripted();
     const stop = new AbortController();
     const held = [1, 2].map(() => refusalOf(it.run(behave("hang"), stop)));
-    expect(await refusalOf(it.run(behave("answer")))).toBe("OVERLOADED");
+    expect(await refusalOf(it.run(behave("answer")))).toBe("TEST_LIMIT_REACHED");
     expect(await it.run(behave("answer"), { organizationId: "two" })).toMatchObject({ success: true });
     stop.abort();
     expect(await Promise.all(held)).toEqual(["CANCELLED", "CANCELLED"]);
@@ -35,7 +35,7 @@ describe("the bounds", () => {
     await using it = scripted({ maxTotal: 3 });
     const stop = new AbortController();
     const held = ["a", "b", "c"].map((organizationId) => refusalOf(it.run(behave("hang"), { organizationId, signal: stop.signal })));
-    expect(await refusalOf(it.run(behave("answer"), { organizationId: "d" }))).toBe("OVERLOADED");
+    expect(await refusalOf(it.run(behave("answer"), { organizationId: "d" }))).toBe("TEST_LIMIT_REACHED");
     stop.abort();
     await Promise.all(held);
     expect(await it.run(behave("answer"), { organizationId: "d" })).toMatchObject({ success: true });

@@ -189,6 +189,17 @@ describe("the schedule", () => {
   });
 });
 
+describe("a restored credential", () => {
+  test("is looked after and told of again", async () => {
+    const { organizationId, id } = await dueGrant("scheduled", 3_600_000);
+    await store.credentials.remove({ organizationId, id, expectedRevision: null, modifiedBy: "system" }, allowed(organizationId, id, "delete_credential"), NEVER);
+    expect(await schedule(id)).toBeUndefined();
+    await store.maintenance.restore(organizationId, id, { perProvider: 50, perUser: 100 }, allowed(organizationId, id, "restore_credential"));
+    expect(Number((await schedule(id)).due_in)).toBeGreaterThan(3_000);
+    expect((await trail(organizationId)).events.map(([revision, kind]) => [revision, kind])).toEqual([[1, "created"], [2, "deleted"], [3, "restored"]]);
+  });
+});
+
 describe("the outbox", () => {
   test("numbers an organization's events without gaps, however many write at once and whatever is refused", async () => {
     const organizationId = randomUUID();

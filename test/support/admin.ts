@@ -30,7 +30,7 @@ export function keySettings(keys: Readonly<Record<string, string>>, primary: str
 export const newMasterKeys = <N extends string>(...ids: N[]): Record<N, string> => Object.fromEntries(ids.map((id) => [id, randomBytes(32).toString("base64")])) as Record<N, string>;
 
 /** Settings under which rotations go quickly in a test: short caches, reports and leases. */
-export const QUICK = { CREDENTIALS_KEY_CACHE_SECONDS: "1", CREDENTIALS_REPLICA_HEARTBEAT_MS: "200", CREDENTIALS_ROTATION_LEASE_MS: "1500" } as const;
+export const QUICK = { CREDENTIALS_KEY_CACHE_SECONDS: "1", CREDENTIALS_REPLICA_HEARTBEAT_MS: "500", CREDENTIALS_ROTATION_LEASE_MS: "1500" } as const;
 
 /** Waits until a rotation is in one of these states (numbers of `RotationState`), and gives it; throws what it is where it ends in another one. */
 export async function reaches(admin: Pick<AdminClient, "getRotation">, rotationId: string, ...states: number[]): Promise<Rotation> {

@@ -7,7 +7,7 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "background", "failpoints", "serve", "announce", "issuer", "master-keys", "metrics", "process", "upkeep"];
+const COMPOSITION = ["app", "background", "failpoints", "serve", "announce", "issuer", "master-keys", "metrics", "oauth-access", "process", "upkeep"];
 const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */
@@ -49,14 +49,16 @@ const BELOW = ["domain", "settings", "log", "config"];
 export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "@aws-sdk/client-kms": ["crypto"],
   "@aws-sdk/client-sesv2": ["providers"],
+  "@azure/msal-node": ["providers"],
   "@bufbuild/protobuf": ["grpc", "rest", "openapi"],
   "@grpc/grpc-js": ["grpc", "rest", "client"],
+  "google-auth-library": ["providers"],
   "grpc-health-check": ["grpc"],
   commander: ["cli"],
   fastify: ["rest"],
   "ipaddr.js": ["egress"],
   "jsonc-parser": ["rest"],
-  jose: ["auth"],
+  jose: ["auth", "providers"],
   knex: ["store"],
   // The client of the service's own database, and of the databases that tenants have tested.
   pg: ["store", "providers"],

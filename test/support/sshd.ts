@@ -25,12 +25,15 @@ export interface Sshd {
   /** Starts another server for the same user with other settings, lines of `sshd_config` that come before the usual ones; gives its port. `stop` ends it too. */
   with(lines: readonly string[]): Promise<number>;
   /** Makes a host key of another kind for such a server; gives its file. */
-  makeHostKey(kind: "rsa"): Promise<string>;
+  makeHostKey(kind: HostKeyKind): Promise<{ readonly file: string; readonly fingerprint: string }>;
   /** Lets the holder of a key in; the key as a line of `authorized_keys`. */
   addAuthorizedKey(publicKey: string): Promise<void>;
   /** Ends the server and removes the user and the files. */
   stop(): Promise<void>;
 }
+
+/** Kinds of host keys that ssh-keygen makes. */
+export type HostKeyKind = "ed25519" | "ecdsa" | "rsa";
 
 /** The user may do nothing but SFTP. */
 export const CONFINED = ["Subsystem sftp internal-sftp", "ForceCommand internal-sftp"] as const;
@@ -74,15 +77,19 @@ export async function startSshd({ files }: { files: Readonly<Record<string, stri
     mkdirSync(data);
     for (const [name, content] of Object.entries(files)) writeFileSync(join(data, name), content);
     for (const path of [folder, data, ...Object.keys(files).map((name) => join(data, name))]) chownSync(path, uid, -1);
-    const hostKeyFingerprint = await fingerprintOf(await makeHostKey(folder, "ed25519"));
+    const hostKey = await makeHostKey(folder, "ed25519");
+    const hostKeyFingerprint = await fingerprintOf(hostKey);
     const serve = async (lines: readonly string[]) => {
       const port = await freePort();
-      servers.push(await listening(writeConfig(folder, port, username, lines)));
+      servers.push(await listening(writeConfig(folder, port, username, hostKey, lines)));
       return port;
     };
     const port = await serve(CONFINED);
     const addAuthorizedKey = async (publicKey: string) => appendFileSync(join(folder, "authorized_keys"), `${publicKey.trim()}\n`);
-    return { host: "127.0.0.1", port, username, password, hostKeyFingerprint, path: (name) => join(data, name), with: serve, makeHostKey: (kind) => makeHostKey(folder, kind), addAuthorizedKey, stop };
+    return { host: "127.0.0.1", port, username, password, hostKeyFingerprint, path: (name) => join(data, name), with: serve, makeHostKey: async (kind) => {
+      const file = await makeHostKey(folder, kind);
+      return { file, fingerprint: await fingerprintOf(file) };
+    }, addAuthorizedKey, stop };
   } catch (error) {
     await stop().catch(() => undefined);
     throw error;
@@ -113,8 +120,8 @@ async function addUser(username: string, password: string, home: string): Promis
 }
 
 /** Gives the file of a new host key. */
-async function makeHostKey(folder: string, kind: "ed25519" | "rsa"): Promise<string> {
-  const file = join(folder, `host_key_${kind}`);
+async function makeHostKey(folder: string, kind: HostKeyKind): Promise<string> {
+  const file = join(folder, `host_key_${kind}_${randomBytes(3).toString("hex")}`);
   await run("ssh-keygen", ["-q", "-t", kind, "-N", "", "-f", file]);
   return file;
 }
@@ -124,14 +131,14 @@ async function fingerprintOf(file: string): Promise<string> {
   return stdout.split(" ")[1] ?? "";
 }
 
-function writeConfig(folder: string, port: number, username: string, first: readonly string[]): string {
+function writeConfig(folder: string, port: number, username: string, hostKey: string, first: readonly string[]): string {
   const [file, keys] = [join(folder, `sshd_config_${port}`), join(folder, "authorized_keys")];
   appendFileSync(keys, "");
   chmodSync(keys, 0o644);
   // StrictModes would refuse a home below the world-writable temporary folder. Without PAM sshd reads the shadow file itself.
   const lines = [
     ...first,
-    `ListenAddress 127.0.0.1:${port}`, ...(first.some((line) => line.startsWith("HostKey ")) ? [] : [`HostKey ${join(folder, "host_key_ed25519")}`]), "PidFile none", `AuthorizedKeysFile ${keys}`,
+    `ListenAddress 127.0.0.1:${port}`, ...(first.some((line) => line.startsWith("HostKey ")) ? [] : [`HostKey ${hostKey}`]), "PidFile none", `AuthorizedKeysFile ${keys}`,
     `AllowUsers ${username}`, "StrictModes no", "UsePAM no", "PasswordAuthentication yes", "PubkeyAuthentication yes", "KbdInteractiveAuthentication no",
     "MaxAuthTries 10", "DisableForwarding yes", "PermitTTY no", "UseDNS no",
   ];

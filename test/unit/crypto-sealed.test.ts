@@ -129,11 +129,12 @@ test("only whole organization keys are wrapped", () => {
   for (const length of [0, 16, 31, 33]) expect(() => wrapKey(key, "k-1", keyPlace, randomBytes(length))).toThrow(TypeError);
 });
 
-test("ciphers are made in one file, and always with a tag length", () => {
+test("ciphers are made in one file, and always with a tag length; tokens of another system are only opened, in another", () => {
   const root = new URL("../../src/", import.meta.url);
   const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".ts"));
   const users = files.filter((name) => /create(De)?[Cc]ipheriv/.test(readFileSync(new URL(name, root), "utf8")));
-  expect(users).toEqual(["crypto/sealed.ts"]);
+  expect(users.toSorted()).toEqual(["crypto/fernet.ts", "crypto/sealed.ts"]);
+  expect(readFileSync(new URL("crypto/fernet.ts", root), "utf8")).not.toMatch(/createCipheriv/);
   const calls = readFileSync(new URL("crypto/sealed.ts", root), "utf8").match(/create(De)?[Cc]ipheriv\(.*/g) ?? [];
   expect(calls).toHaveLength(2);
   for (const call of calls) expect(call).toContain("{ authTagLength: TAG_BYTES }");

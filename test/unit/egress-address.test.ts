@@ -71,6 +71,31 @@ describe("an address", () => {
     },
   );
 
+  test.each([
+    ["2001:470:1::/32", "2001:470:a00:1::", "10.0.0.1"],
+    ["2001:470:100::/40", "2001:470:10a:0:1::", "10.0.0.1"],
+    ["2001:470:1::/48", "2001:470:1:a00:0:100::", "10.0.0.1"],
+    ["2001:470:1:100::/56", "2001:470:1:10a:0:1::", "10.0.0.1"],
+    ["2001:470:1:1::/64", "2001:470:1:1:a:0:100::", "10.0.0.1"],
+    ["2001:470:1:1::/96", "2001:470:1:1::a00:1", "10.0.0.1"],
+  ])("under the prefix %s of a NAT64 is judged by what it carries: %s is %s", (prefix, inside) => {
+    // RFC 6052 section 2.4 has the forms.
+    const base = prefix === "2001:470:1::/32" ? "2001:470::/32" : prefix;
+    const policy = createAddressPolicy({ profile: "production", nat64: [base], own: none });
+    expect(open.admit(inside)).toBeDefined();
+    expect(policy.admit(inside)).toBeUndefined();
+    expect(policy.admit("2a00:1450::1")).toBeDefined();
+  });
+
+  test("under the prefix of a NAT64 is reached where it carries a global one", () => {
+    const policy = createAddressPolicy({ profile: "production", nat64: ["2001:470:1:1::/96"], own: none });
+    expect(policy.admit("2001:470:1:1::808:808")).toBeDefined();
+  });
+
+  test.each(["2001:470::/33", "10.0.0.0/8", "2001:470::1/96", "", "2001:470::"])("%j is no prefix of a NAT64", (text) => {
+    expect(() => createAddressPolicy({ profile: "production", nat64: ["2001:470::/32", text] })).toThrow("EGRESS_NAT64: entry 2 must be an IPv6 prefix of 32, 40, 48, 56, 64, 96 bits");
+  });
+
   test("of this machine is not reached although it is global, except where it is listed", () => {
     const own = () => ["8.8.4.4", "2606:4700:0:0:0:0:0:1", "fe80::1%eth0"];
     const policy = createAddressPolicy({ profile: "production", own });

@@ -73,7 +73,7 @@ describe("a host", () => {
       "example.com\n", "example.com\r\nHost", "user@example.com", "@", "@127.0.0.1", "user@127.0.0.1", "example.com/", "/etc/passwd", "/var/run/postgresql",
       "a/b", "a/../b", "example.com/path", "exa%6dple.com", "%31%32%37.0.0.1",
       "127.0.0.1%00", "%00", "example.com?x", "example.com#x", "a\\b", "\\\\server\\share",
-      "a_b.example", "_tcp.example", "*.example", "a,b", "a;b", "a'b", 'a"b', "a`b", "$(id)", "a|b", "a&b", "<a>", "{a}", "a=b", "a+b", "a!b", "a~b", "a^b",
+      "*.example", "a,b", "a;b", "a'b", 'a"b', "a`b", "$(id)", "a|b", "a&b", "<a>", "{a}", "a=b", "a+b", "a!b", "a~b", "a^b",
       "１２７.0.0.1", "１２７．０．０．１", "127。0。0。1", "127｡0.0.1", "127．1", "①②⑦.⓪.⓪.①", "①", "⓪", "０", "０x7f.1", "²130706433", "௧.0.0.1x\u0660",
       "ｅxample.com", "ｅｘａｍｐｌｅ.com", "example。com", "example．com", "example｡com", "ⓔxample.com", "ﬁ.example", "\u212a.example", "℡.example", "exam\u00adple.com",
       "\u200bexample.com", "exa\u200dmple.com", "exa\u2060mple.com", "\ufeffexample.com",
@@ -145,7 +145,7 @@ describe("a URL", () => {
     ...["ftp://a", "file:///etc/passwd", "data://a", "gopher://a", "httpss://a", "ws://a"].map((text) => [text, "scheme"]),
     ...["https://127.1", "https://0x7f000001/", "https://2130706433", "https://0177.0.0.1", "https://a.0x1"].map((text) => [text, "numeric"]),
     ...["https://", "https:///x", "https://?x"].map((text) => [text, "empty"]),
-    ...["https://%31.example", "https://a_b", "https://a%00b"].map((text) => [text, "characters"]),
+    ...["https://%31.example", "https://a%00b"].map((text) => [text, "characters"]),
     ["https://[::1%25lo]", "ip-literal"],
   ])("%j is refused: %s", (text, rule) => {
     expect(ruleOf(() => parseUrl(text))).toBe(rule);

@@ -59,9 +59,9 @@ describe("reading a connection string", () => {
   });
 
   test.each<readonly [string, Partial<Demands>]>([
-    ["channel_binding=require", { channelBinding: true }],
+    ["channel_binding=require", { channelBinding: "require" }],
     ["channel_binding=prefer&gssencmode=prefer", {}],
-    ["channel_binding=disable&gssencmode=disable", {}],
+    ["channel_binding=disable&gssencmode=disable", { channelBinding: "disable" }],
     ["ssl_min_protocol_version=TLSv1.3", { minTlsVersion: "TLSv1.3" }],
     ["ssl_min_protocol_version=TLSv1.2&ssl_max_protocol_version=TLSv1.2", {}],
     ["ssl_min_protocol_version=TLSv1&ssl_max_protocol_version=TLSv1.3", {}],

@@ -12,6 +12,16 @@ const CONNECTION_FINDINGS = {
     message: "This address may not be reached from here.",
     nextStep: "Use a public host name or address, or ask your operator to allow the private network.",
   },
+  host_malformed: {
+    layer: "address",
+    message: "The host is not written as a host name or an IP address is.",
+    nextStep: "Give a name such as sftp.example.com, or an address such as 203.0.113.7 or 2001:db8::7, and nothing else.",
+  },
+  port_not_allowed: {
+    layer: "address",
+    message: "Tests may not use this port.",
+    nextStep: "Use the usual port, or ask your operator which ports are allowed.",
+  },
   name_not_found: { layer: "address", message: "The host name does not exist.", nextStep: "Check the spelling of the host name." },
   name_lookup_failed: {
     layer: "address",

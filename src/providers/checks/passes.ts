@@ -1,6 +1,8 @@
 /** What a test that found nothing wrong may say, beyond its details. */
 export const PASSES = {
   sftp_works: "The login works, and files can be listed, written and removed.",
+  sftp_pinned_key_is_not_first:
+    "The login works, and files can be listed, written and removed; but the pinned host key is not the one that the server shows first, so a client has to ask for its kind.",
   sftp_open_to_anyone: "Files can be listed and written, but the server asked for no credential: anyone can log in as this user.",
 
   pg_works: "The login works and queries run.",

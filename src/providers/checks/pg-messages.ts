@@ -18,7 +18,9 @@ const LOGIN = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFin
 export interface LoginWatch {
   /** Whether the server's identity is known, so that it may see the password itself. */
   verified(): boolean;
-  /** Whether the login must be bound to the TLS session (RFC 5802 section 6). */
+  /** Whether the login may be bound to the TLS session (RFC 5802 section 6). */
+  readonly mayBind: boolean;
+  /** Whether it must be. */
   readonly mustBind: boolean;
   /** The server let us in. */
   accepted(): void;
@@ -82,7 +84,7 @@ function screenLogin(trial: Trial, watch: LoginWatch): (type: string, body: Buff
       asked("md5");
     } else if (code === LOGIN.sasl) {
       const offered = text.split("\0");
-      const bound = trial.details["tls"] !== "none" && offered.includes("SCRAM-SHA-256-PLUS");
+      const bound = watch.mayBind && trial.details["tls"] !== "none" && offered.includes("SCRAM-SHA-256-PLUS");
       if (!bound && !offered.includes("SCRAM-SHA-256")) throw new CheckFailure("pg_authentication_unsupported");
       bind(bound);
       asked("scram-sha-256");

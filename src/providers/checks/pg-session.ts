@@ -87,7 +87,8 @@ export async function openSession(connection: GuardedConnection, target: Postgre
   trial.details["password_checked"] = false;
   const accept = screenMessages(trial, {
     verified: () => trial.details["tls"] === "verified" || trial.details["tls"] === "verified-ca",
-    mustBind: target.demands.channelBinding,
+    mayBind: target.demands.channelBinding !== "disable",
+    mustBind: target.demands.channelBinding === "require",
     accepted: () => connection.authenticated(),
   });
   // The TLS that was agreed on begins at once, as it does with the driver's "direct" negotiation.
@@ -102,7 +103,7 @@ export async function openSession(connection: GuardedConnection, target: Postgre
     database: target.database,
     ssl,
     sslnegotiation: ssl === false ? "postgres" : "direct",
-    enableChannelBinding: ssl !== false,
+    enableChannelBinding: ssl !== false && target.demands.channelBinding !== "disable",
     scramMaxIterations: MAX_SCRAM_ITERATIONS,
     application_name: "flow-credentials",
     client_encoding: "UTF8",

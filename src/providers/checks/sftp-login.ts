@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import ssh2 from "ssh2";
-import type { AnyAuthMethod, Client, ConnectConfig, ParsedKey, Prompt } from "ssh2";
+import type { AnyAuthMethod, Client, ConnectConfig, ParsedKey, Prompt, ServerHostKeyAlgorithm } from "ssh2";
 import type { GuardedConnection } from "../../domain/check.ts";
 import type { Reason } from "./doctor.ts";
 import { Relay } from "./relay.ts";
@@ -13,6 +13,10 @@ export interface SshLogin {
   readonly credential: { readonly kind: "password"; readonly password: string } | { readonly kind: "key"; readonly key: ParsedKey };
   /** `SHA256:` and unpadded base64; empty where the server is not pinned. */
   readonly hostKeyFingerprint: string;
+  /** Algorithms of host keys to ask for, best first; all that are safe where not given. */
+  readonly hostKeyAlgorithms?: readonly string[];
+  /** Hears which the server has. */
+  readonly offered?: (hostKeyAlgorithms: readonly string[]) => void;
 }
 
 /** Details: the fingerprint of a key that the server has proved to hold, and of one that it has only shown. */
@@ -28,6 +32,7 @@ export async function logIn(connection: GuardedConnection, login: SshLogin, tria
       trial.phase = "ssh_key_exchange";
       if (server !== null) trial.details["server"] = server;
     },
+    offered: (hostKeys) => login.offered?.(hostKeys),
   });
   client.on("error", (error) => trial.fail(reasonOf(error, trial)));
   client.on("end", () => trial.closed());
@@ -57,7 +62,7 @@ function settings(login: SshLogin, sock: Relay, trial: Trial): ConnectConfig {
     ident: "flow_credentials",
     algorithms: {
       kex: [...ALGORITHMS.kex],
-      serverHostKey: [...ALGORITHMS.serverHostKey],
+      serverHostKey: [...(login.hostKeyAlgorithms ?? ALGORITHMS.serverHostKey)] as ServerHostKeyAlgorithm[],
       cipher: [...ALGORITHMS.cipher],
       hmac: [...ALGORITHMS.hmac],
       compress: [...ALGORITHMS.compress],
@@ -154,14 +159,16 @@ function prompter(password: string, trial: Trial) {
 }
 
 /** Reasons of a server to disconnect (RFC 4253 section 11.1). */
-const DISCONNECTS: Readonly<Record<number, Reason>> = { 1: "ssh_host_not_allowed", 12: "ssh_too_many_connections", 14: "ssh_too_many_failures" };
+const HOST_NOT_ALLOWED = 1;
+const DISCONNECTS: Readonly<Record<number, Reason>> = { [HOST_NOT_ALLOWED]: "ssh_host_not_allowed", 12: "ssh_too_many_connections", 14: "ssh_too_many_failures" };
 
 /** What an error of the library means. Its words are compared with known ones and never repeated. */
 function reasonOf(error: Error & { level?: string; code?: unknown }, trial: Trial): Reason {
   const { phase } = trial;
   if (typeof error.code === "number") {
     const known = DISCONNECTS[error.code];
-    if (known !== undefined) return known;
+    // Once it has seen the credential, a server does not mean our address by the first of them.
+    if (known !== undefined && (error.code !== HOST_NOT_ALLOWED || trial.details["credential_checked"] !== true)) return known;
     if (/too many authentication failures/i.test(error.message)) return "ssh_too_many_failures";
     return `${phase}_closed`;
   }

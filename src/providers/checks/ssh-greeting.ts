@@ -19,6 +19,11 @@ export const ALGORITHMS = {
   compress: ["none"],
 } as const;
 
+/** Host keys that a server has one of each (RFC 4253 section 6.6), by the algorithms that sign with it. */
+export const HOST_KEY_KINDS: readonly (readonly string[])[] = [
+  ["ssh-ed25519"], ["ecdsa-sha2-nistp256"], ["ecdsa-sha2-nistp384"], ["ecdsa-sha2-nistp521"], ["rsa-sha2-512", "rsa-sha2-256"],
+];
+
 /** Ciphers that authenticate by themselves. */
 const AUTHENTICATED: ReadonlySet<string> = new Set(ALGORITHMS.cipher.slice(0, 3));
 /** How a server says that it follows strict key exchange (section 1.10 of OpenSSH's PROTOCOL). */
@@ -33,6 +38,8 @@ const KEXINIT = 20;
 export interface Greeting {
   /** The server has identified itself; `server` names product and version where both are known ones. */
   identified(server: string | null): void;
+  /** The server has made its offer; these are the algorithms of its host keys, those that are not safe included. */
+  offered(hostKeys: readonly string[]): void;
 }
 
 /**
@@ -63,7 +70,7 @@ export function screenGreeting(told: Greeting): Screen {
   function offer(): Buffer {
     const packet = packetOf(held);
     if (packet === null) return Buffer.alloc(0);
-    judge(packet);
+    told.offered(judge(packet));
     offered = true;
     return held;
   }
@@ -104,8 +111,8 @@ function packetOf(bytes: Buffer): Buffer | null {
   return bytes.length < 4 + length ? null : bytes.subarray(5, 4 + length - padding);
 }
 
-/** Compares the server's offer with ours as RFC 4253 section 7.1 does. */
-function judge(payload: Buffer): void {
+/** Compares the server's offer with ours as RFC 4253 section 7.1 does; gives the algorithms of its host keys. */
+function judge(payload: Buffer): readonly string[] {
   // A server that greets with another packet cannot follow strict key exchange.
   if (payload[0] !== KEXINIT) throw new CheckFailure("ssh_strict_key_exchange_missing");
   const [kex, hostKeys, ciphersOut, ciphersIn, macsOut, macsIn, compressionOut, compressionIn] = namesOf(payload);
@@ -118,6 +125,7 @@ function judge(payload: Buffer): void {
   if (!authenticated(cipherOut, macsOut) || !authenticated(cipherIn, macsIn)) throw new CheckFailure("ssh_no_common_mac");
   if (![compressionOut, compressionIn].every((names) => chosen(ALGORITHMS.compress, names) !== undefined)) throw new CheckFailure("ssh_no_common_compression");
   if (!kex.includes(STRICT)) throw new CheckFailure("ssh_strict_key_exchange_missing");
+  return hostKeys ?? [];
 }
 
 const chosen = (ours: readonly string[], theirs: readonly string[] | undefined): string | undefined => ours.find((name) => theirs?.includes(name));

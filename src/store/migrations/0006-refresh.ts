@@ -51,7 +51,7 @@ create table credential_event (
   secret_version bigint not null,
   constraint credential_event_pkey primary key (organization_id, revision),
   constraint credential_event_revision_must_be_positive check (revision >= 1),
-  constraint credential_event_kind_must_be_known check (kind in ('created', 'updated', 'deleted', 'status_changed'))
+  constraint credential_event_kind_must_be_known check (kind in ('created', 'updated', 'deleted', 'restored', 'status_changed'))
 );
 comment on table credential_event is 'What happened to credentials, in order: the outbox of webhooks and of the watch feed. Append-only, written in the transaction of what happened.';
 comment on column credential_event.revision is 'Counts an organization''s events from 1 without gaps, in the order in which they were committed.';

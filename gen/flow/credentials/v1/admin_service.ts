@@ -5477,7 +5477,9 @@ export const AdminServiceService = {
   },
   /**
    * Retires the keys that a rotation has emptied: nothing opens under them any more, and a master key may then be taken out
-   * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven.
+   * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven, and
+   * KEY_STILL_NEEDED while values that end by themselves (kept previous secrets, authorizations in progress) are still
+   * sealed under an old organization key.
    */
   retireRotatedKeys: {
     path: "/flow.credentials.v1.AdminService/RetireRotatedKeys" as const,
@@ -5649,7 +5651,9 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
   rollBackRotation: handleUnaryCall<RollBackRotationRequest, RollBackRotationResponse>;
   /**
    * Retires the keys that a rotation has emptied: nothing opens under them any more, and a master key may then be taken out
-   * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven.
+   * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven, and
+   * KEY_STILL_NEEDED while values that end by themselves (kept previous secrets, authorizations in progress) are still
+   * sealed under an old organization key.
    */
   retireRotatedKeys: handleUnaryCall<RetireRotatedKeysRequest, RetireRotatedKeysResponse>;
   /**
@@ -5822,7 +5826,9 @@ export interface AdminServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Retires the keys that a rotation has emptied: nothing opens under them any more, and a master key may then be taken out
-   * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven.
+   * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven, and
+   * KEY_STILL_NEEDED while values that end by themselves (kept previous secrets, authorizations in progress) are still
+   * sealed under an old organization key.
    */
   retireRotatedKeys(
     request: RetireRotatedKeysRequest,
