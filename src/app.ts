@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
 import { readCertificate } from "./auth/certificate.ts";
+import { connecting, secureBrowsers } from "./authorization.ts";
 import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
 import { parsePorts } from "./egress/policy.ts";
@@ -106,12 +107,14 @@ interface Start {
   readonly metrics: Metrics;
   readonly now: () => Date;
   readonly signal: AbortSignal;
+  /** Where REST listens, once it does. */
+  readonly listening: { rest?: Address };
   /** Everything that has to be stopped again, in reverse order. */
   readonly resources: AsyncDisposableStack;
 }
 
 /** The gRPC role: database, keys and the vault behind its one door. */
-async function startGrpc({ config, log, metrics, now, signal, resources }: Start, socketPath: string | undefined) {
+async function startGrpc({ config, log, metrics, now, signal, listening, resources }: Start, socketPath: string | undefined) {
   const { settings } = config;
   const masterKeys = loadMasterKeys(config);
   const clock = () => now().getTime();
@@ -155,7 +158,7 @@ async function startGrpc({ config, log, metrics, now, signal, resources }: Start
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
   resources.use(startUpkeep(config, auditKeys, { store, log, now }));
   const server = await serveGrpc(
     { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
@@ -191,6 +194,7 @@ async function startRest({ config, log, metrics, resources }: Start, target: str
     maxJsonDepth: settings.restMaxJsonDepth,
     maxJsonKeys: settings.restMaxJsonKeys,
     deadlineMs: settings.grpcDeadlineMs,
+    secureBrowsers: secureBrowsers(config),
     docs: settings.restDocs,
     resolve: settings.restResolve,
     log,
@@ -206,12 +210,13 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   await using resources = new AsyncDisposableStack();
   const { settings } = config;
   const { log = createLog(settings.logLevel), now = () => new Date(), signal = new AbortController().signal } = overrides;
-  const start: Start = { config, log, metrics: createMetrics(), now, signal, resources };
+  const start: Start = { config, log, metrics: createMetrics(), now, signal, listening: {}, resources };
   const [serves, adapts] = [settings.roles.includes("grpc"), settings.roles.includes("rest")];
   const socketPath = serves && adapts ? privateSocket(resources) : undefined;
   const grpc = serves ? await startGrpc(start, socketPath) : undefined;
   const target = socketPath === undefined ? settings.grpcTarget : `unix:${socketPath}`;
   const rest = adapts && target !== undefined ? await startRest(start, target, grpc?.ready ?? (async () => true)) : undefined;
+  if (rest !== undefined) start.listening.rest = rest;
   const started = resources.move();
   const reloadKeys = grpc?.reload ?? (async () => {});
   return { grpc: grpc?.address, rest, reloadKeys, [Symbol.asyncDispose]: () => started.disposeAsync() };

@@ -1,6 +1,8 @@
 import type { Config } from "./config.ts";
 import type { Envelope } from "./crypto/envelope.ts";
 import { webhookSigner } from "./crypto/webhook-signature.ts";
+import type { ProviderName } from "./domain/credential.ts";
+import type { OauthIo } from "./domain/oauth.ts";
 import { createDialer } from "./egress/dialer.ts";
 import { createGuardedFetch, type GuardedFetch } from "./egress/fetch.ts";
 import { createAddressPolicy } from "./egress/policy.ts";
@@ -18,6 +20,8 @@ import { Sweep } from "./vault/refresh-sweep.ts";
 /** What the service does by itself. */
 export interface Background {
   readonly renewal: TokenRenewal;
+  /** The way to a provider's own endpoints, with our client there, for one call. */
+  oauthIo(provider: ProviderName, signal: AbortSignal): OauthIo;
   /** Begins nothing more by itself; renewals that callers wait for go on. */
   quiesce(): Promise<void>;
   /** Finishes what is under way, within the time for stopping. */
@@ -66,6 +70,7 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
   const quiesce = async () => void (await Promise.all([sweep.stop(), webhooks?.stop()]));
   return {
     renewal: refresher,
+    oauthIo: (provider, signal) => access.io(provider, signal, settings.refreshProviderDeadlineMs),
     quiesce,
     async stop() {
       await quiesce();

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { plainAddress, Redirects } from "./domain/redirects.ts";
 import { secret, type Secret } from "./domain/secret.ts";
 import { type CamelCase, type SecretName, SETTINGS, type SettingName, type SettingValue } from "./settings.ts";
 
@@ -98,12 +99,29 @@ function withProfile({ settings, secrets }: { settings: Written; secrets: Secret
   if (settings.restMaxBodyBytes > settings.grpcMaxMessageBytes) throw new ConfigError("CREDENTIALS_REST_MAX_BODY_BYTES must not be above CREDENTIALS_GRPC_MAX_MESSAGE_BYTES");
   if (settings.refreshProviderDeadlineMs * 2 > settings.refreshLeaseMs) throw new ConfigError("CREDENTIALS_REFRESH_LEASE_MS must be at least twice CREDENTIALS_REFRESH_PROVIDER_DEADLINE_MS");
   if ((settings.webhookUrl === undefined) !== (secrets.webhookSecret === undefined)) throw new ConfigError("CREDENTIALS_WEBHOOK_URL and CREDENTIALS_WEBHOOK_SECRET go together");
+  checkAuthorization(settings);
   if (production) refuseDevelopment({ settings, secrets });
   return Object.freeze({
     ...settings,
     grpcReflection: settings.grpcReflection ?? !production,
     jwtOperatorAudience: settings.jwtOperatorAudience ?? (production ? undefined : "flow-credentials-operator"),
   });
+}
+
+/** Addresses that codes and browsers travel to. */
+function checkAuthorization({ profile, publicUrl, oauthRedirects, googleClientId, microsoftClientId }: Written): void {
+  const production = profile === "production";
+  if (publicUrl !== undefined) {
+    const url = plainAddress(publicUrl);
+    if (!url || publicUrl.includes("?")) throw new ConfigError("CREDENTIALS_PUBLIC_URL must be an https URL, or http on loopback, in its normal form, without user, query and fragment");
+    if (production && url.protocol !== "https:") throw new ConfigError("CREDENTIALS_PUBLIC_URL must be https in production");
+  }
+  if (production && publicUrl === undefined && (googleClientId !== undefined || microsoftClientId !== undefined)) throw new ConfigError("CREDENTIALS_PUBLIC_URL is required in production beside an OAuth client");
+  try {
+    new Redirects(oauthRedirects);
+  } catch (error) {
+    throw new ConfigError(`CREDENTIALS_OAUTH_REDIRECTS: ${(error as TypeError).message}`);
+  }
 }
 
 /** One source of master keys, and a key service with everything it needs. */

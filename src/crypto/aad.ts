@@ -11,7 +11,7 @@ export const NO_CREDENTIAL = NIL_UUID;
 /** What sealed bytes are bound to: they authenticate nowhere else. None of it is confidential. */
 export interface Binding {
   /** Keeps the kinds of sealed bytes apart. */
-  readonly purpose: "secret" | "organization-key";
+  readonly purpose: "secret" | "organization-key" | "authorization";
   /** UUID, in any case. */
   readonly organizationId: string;
   /** UUID, in any case. */
@@ -33,13 +33,13 @@ export interface Binding {
  * Texts are UTF-8. Ids are the 16 raw bytes of the UUID (RFC 9562 section 4), so that letter case cannot matter. The
  * secret version is a u64, big-endian, always 8 bytes.
  *
- *     field            sealed secret               wrapped organization key
- *     purpose          "secret"                    "organization-key"
- *     organization id  the organization            the organization
- *     credential id    the credential              16 zero bytes
- *     provider, type   documented spelling         empty
- *     secret version   version of the secret       version of the organization key
- *     header           bytes before the IV         bytes before the IV
+ *     field            sealed secret               wrapped organization key           authorization in progress
+ *     purpose          "secret"                    "organization-key"                 "authorization"
+ *     organization id  the organization            the organization                   the organization
+ *     credential id    the credential              16 zero bytes                      the authorization
+ *     provider, type   documented spelling         empty                              documented spelling, empty
+ *     secret version   version of the secret       version of the organization key    0
+ *     header           bytes before the IV         bytes before the IV                bytes before the IV
  *
  * Throws TypeError for an id that is no UUID, a text that is not well-formed Unicode or a version out of range.
  */

@@ -1,10 +1,10 @@
 import { createHmac } from "node:crypto";
-import type { SecretDocument, SecretPlace } from "../domain/credential.ts";
+import type { SecretDocument } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import { decodeDocument, encodeDocument } from "./document.ts";
 import type { KeyWrapping } from "./keyring.ts";
 import { type OrganizationKeySource, OrganizationKeys } from "./organization-keys.ts";
-import { openSecret, parseSealed, sealSecret } from "./sealed.ts";
+import { openSecret, parseSealed, type SealedPlace, sealSecret } from "./sealed.ts";
 import { UNREADABLE_KINDS, UnreadableError, type UnreadableKind } from "./unreadable.ts";
 
 /** What an envelope needs. */
@@ -50,7 +50,7 @@ export class Envelope {
    * none. Throws INVALID_CREDENTIALS for a document that is too large, ORGANIZATION_DESTROYED, and SECRET_UNREADABLE
    * where the organization's key does not open.
    */
-  seal(place: SecretPlace, document: SecretDocument): Promise<Buffer> {
+  seal(place: SealedPlace, document: SecretDocument): Promise<Buffer> {
     return this.#counting(async () => {
       const plaintext = encodeDocument(document);
       try {
@@ -69,7 +69,7 @@ export class Envelope {
    * ORGANIZATION_DESTROYED, and SECRET_UNREADABLE with an UnreadableError as its cause: one failure outside, whatever it
    * was.
    */
-  open(place: SecretPlace, sealed: Buffer): Promise<SecretDocument> {
+  open(place: SealedPlace, sealed: Buffer): Promise<SecretDocument> {
     return this.#counting(async () => {
       const parsed = parseSealed(sealed);
       const key = await this.keys.version(place.organizationId, parsed.organizationKeyVersion);

@@ -13,7 +13,7 @@
  * One key is chosen, by the version or id in the header, and one attempt is made.
  */
 import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from "node:crypto";
-import type { SecretPlace } from "../domain/credential.ts";
+import type { AuthorizationPlace, SecretPlace } from "../domain/credential.ts";
 import { encodeAad, NO_CREDENTIAL } from "./aad.ts";
 import { UnreadableError } from "./unreadable.ts";
 
@@ -62,6 +62,9 @@ export interface WrappedKey {
   readonly body: Buffer;
 }
 
+/** The only place where sealed bytes open. */
+export type SealedPlace = SecretPlace | AuthorizationPlace;
+
 /** The only place where a wrapped organization key unwraps. */
 export interface KeyPlace {
   readonly organizationId: string;
@@ -80,14 +83,14 @@ export function parseSealed(bytes: Buffer): SealedSecret {
 }
 
 /** Seals a secret for one place under one version (u32) of its organization's key. */
-export function sealSecret(key: KeyObject, organizationKeyVersion: number, place: SecretPlace, plaintext: Buffer): Buffer {
+export function sealSecret(key: KeyObject, organizationKeyVersion: number, place: SealedPlace, plaintext: Buffer): Buffer {
   const header = Buffer.from([SEALED_MAGIC, FORMAT_VERSION, AES_256_GCM, 0, 0, 0, 0]);
   header.writeUInt32BE(organizationKeyVersion, 3);
   return Buffer.concat([header, encrypt(key, secretAad(place, header), plaintext)]);
 }
 
 /** Opens a sealed secret. The caller wipes what it gets. Throws UnreadableError `not_authentic`. */
-export function openSecret(key: KeyObject, place: SecretPlace, sealed: SealedSecret): Buffer {
+export function openSecret(key: KeyObject, place: SealedPlace, sealed: SealedSecret): Buffer {
   const plaintext = decrypt(key, secretAad(place, sealed.header), sealed.body);
   if (!plaintext) throw new UnreadableError("not_authentic");
   return plaintext;
@@ -136,7 +139,11 @@ export function unwrapKey(masterKey: KeyObject, place: KeyPlace, wrapped: Wrappe
 
 const isOurs = (bytes: Buffer, magic: number): boolean => bytes[0] === magic && bytes[1] === FORMAT_VERSION && bytes[2] === AES_256_GCM;
 
-function secretAad(place: SecretPlace, header: Buffer): Buffer {
+function secretAad(place: SealedPlace, header: Buffer): Buffer {
+  if ("authorizationId" in place) {
+    const { organizationId, authorizationId, provider } = place;
+    return encodeAad({ purpose: "authorization", organizationId, credentialId: authorizationId, provider, type: "", secretVersion: 0n, header });
+  }
   const { organizationId, credentialId, provider, credentialType: type, secretVersion } = place;
   return encodeAad({ purpose: "secret", organizationId, credentialId, provider, type, secretVersion, header });
 }

@@ -44,6 +44,9 @@ export const ACTIONS = {
   test_postgres_credential: TENANT,
   test_credential: TENANT,
   rollback_credential: ["user", "service_account", "operator"],
+  begin_authorization: ["user"],
+  // Begun by a user, and finished in that user's name by whoever brings the state.
+  complete_authorization: ["user"],
   create_service_account: ADMINISTRATORS,
   list_service_accounts: ADMINISTRATORS,
   get_service_account: ADMINISTRATORS,

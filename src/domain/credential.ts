@@ -30,6 +30,8 @@ export interface CredentialRecord {
   readonly userId: string | null;
   readonly name: string | null;
   readonly accountEmail: string | null;
+  /** Stable id of the account at the provider, where our own flow made the credential. */
+  readonly accountId?: string | null;
   readonly createdAt: Date;
   readonly updatedAt: Date;
   readonly modifiedBy: string;
@@ -53,6 +55,13 @@ export interface SecretPlace {
   readonly provider: ProviderName;
   readonly credentialType: CredentialTypeName;
   readonly secretVersion: bigint;
+}
+
+/** Where the sealed facts of an authorization in progress are allowed to live. */
+export interface AuthorizationPlace {
+  readonly organizationId: string;
+  readonly authorizationId: string;
+  readonly provider: ProviderName;
 }
 
 /** The nil UUID (RFC 9562 section 5.9): no tenant, user or credential has it. */

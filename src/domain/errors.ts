@@ -85,6 +85,13 @@ export const REASONS = {
   ORGANIZATION_DESTROYED: render("FAILED_PRECONDITION", 400, "bad_request", "The organization's keys were destroyed"),
   REAUTHORIZATION_REQUIRED: render("FAILED_PRECONDITION", 400, "bad_request", "The provider no longer accepts this grant; authorize again"),
   TOKEN_NOT_RENEWED: render("UNAVAILABLE", 503, "service_error", "The access token has ended and could not be renewed yet; try again shortly"),
+  AUTHORIZATION_NOT_OFFERED: render("FAILED_PRECONDITION", 400, "bad_request", "Accounts of this provider cannot be connected here: the operator has configured no OAuth client for it"),
+  AUTHORIZATION_UNKNOWN: render("INVALID_ARGUMENT", 400, "bad_request", "This authorization is not known, has been used or has expired; begin again"),
+  AUTHORIZATION_DENIED: render("FAILED_PRECONDITION", 400, "bad_request", "The provider was told not to give access; nothing was stored"),
+  AUTHORIZATION_FAILED: render("FAILED_PRECONDITION", 400, "bad_request", "The provider's answer cannot be used; nothing was stored. Begin again"),
+  AUTHORIZATION_OTHER_ACCOUNT: render("FAILED_PRECONDITION", 400, "bad_request", "Another account signed in than the one this credential belongs to; nothing was changed. Begin again with the same account"),
+  PROVIDER_REJECTS_CLIENT: render("FAILED_PRECONDITION", 500, "service_error", "The provider does not accept this service's OAuth client; the operator has to correct its settings"),
+  PROVIDER_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The provider gives no usable answer now; begin again shortly"),
   SECRET_UNREADABLE: render("DATA_LOSS", 500, "service_error", "The stored secret cannot be opened"),
   AUDIT_UNAVAILABLE: render("UNAVAILABLE", 503, "service_error", "The audit record could not be written"),
   DATABASE_UNAVAILABLE: render("UNAVAILABLE", 503, "repository_error", "Database operation failed"),
@@ -109,6 +116,8 @@ export interface Facts {
   readonly incident?: string;
   /** When trying again may work, ms from now. */
   readonly retryAfterMs?: number;
+  /** Where a browser goes on from here, with the refusal; one of the addresses that the operator allows. */
+  readonly redirectUri?: string;
   /** What happened inside; never leaves, and is logged only by type and code. */
   readonly cause?: unknown;
 }
@@ -119,6 +128,7 @@ export class CredentialError extends Error {
   readonly reason: Reason;
   readonly violations: readonly Violation[];
   readonly incident: string | undefined;
+  readonly redirectUri: string | undefined;
   readonly retryAfterMs: number | undefined;
 
   constructor(reason: Reason, facts: Facts = {}) {
@@ -126,6 +136,7 @@ export class CredentialError extends Error {
     this.reason = reason;
     this.violations = facts.violations ?? [];
     this.incident = facts.incident;
+    this.redirectUri = facts.redirectUri;
     this.retryAfterMs = facts.retryAfterMs;
   }
 }

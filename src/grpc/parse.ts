@@ -70,6 +70,9 @@ export const optionalBodyUuid = z.string().optional().transform((text, ctx): str
 /** The required provider of a new credential. */
 export const provider = required(providers, PROVIDERS);
 
+/** The provider that a path names. */
+export const pathProvider = z.number().transform((value, ctx): ProviderName => providers.word(value) ?? refuse(ctx, "enum", oneOf(PROVIDERS), "path"));
+
 /** The optional provider that a list is filtered by; a path parameter over REST. */
 export const providerFilter = z
   .number()
@@ -188,6 +191,24 @@ export const uuidList = z.array(z.string().transform((text, ctx): string => uuid
   const distinct = [...new Set(list)];
   return distinct.length <= IDS_MAX ? distinct : refuse(ctx, "too_long", `List should have at most ${IDS_MAX} items`);
 });
+
+/** An optional `credential_id` from a query string; null where empty. */
+export const optionalCredentialId = z.string().transform((text, ctx): string | null => (text === "" ? null : uuid(ctx, text, "path")));
+
+const SCOPES_MAX = 50;
+const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]{1,256}$/;
+
+/** Distinct scopes (RFC 6749 section 3.3), at most 50 of at most 256 characters; one text may hold several, with spaces between. */
+export const scopes = z.array(z.string()).transform((texts, ctx): string[] => {
+  const distinct = [...new Set(texts.flatMap((text) => text.split(" ")).filter((scope) => scope !== ""))];
+  return distinct.length <= SCOPES_MAX && distinct.every((scope) => SCOPE.test(scope)) ? distinct : refuse(ctx, "value_error", `Input should be at most ${SCOPES_MAX} scopes of at most 256 printable characters`);
+});
+
+/** An optional text from a provider; what is too long to be one is empty. */
+export const answerText = (longest: number) => z.string().transform((text): string => (text.length <= longest ? text : ""));
+
+/** The browser that asks, where there is one. */
+export const browser = z.object({ wantsPage: z.boolean(), kept: z.string() }).optional();
 
 const PATH_REASONS: ReadonlyMap<unknown, Reason> = new Map([
   ["credential_id", "INVALID_CREDENTIAL_ID"], ["provider", "INVALID_PROVIDER"], ["service_account_id", "INVALID_SERVICE_ACCOUNT_ID"], ["key_id", "INVALID_KEY_ID"],

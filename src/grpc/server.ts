@@ -6,6 +6,7 @@ import { ServerReflectionService } from "../../gen/grpc/reflection/v1/reflection
 import { ServerReflectionService as ServerReflectionServiceAlpha } from "../../gen/grpc/reflection/v1alpha/reflection.ts";
 import type { Address } from "../config.ts";
 import { adminService } from "./admin-service.ts";
+import { authorizationService } from "./authorization-service.ts";
 import { credentialService } from "./credential-service.ts";
 import type { GrpcDeps } from "./deps.ts";
 import { createDoor, type Method } from "./door.ts";
@@ -69,6 +70,7 @@ const MAX_IDLE_MS = 300_000;
 const CREDENTIAL_SERVICE = "flow.credentials.v1.CredentialService";
 const SERVICE_ACCOUNT_SERVICE = "flow.credentials.v1.ServiceAccountService";
 const ADMIN_SERVICE = "flow.credentials.v1.AdminService";
+const AUTHORIZATION_SERVICE = "flow.credentials.v1.AuthorizationService";
 const HEALTH = "grpc.health.v1.Health";
 const REFLECTION = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
@@ -88,7 +90,7 @@ function credentialsOf({ tls }: GrpcOptions): ServerCredentials {
   return ServerCredentials.createSsl(tls.clientCa ?? null, [{ private_key: tls.key, cert_chain: tls.certificate }], tls.clientCa !== undefined);
 }
 
-function addRpcs(server: Server, rpcs: Readonly<Record<string, UnaryRpc>>): ServiceDefinition {
+function addRpcs(server: Server, rpcs: Readonly<Record<string, UnaryRpc>>): void {
   const definitions: Record<string, UnaryRpc["definition"]> = {};
   const handlers: UntypedServiceImplementation = {};
   for (const [name, { definition, handler }] of Object.entries(rpcs)) {
@@ -96,12 +98,10 @@ function addRpcs(server: Server, rpcs: Readonly<Record<string, UnaryRpc>>): Serv
     handlers[name] = handler;
   }
   server.addService(definitions, handlers);
-  return definitions;
 }
 
-/** Every method of these services, as the door knows it. */
-function methodsOf(services: readonly { readonly definition: ServiceDefinition; readonly needsIdentity: boolean }[]): Map<string, Method> {
-  const methods = services.flatMap(({ definition, needsIdentity }) => Object.values(definition).map((method) => ({ ...method, needsIdentity })));
+/** Methods as the door knows them, by their path. */
+function methodsOf(methods: readonly (Method & { readonly path: string })[]): Map<string, Method> {
   return new Map(methods.map(({ path, requestStream, needsIdentity }) => [path, { requestStream, needsIdentity }]));
 }
 
@@ -120,19 +120,20 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     "grpc.enable_channelz": 0,
   });
   const rpcDeps = { ...deps, deadlineMs: options.deadlineMs, clientCertificates: options.tls?.clientCa !== undefined };
-  const ours = [addRpcs(server, credentialService(rpcDeps, deps.vault)), addRpcs(server, serviceAccountService(rpcDeps, deps.vault)), addRpcs(server, adminService(rpcDeps, deps.vault))];
+  const ours = [credentialService, serviceAccountService, adminService, authorizationService].map((service): Readonly<Record<string, UnaryRpc>> => service(rpcDeps, deps.vault));
+  for (const rpcs of ours) addRpcs(server, rpcs);
   const open: ServiceDefinition[] = [HealthService];
-  const health = createHealth([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, ADMIN_SERVICE]);
+  const health = createHealth([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, ADMIN_SERVICE, AUTHORIZATION_SERVICE]);
   server.addService(HealthService, health.implementation);
-  const reflection = options.reflection ? createReflection([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, ADMIN_SERVICE, HEALTH, ...REFLECTION]) : undefined;
+  const reflection = options.reflection ? createReflection([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, ADMIN_SERVICE, AUTHORIZATION_SERVICE, HEALTH, ...REFLECTION]) : undefined;
   if (reflection) {
     server.addService(ServerReflectionService, reflection.implementation);
     server.addService(ServerReflectionServiceAlpha, reflection.implementation);
     open.push(ServerReflectionService, ServerReflectionServiceAlpha);
   }
   const methods = methodsOf([
-    ...ours.map((definition) => ({ definition, needsIdentity: true })),
-    ...open.map((definition) => ({ definition, needsIdentity: false })),
+    ...ours.flatMap((rpcs) => Object.values(rpcs).map((rpc) => ({ ...rpc.definition, needsIdentity: !rpc.open }))),
+    ...open.flatMap((definition) => Object.values(definition).map((method) => ({ ...method, needsIdentity: false }))),
   ]);
   const door = createDoor(deps, { methods, maxMetadataBytes: options.maxMetadataBytes, deadlineMs: options.deadlineMs });
   let port: number;

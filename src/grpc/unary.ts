@@ -45,6 +45,8 @@ export interface UnarySpec<A extends Action, S extends z.ZodType, Request extend
 export interface UnaryRpc {
   readonly definition: MethodDefinition<Buffer, Buffer>;
   readonly handler: handleUnaryCall<Buffer, Buffer>;
+  /** Whether it can be called without an identity. */
+  readonly open?: true;
 }
 
 /** What is learnt about a call while it is answered. */
@@ -62,7 +64,30 @@ export function unary<A extends Action, S extends z.ZodType, Request extends z.i
   deps: UnaryDeps,
   spec: UnarySpec<A, S, Request, Response>,
 ): UnaryRpc {
-  const { path } = spec.method;
+  return answering(deps, spec.method.path, (call, attempt) => perform(deps, spec, call, attempt));
+}
+
+/** An RPC that needs no identity; what a request has to bring instead, its use case asks. */
+export interface OpenSpec<S extends z.ZodType, Request extends z.input<S>, Response> extends Pick<UnarySpec<Action, S, Request, Response>, "method" | "request" | "input"> {
+  readonly run: (call: Pick<Attempt, "requestId" | "signal">, input: z.output<S>) => Promise<Response>;
+}
+
+/** Makes such an RPC. Its request is parsed and run; an identity that comes with it is not looked at. */
+export function open<S extends z.ZodType, Request extends z.input<S>, Response>(deps: UnaryDeps, spec: OpenSpec<S, Request, Response>): UnaryRpc {
+  const rpc = answering(deps, spec.method.path, async ({ metadata, request: bytes }, { requestId, signal }) => {
+    const facts = callFacts(metadata);
+    if (facts instanceof CredentialError) throw facts;
+    const decoded = decodeRequest(spec.request, bytes);
+    if (!decoded) throw unreadable(facts.reported);
+    const input = parseRequest(spec.input, decoded.message, facts.reported);
+    return spec.method.responseSerialize(await spec.run({ requestId, signal }, input));
+  });
+  return { ...rpc, open: true };
+}
+
+type Perform = (call: ServerUnaryCall<Buffer, Buffer>, attempt: Attempt) => Promise<Buffer>;
+
+function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc {
   const bytes = { requestSerialize: same, requestDeserialize: same, responseSerialize: same, responseDeserialize: same };
   return {
     definition: { path, requestStream: false, responseStream: false, ...bytes },
@@ -89,7 +114,7 @@ export function unary<A extends Action, S extends z.ZodType, Request extends z.i
       };
       const timer = setTimeout(giveUp, deps.deadlineMs, "DEADLINE_EXCEEDED");
       call.on("cancelled", () => giveUp(Number(call.getDeadline()) <= Date.now() + DEADLINE_SLACK_MS ? "DEADLINE_EXCEEDED" : "CANCELLED"));
-      perform(deps, spec, call, { requestId, signal: aborter.signal, trace }).then(answer, (error: unknown) => answer(toCredentialError(error)));
+      performing(call, { requestId, signal: aborter.signal, trace }).then(answer, (error: unknown) => answer(toCredentialError(error)));
     },
   };
 }

@@ -1,4 +1,5 @@
 import type { DescMethod, FileRegistry } from "@bufbuild/protobuf";
+import { browserAnswerField } from "../rest/browser.ts";
 import { compileRoutes, type Route } from "../rest/routes.ts";
 import { wordsOf } from "./comments.ts";
 import { errorSchemas, errorsOf } from "./errors.ts";
@@ -60,7 +61,7 @@ function operation(book: SchemaBook, route: Route): Json {
   const suffix = method.input.fields.length > 0 && inPath.length > 0 && !route.body && isOptionalInput(inPath[0]) ? `By${inPath.map(({ localName }) => capital(localName)).join("")}` : "";
   const parameters = [
     ...inPath.map((field) => ({ name: field.name, in: "path", required: true, description: wordsOf(field).text, schema: book.pathSchema(field), example: exampleOf(field.name) })),
-    ...route.query.map((field) => ({ name: field.name, in: "query", required: false, description: wordsOf(field).text, schema: { type: "integer", minimum: 0 } })),
+    ...route.query.map((field) => ({ name: field.name, in: "query", required: false, description: wordsOf(field).text, schema: book.querySchema(field) })),
     ...(/^(?:Create|Update|Delete|Rollback|Set|Revoke)/.test(method.name) ? [IDEMPOTENCY_KEY] : []),
   ];
   return {
@@ -90,7 +91,8 @@ function success(book: SchemaBook, route: Route): Record<string, Json> {
   if (method.output.fields.length === 0) return { 204: { description: "Done", headers: REQUEST_ID } };
   const created = route.verb === "POST" && method.name.startsWith("Create");
   const schema = book.response(route);
+  const onward: Record<string, Json> = browserAnswerField(method) ? { 302: { description: "A browser (`Accept: text/html`) goes on, or is shown a page with one of the other statuses", headers: REQUEST_ID } } : {};
   const headers = created ? { ...REQUEST_ID, Location: { description: "Path of what was created", schema: { type: "string" } } } : REQUEST_ID;
-  return { [created ? 201 : 200]: { description: created ? "Created" : "OK", headers, content: { "application/json": { schema, example: book.example(route) } } } };
+  return { ...onward, [created ? 201 : 200]: { description: created ? "Created" : "OK", headers, content: { "application/json": { schema, example: book.example(route) } } } };
 }
 

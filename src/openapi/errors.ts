@@ -24,6 +24,11 @@ const onAccounts: Applies = ({ rpc }) => rpc.includes("ServiceAccount");
 const writing: Applies = ({ rpc }) => /^(?:Create|Update|Delete|Rollback|Set|Revoke)/.test(rpc);
 const opening: Applies = ({ rpc }) => /^(?:Resolve|Rollback|Test\w*Credential)/.test(rpc);
 
+const begins: Applies = ({ rpc }) => rpc === "BeginAuthorization";
+const completes: Applies = ({ rpc }) => rpc === "CompleteAuthorization";
+const authorizes: Applies = ({ rpc }) => rpc.endsWith("Authorization");
+const or = (...some: readonly Applies[]): Applies => (facts) => some.some((applies) => applies(facts));
+
 /** Which operations a reason concerns. A new reason must say so here. */
 const CONCERNS: Readonly<Record<Reason, Applies>> = {
   UNAUTHENTICATED: always,
@@ -31,17 +36,17 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   CONFLICTING_IDENTITIES: always,
   IDENTITY_INCOMPLETE: always,
   FORBIDDEN: always,
-  USER_REQUIRED: ({ rpc }) => rpc === "CreateCredential",
+  USER_REQUIRED: or(({ rpc }) => rpc === "CreateCredential", begins),
   SERVICE_ACCOUNT_REQUIRED: ({ rpc }) => rpc === "ResolveCredential",
   // Operators have no REST.
   OPERATOR_REQUIRED: never,
-  INVALID_CREDENTIAL_ID: onCredential,
+  INVALID_CREDENTIAL_ID: or(onCredential, begins),
   INVALID_PROVIDER: ({ path }) => path.includes("provider"),
-  INVALID_REQUEST: (facts) => facts.body || facts.query.length > 0,
+  INVALID_REQUEST: or((facts) => facts.body || facts.query.length > 0, authorizes),
   INVALID_CREDENTIALS: (facts) => facts.body || facts.rpc === "TestPostgresCredential",
-  LIMIT_PER_PROVIDER_REACHED: ({ rpc }) => rpc === "CreateCredential",
-  LIMIT_PER_USER_REACHED: ({ rpc }) => rpc === "CreateCredential",
-  CREDENTIAL_NOT_FOUND: onCredential,
+  LIMIT_PER_PROVIDER_REACHED: or(({ rpc }) => rpc === "CreateCredential", completes),
+  LIMIT_PER_USER_REACHED: or(({ rpc }) => rpc === "CreateCredential", completes),
+  CREDENTIAL_NOT_FOUND: or(onCredential, authorizes),
   SERVICE_ACCOUNT_NOT_FOUND: ({ path }) => path.includes("service_account_id"),
   ORGANIZATION_ADMINISTRATOR_REQUIRED: onAccounts,
   NOT_GRANTED: onCredential,
@@ -54,7 +59,7 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   CREDENTIAL_IN_USE: ({ rpc }) => rpc === "DeleteCredential",
   NO_PREVIOUS_SECRET: ({ rpc }) => rpc === "RollbackCredential",
   CREDENTIAL_PURGED: never,
-  RATE_LIMITED: (facts) => writing(facts) || /^(?:Resolve|Test)/.test(facts.rpc),
+  RATE_LIMITED: (facts) => writing(facts) || begins(facts) || /^(?:Resolve|Test)/.test(facts.rpc),
   ORGANIZATION_NOT_FOUND: never,
   ROTATION_NOT_FOUND: never,
   KEY_UNKNOWN: never,
@@ -64,13 +69,20 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   ROTATION_UNDER_WAY: never,
   ROTATION_STATE: never,
   KEY_STILL_NEEDED: never,
-  KEY_MOVED: writing,
-  KEYS_UNAVAILABLE: (facts) => writing(facts) || opening(facts),
+  KEY_MOVED: or(writing, authorizes),
+  KEYS_UNAVAILABLE: or((facts) => writing(facts) || opening(facts), authorizes),
   ETAG_MISMATCH: ({ body, fields }) => body && fields.includes("etag"),
-  ORGANIZATION_DESTROYED: (facts) => writing(facts) || opening(facts),
+  ORGANIZATION_DESTROYED: or((facts) => writing(facts) || opening(facts), authorizes),
   REAUTHORIZATION_REQUIRED: ({ rpc }) => rpc === "ResolveCredential",
   TOKEN_NOT_RENEWED: ({ rpc }) => rpc === "ResolveCredential",
-  SECRET_UNREADABLE: opening,
+  AUTHORIZATION_NOT_OFFERED: authorizes,
+  AUTHORIZATION_UNKNOWN: completes,
+  AUTHORIZATION_DENIED: completes,
+  AUTHORIZATION_FAILED: completes,
+  AUTHORIZATION_OTHER_ACCOUNT: completes,
+  PROVIDER_REJECTS_CLIENT: completes,
+  PROVIDER_UNAVAILABLE: authorizes,
+  SECRET_UNREADABLE: or(opening, authorizes),
   AUDIT_UNAVAILABLE: always,
   DATABASE_UNAVAILABLE: always,
   OVERLOADED: always,

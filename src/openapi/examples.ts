@@ -58,6 +58,7 @@ const FIELDS: Readonly<Record<string, Json>> = {
   is_oauth: false,
   "CredentialProvider.name": "user_password",
   credential_schema: { type: "object", required: ["host", "username", "password"] },
+  authorization_url: "https://accounts.google.com/o/oauth2/v2/auth?response_type=code&state=…",
   access: { everything: false, providers: ["sftp"], credential_ids: [] },
   "ServiceAccountKey.id": "44444444-4444-4444-8444-444444444444",
   "IssuedServiceAccountKey.id": "44444444-4444-4444-8444-444444444444",

@@ -18,6 +18,9 @@ const isNullable = (field: DescField): boolean => field.fieldKind !== "list" && 
 /** Whether a request may leave a field out. */
 export const isOptionalInput = (field: DescField | undefined): boolean => field !== undefined && !wordsOf(field).required;
 
+/** The fields that JSON shows: all but what only browsers are shown. */
+const shown = (message: DescMessage): readonly DescField[] => message.fields.filter((field) => field.message?.name !== "BrowserAnswer");
+
 /** Fields that hold a UUID of ours; ids of others have other forms. */
 const UUID_NAME = /^(?:id|(?:credential|user|organization|service_account|key)_id)$/;
 
@@ -36,6 +39,12 @@ export class SchemaBook {
     // Folded to lower case by the service.
     if (field.enum) return { type: "string", enum: [...spellingOf(field.enum).words] };
     return { type: "string", ...(UUID_NAME.test(field.name) ? { format: "uuid" } : {}) };
+  }
+
+  /** The schema of a parameter in the query string. */
+  querySchema(field: DescField): Json {
+    if (field.fieldKind === "list") return { type: "array", items: { type: "string" } };
+    return isWholeNumber(field) ? { type: "integer", minimum: 0 } : { type: "string", ...(UUID_NAME.test(field.name) ? { format: "uuid" } : {}) };
   }
 
   /** The schema of a request's body: its fields without those that the path gives. */
@@ -107,8 +116,8 @@ export class SchemaBook {
       this.schemas[name] = {
         type: "object",
         description: wordsOf(message).text,
-        properties: Object.fromEntries(message.fields.map((field) => [field.name, this.#value(field)])),
-        required: message.fields.map((field) => field.name),
+        properties: Object.fromEntries(shown(message).map((field) => [field.name, this.#value(field)])),
+        required: shown(message).map((field) => field.name),
       };
     }
     return refTo(name);
@@ -133,7 +142,7 @@ function nullable(schema: { readonly [key: string]: Json }, isNull: boolean): Js
 /** An example of a message: each field by its name. */
 function example(message: DescMessage): Json {
   return Object.fromEntries(
-    message.fields.map((field): [string, Json] => {
+    shown(message).map((field): [string, Json] => {
       const inner = field.message && !isStruct(field) && !isTimestamp(field) ? example(field.message) : exampleOf(field.name, message.name);
       return [field.name, field.fieldKind === "list" && !Array.isArray(inner) ? [inner] : inner];
     }),

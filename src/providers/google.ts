@@ -3,7 +3,7 @@ import type { SecretDocument } from "../domain/credential.ts";
 import type { Violation } from "../domain/errors.ts";
 import { checkGoogle } from "./checks/google.ts";
 import { secretWord } from "./fields.ts";
-import { authorizeAtGoogle, exchangeAtGoogle, refreshGoogle } from "./grants/google.ts";
+import { authorizeAtGoogle, exchangeAtGoogle, googleEndpoints, refreshGoogle } from "./grants/google.ts";
 import { hasClient, oauthShape, tokenOf } from "./oauth.ts";
 import type { CredentialShape, Provider } from "./provider.ts";
 import { shape, textAt } from "./shape.ts";
@@ -54,5 +54,6 @@ export const google: Provider = {
     scopes: ["https://www.googleapis.com/auth/drive", "https://www.googleapis.com/auth/spreadsheets"],
     url: authorizeAtGoogle,
     exchange: exchangeAtGoogle,
+    isIssuer: (name, io) => googleEndpoints(io).issuers.includes(name),
   },
 };

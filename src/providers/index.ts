@@ -8,7 +8,7 @@ import { PASSES } from "./checks/passes.ts";
 import { google } from "./google.ts";
 import { microsoft, sharepoint } from "./microsoft.ts";
 import { internalPostgresql, postgresql } from "./postgresql.ts";
-import type { AcceptOptions, Accepted, CredentialShape, Exposed, Provider } from "./provider.ts";
+import type { AcceptOptions, Accepted, Authorization, CredentialShape, Exposed, Provider } from "./provider.ts";
 import { sftp } from "./sftp.ts";
 
 export type { CatalogEntry, CatalogShape } from "./catalog.ts";
@@ -57,6 +57,9 @@ export function canRefresh(provider: ProviderName, type: CredentialTypeName, doc
 export const refreshingProviders: readonly ProviderName[] = Object.values(providers)
   .filter(({ types }) => Object.values(types).some((shape) => shape.isOauth))
   .map(({ provider }) => provider);
+
+/** How a person authorizes at a provider; undefined where nobody can. */
+export const authorizationOf = (provider: ProviderName): Authorization | undefined => providers[provider].authorization;
 
 /** Everything that the tests of all providers can find. */
 export const findings: Findings = { failures: FINDINGS, passes: new Set(Object.values(PASSES)) };

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { checkMicrosoft, checkSharepoint } from "./checks/microsoft.ts";
-import { isSiteUrl, isTenant } from "./clouds.ts";
+import { isSiteUrl, isTenant, WORLDWIDE } from "./clouds.ts";
 import { authorizeAtMicrosoft, exchangeAtMicrosoft, refreshMicrosoft } from "./grants/microsoft.ts";
 import { hasClient, oauthShape, tokenOf } from "./oauth.ts";
 import type { Authorization, CredentialShape, Provider } from "./provider.ts";
@@ -42,6 +42,7 @@ const flow = (credentialType: Authorization["credentialType"], scopes: readonly 
   scopes,
   url: authorizeAtMicrosoft,
   exchange: exchangeAtMicrosoft,
+  isIssuer: (name, io) => URL.canParse(name) && new URL(name).origin === (io.endpoints ?? WORLDWIDE).microsoftAuthority,
 });
 
 /** Microsoft SharePoint. */

@@ -73,6 +73,8 @@ export interface Authorization {
   url(ask: AuthorizationAsk, io: OauthIo): Promise<string>;
   /** Turns a code into tokens, and says whose they are. Needs a client in `io`. */
   exchange(ask: CodeAsk, io: OauthIo): Promise<Exchanged>;
+  /** Whether this is a name under which the provider answers an authorization (RFC 9207); any name is taken where absent. */
+  isIssuer?(name: string, io: OauthIo): boolean;
 }
 
 /** A system that credentials connect to. A new one is one file and one line in `index.ts`. */

@@ -1,6 +1,7 @@
 import { create, type DescEnum, type DescField, fromJson, type JsonObject, type JsonValue, toBinary } from "@bufbuild/protobuf";
 import { reflect, reflectList } from "@bufbuild/protobuf/reflect";
 import { TimestampSchema } from "@bufbuild/protobuf/wkt";
+import { browserField, type BrowserFacts, browserMessage } from "./browser.ts";
 import type { JsonText } from "./json.ts";
 import { isFlag, isList, isWhole, type Route } from "./routes.ts";
 import { spellingOf } from "./spelling.ts";
@@ -130,9 +131,10 @@ function decodeBody(route: Route, body: JsonText | undefined, bound: ReadonlyMap
  *
  * @param params variables of the path, still percent-encoded
  * @param query what follows the question mark
+ * @param browser what a browser brings, for a request that asks for it
  * @param body the body as JSON; undefined where there is none. Not read for a route without a body.
  */
-export function decodeRequest(route: Route, params: ReadonlyMap<string, string>, body: JsonText | undefined, query = ""): Decoded {
+export function decodeRequest(route: Route, params: ReadonlyMap<string, string>, body: JsonText | undefined, query = "", browser?: BrowserFacts): Decoded {
   const message = reflect(route.method.input, create(route.method.input));
   const faults: Fault[] = [];
   const into = (where: Fault["in"]): Setter => (field, decoded) => {
@@ -149,7 +151,12 @@ export function decodeRequest(route: Route, params: ReadonlyMap<string, string>,
   const asked = new URLSearchParams(query);
   for (const field of route.query) {
     const [value, ...more] = asked.getAll(field.name);
-    if (value !== undefined) into("body")(field, more.length > 0 ? refuse("int_parsing", "Input should be given once") : decodeWhole(value));
+    if (value === undefined) continue;
+    if (isList(field)) into("body")(field, decodeList(field, [value, ...more]));
+    else if (more.length > 0) into("body")(field, refuse(isWhole(field) ? "int_parsing" : "string_type", "Input should be given once"));
+    else into("body")(field, isWhole(field) ? decodeWhole(value) : { value: value.toWellFormed() });
   }
+  const field = browser && browserField(route.method);
+  if (browser && field) message.set(field, browserMessage(field, browser));
   return { bytes: toBinary(route.method.input, message.message), faults };
 }

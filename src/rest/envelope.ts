@@ -98,6 +98,9 @@ function location(field: string): (string | number)[] {
   return ["body", ...parts.map((part) => (/^\d{1,9}$/.test(part) ? Number(part) : part))];
 }
 
+/** Where a browser goes on after a call that failed; undefined where it is shown what happened. */
+export const redirectOf = (error: ServiceError): string | undefined => readDetails(error).info?.metadata.redirect_uri;
+
 /**
  * The answer to a call that failed: the documented envelope, or for 422 the documented list of faults. Text is taken
  * only from a status that carries the service's own details.

@@ -2,8 +2,9 @@ import { fromBinary, type Message } from "@bufbuild/protobuf";
 import { type ChannelOptions, Client, credentials, Metadata, type ServiceError, status as Status } from "@grpc/grpc-js";
 import { errorFields, type Log } from "../log.ts";
 import type { Answer } from "./answer.ts";
+import { browserAnswerField, type BrowserFacts, type Browsers, redirect, refusalPage } from "./browser.ts";
 import { decodeRequest, type Fault } from "./decode.ts";
-import { presentError, refusal, STATUS_DETAILS } from "./envelope.ts";
+import { presentError, redirectOf, refusal, STATUS_DETAILS } from "./envelope.ts";
 import { headerValues, isPrintable } from "./headers.ts";
 import type { JsonText } from "./json.ts";
 import { presentResponse } from "./present.ts";
@@ -77,16 +78,19 @@ function metadataFor({ rawHeaders, requestId }: GatewayCall, faults: readonly Fa
  *
  * @param options.target a gRPC target: `unix:/path` or `host:port`
  * @param options.targetCa certificate authority of that service, PEM; its presence turns TLS on
+ * @param options.browsers how browsers are spoken to
  * @param options.deadlineMs longest time a call may take, ms
  */
-export function createGateway(options: { target: string; targetCa?: Buffer | undefined; deadlineMs: number; log: Log }): Gateway {
+export function createGateway(options: { target: string; targetCa?: Buffer | undefined; deadlineMs: number; browsers: Browsers; log: Log }): Gateway {
   const channelCredentials = options.targetCa ? credentials.createSsl(options.targetCa) : credentials.createInsecure();
   const client = new Client(options.target, channelCredentials, CHANNEL);
 
-  const send = (call: GatewayCall): Promise<Message> =>
+  const { browsers } = options;
+
+  const send = (call: GatewayCall, browser: BrowserFacts): Promise<Message> =>
     new Promise((resolve, reject) => {
       const { method } = call.route;
-      const { bytes, faults } = decodeRequest(call.route, call.params, call.body, call.query);
+      const { bytes, faults } = decodeRequest(call.route, call.params, call.body, call.query, browser);
       const pending = client.makeUnaryRequest(
         `/${method.parent.typeName}/${method.name}`,
         (request: Uint8Array) => Buffer.from(request),
@@ -101,14 +105,21 @@ export function createGateway(options: { target: string; targetCa?: Buffer | und
 
   return {
     async call(call) {
+      const browser = browsers.read(call.rawHeaders);
+      const shows = browser.wantsPage && browserAnswerField(call.route.method) !== undefined;
       try {
-        return presentResponse(call.route, await send(call), call.path);
+        const response = await send(call, browser);
+        const shown = shows ? browsers.present(call.route.method, response, call.requestId) : undefined;
+        return shown ?? presentResponse(call.route, response, call.path);
       } catch (error) {
         if (isServiceError(error)) {
           // What the service itself answered is in its own log; what came from the transport is in no other.
           const own = error.metadata.get(STATUS_DETAILS).length > 0 || error.code === Status.CANCELLED;
           if (!own) options.log.warn({ request_id: call.requestId, method: call.route.method.name, code: error.code }, "rest call failed in transport");
-          return presentError(error, call.requestId);
+          const answer = presentError(error, call.requestId);
+          if (!shows) return answer;
+          const onward = redirectOf(error);
+          return onward === undefined ? refusalPage(answer, call.requestId) : redirect(onward);
         }
         options.log.error({ request_id: call.requestId, method: call.route.method.name, ...errorFields(error) }, "rest response failed");
         return refusal("internal", call.requestId);

@@ -5,10 +5,13 @@ import { type Answer, jsonAnswer } from "./answer.ts";
 import type { Route } from "./routes.ts";
 import { spellingOf } from "./spelling.ts";
 
+/** What only browsers are shown. */
+const BROWSER_ANSWER = "flow.credentials.v1.BrowserAnswer";
+
 function presentMessage(message: ReflectMessage): JsonValue {
   if (isMessage(message.message, TimestampSchema)) return timestampDate(message.message).toISOString();
   if (message.desc.typeName === "google.protobuf.Struct") return toJson(message.desc, message.message);
-  return Object.fromEntries(message.fields.map((field) => [field.name, presentField(message, field)]));
+  return Object.fromEntries(message.fields.filter((field) => field.message?.typeName !== BROWSER_ANSWER).map((field) => [field.name, presentField(message, field)]));
 }
 
 /** A value as JSON: enums in their REST spelling, 64-bit integers as text (they may exceed 2^53). */

@@ -12,7 +12,7 @@ export interface Route {
   readonly method: DescMethod;
   /** Whether the request body is read into the fields that the path does not bind (`body: "*"`). */
   readonly body: boolean;
-  /** Whole numbers of the request that the query string may give; a route without a body has them. Nothing else is read from there. */
+  /** Fields of the request that the query string may give: whole numbers, where a route has no body, and for GET texts and lists of texts. */
   readonly query: readonly DescField[];
   /** The field of the response that becomes the response body; undefined for the whole response. */
   readonly responseBody: DescField | undefined;
@@ -87,7 +87,9 @@ function compileRule(rule: HttpRule, method: DescMethod): Route {
   const responseBody = method.output.fields.find(({ name }) => name === rule.responseBody);
   if (rule.responseBody !== "" && responseBody === undefined) throw new Error(`${method.name}: response_body names no field`);
   const segments = template.slice(1).split("/").map((text) => compileSegment(text, method));
-  const query = rule.body === "*" ? [] : method.input.fields.filter(isWhole);
+  const inPath = segments.flatMap((segment) => ("field" in segment ? [segment.field] : []));
+  const inQuery = (field: DescField) => isWhole(field) || (verb === "GET" && (isText(field) || (isList(field) && field.listKind === "scalar")));
+  const query = rule.body === "*" ? [] : method.input.fields.filter((field) => inQuery(field) && !inPath.includes(field));
   return { verb, template, segments, method, body: rule.body === "*", query, responseBody };
 }
 

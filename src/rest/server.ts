@@ -4,6 +4,7 @@ import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, ty
 import { errorFields, isRequestId, type Log, newRequestId } from "../log.ts";
 import type { Address } from "../settings.ts";
 import { type Answer, jsonAnswer, wireHeaders } from "./answer.ts";
+import { createBrowsers } from "./browser.ts";
 import { createCors } from "./cors.ts";
 import { loadDescriptors } from "./descriptors.ts";
 import { docsPages } from "./docs.ts";
@@ -34,6 +35,8 @@ export interface RestOptions {
   readonly maxJsonKeys: number;
   /** Longest time a call of the service may take, ms. */
   readonly deadlineMs: number;
+  /** Whether browsers reach this listener over https, through whatever stands before it; so unless said otherwise. */
+  readonly secureBrowsers?: boolean | undefined;
   /** Whether the API reference is served at `/openapi.json`, and a page for it at `/docs`. */
   readonly docs: boolean;
   /** Whether the secret of a credential can be read over REST. */
@@ -81,7 +84,7 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
   const { log } = options;
   const resources = compileRoutes(loadDescriptors(), options.resolve ? [] : WITHHELD);
   const limits = { maxDepth: options.maxJsonDepth, maxKeys: options.maxJsonKeys };
-  const gateway = createGateway(options);
+  const gateway = createGateway({ ...options, browsers: createBrowsers(options.secureBrowsers ?? true) });
   const current = new WeakMap<Socket, ServerResponse>();
 
   const app: FastifyInstance = Fastify({

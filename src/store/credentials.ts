@@ -6,11 +6,20 @@ import { type Database, known } from "./db.ts";
 import { announce, eventOf } from "./events.ts";
 import { CREDENTIAL_COLUMNS, credentialColumns, credentialRecord, previousSecret } from "./rows.ts";
 import { scheduleAnew, scheduleNew, unschedule } from "./schedule.ts";
-import type { CredentialLimits, CredentialStore, NewCredential } from "./store.ts";
+import type { CredentialLimits, CredentialStore, FlowFacts, NewCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
 /** Now, as it is stored and shown: in milliseconds. */
 const NOW = "date_trunc('milliseconds', clock_timestamp())";
+
+/** Values of `oauth_origin`, `account_id`, `requested_scopes` and `granted_scopes`, from what a flow learnt: a JSON parameter, or null. */
+const flowColumns = (parameter: string): readonly [string, string, string, string] => {
+  const list = (key: string) => `case when json_typeof(${parameter}::json->'${key}') = 'array' then array(select json_array_elements_text(${parameter}::json->'${key}')) end`;
+  return [`case when ${parameter}::json is null then 'posted' else 'flow' end`, `${parameter}::json->>'account_id'`, list("requested_scopes"), list("granted_scopes")];
+};
+
+const flowValue = (flow: FlowFacts | undefined): string | null =>
+  flow === undefined ? null : JSON.stringify({ account_id: flow.accountId, reason: flow.reason, requested_scopes: flow.requestedScopes, granted_scopes: flow.grantedScopes });
 
 /** Now, but later than the last write, also where two writes share a millisecond or the clock was set back. */
 const LATER = `greatest(${NOW}, c.updated_at + interval '1 millisecond')`;
@@ -32,8 +41,9 @@ const CREATE: Statement = {
   select case when count(*) = 2 then true else refuse_credential_limit(coalesce(bool_or(counter like 'provider:%'), false)) end as ok from counted
 ), created as (
   insert into credential as c (organization_id, id, provider, credential_type, user_id, name, account_email, token_expires_at, modified_by,
-    sealed, renewable, created_at, updated_at, status_since)
-  select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::text, $10::bytea, $14::text <> 'none', t.now, t.now, t.now
+    sealed, renewable, created_at, updated_at, status_since, status_reason, oauth_origin, account_id, requested_scopes, granted_scopes)
+  select $1::uuid, $2::uuid, $3::text, $4::text, $5::uuid, $6::text, $7::text, $8::timestamptz, $9::text, $10::bytea, $14::text <> 'none', t.now, t.now, t.now,
+    $15::json->>'reason', ${flowColumns("$15").join(", ")}
   from admitted, (select ${NOW} as now) t where admitted.ok
   returning ${credentialColumns("c")}
 ), ${scheduleNew("created", "$14")}, change as (
@@ -49,9 +59,9 @@ const REPLACE: Statement = {
   name: "credential_replace",
   text: `with ${askedEvents("$12")}, changed as (
   update credential c set credential_type = $4, name = coalesce($5, c.name), account_email = coalesce($6, c.account_email),
-    token_expires_at = $7, status = $8, status_reason = null, modified_by = $9, secret_version = $10, sealed = $11, renewable = $13::text <> 'none',
-    oauth_origin = 'posted', account_id = null, requested_scopes = null, granted_scopes = null,
-    status_since = case when c.status = $8 and c.status_reason is null then c.status_since else ${NOW} end, revision = c.revision + 1, updated_at = ${LATER}
+    token_expires_at = $7, status = $8, status_reason = $15::json->>'reason', modified_by = $9, secret_version = $10, sealed = $11, renewable = $13::text <> 'none',
+    (oauth_origin, account_id, requested_scopes, granted_scopes) = row(${flowColumns("$15").join(", ")}),
+    status_since = case when c.status = $8 and c.status_reason is not distinct from $15::json->>'reason' then c.status_since else ${NOW} end, revision = c.revision + 1, updated_at = ${LATER}
   where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and c.revision = $3 and c.secret_version = $10::bigint - 1
   returning ${credentialColumns("c")}
 ), kept as (
@@ -108,7 +118,7 @@ const organizationsOf = (...ids: readonly string[]): string[] => [...new Set(ids
 
 const createValues = (row: NewCredential, limits: CredentialLimits, event: AuditEvent): unknown[] => [
   row.organizationId, known(row.id), row.provider, row.credentialType, known(row.userId), row.name, row.accountEmail, row.tokenExpiresAt,
-  row.modifiedBy, row.sealed, JSON.stringify([eventRow(event)]), limits.perProvider, limits.perUser, row.renewal ?? "none",
+  row.modifiedBy, row.sealed, JSON.stringify([eventRow(event)]), limits.perProvider, limits.perUser, row.renewal ?? "none", flowValue(row.flow),
 ];
 
 /** The same creation as a part of a transaction of several statements. */
@@ -161,7 +171,7 @@ export function credentialStore(database: Database): Omit<CredentialStore, "reso
       const [row] = await database.write(organizationsOf(change.organizationId, audited.organization_id), REPLACE, [
         change.organizationId, known(change.id), change.expectedRevision, change.credentialType, change.name, change.accountEmail, change.tokenExpiresAt,
         change.status, change.modifiedBy, change.secretVersion.toString(), change.sealed, JSON.stringify([audited]), change.renewal ?? "none",
-        change.keepPreviousSeconds ?? 0,
+        change.keepPreviousSeconds ?? 0, flowValue(change.flow),
       ], signal);
       if (row === undefined) return undefined;
       return row["id"] === null ? "stale" : credentialRecord(row);

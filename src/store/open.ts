@@ -3,6 +3,7 @@ import { CredentialError } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { AuditCommitter } from "./audit.ts";
 import { parseDatabaseUrl } from "./connection.ts";
+import { authorizationStore } from "./authorizations.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
@@ -46,6 +47,9 @@ export interface StoreOptions {
   readonly log: Log;
 }
 
+/** Connections for looking up authorizations by their state. */
+const LOOKUP_CONNECTIONS = 2;
+
 /** Longest wait for a lock, ms: a locked row delays its own callers, and should not use up everyone's time. */
 const LOCK_MS = 2_000;
 
@@ -64,11 +68,12 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const background = new Database({ fields, session, poolSize: options.backgroundPoolSize ?? 2 });
   const moving = new Database({ fields, session, poolSize: ROTATION_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
+  const authorizations = authorizationStore(database, new Database({ fields, session, poolSize: LOOKUP_CONNECTIONS }));
   const audit = new AuditCommitter({ fields, session, log: options.log });
   const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
   const usage = new UsageRecorder(database, options.log);
   const close = async () => {
-    await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close()]);
+    await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
     await Promise.all([database.close(), background.close(), moving.close()]);
   };
   try {
@@ -94,6 +99,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     usage,
     trail: trailStore(database),
     maintenance: maintenanceStore(database),
+    authorizations,
     audit,
     refresh: refreshStore(background),
     outbox: outboxStore(background),

@@ -4,7 +4,7 @@ import type { Row } from "./transaction.ts";
 
 /** Columns of a credential that are known without its secret. */
 export const CREDENTIAL_COLUMNS = [
-  "organization_id", "id", "provider", "credential_type", "user_id", "name", "account_email", "created_at", "updated_at", "modified_by",
+  "organization_id", "id", "provider", "credential_type", "user_id", "name", "account_email", "account_id", "created_at", "updated_at", "modified_by",
   "status", "status_reason", "status_since", "renewable", "token_expires_at", "revision", "secret_version",
 ] as const;
 
@@ -21,6 +21,7 @@ export function credentialRecord(row: Row): CredentialRecord {
     userId: row["user_id"] as string | null,
     name: row["name"] as string | null,
     accountEmail: row["account_email"] as string | null,
+    accountId: row["account_id"] as string | null,
     createdAt: row["created_at"] as Date,
     updatedAt: row["updated_at"] as Date,
     modifiedBy: row["modified_by"] as string,

@@ -27,6 +27,17 @@ export interface StoredCredential extends Pick<CredentialRecord, "organizationId
   readonly remainingMs: number | null;
 }
 
+/** What our own authorization flow learnt of a credential. */
+export interface FlowFacts {
+  /** Stable id of the account at the provider. */
+  readonly accountId: string;
+  readonly requestedScopes: readonly string[];
+  /** Null where the provider did not say. */
+  readonly grantedScopes: readonly string[] | null;
+  /** What there is to say of a credential that works; a stable word. */
+  readonly reason: string | null;
+}
+
 /** What a new credential brings; times, revision (1) and secret version (1) are the store's. */
 export interface NewCredential {
   readonly organizationId: string;
@@ -41,6 +52,8 @@ export interface NewCredential {
   readonly sealed: Buffer;
   /** What is to be done about the end of its access token; nothing where not given. */
   readonly renewal?: Renewal;
+  /** Present where our own flow made it; its tokens then belong to our own client. */
+  readonly flow?: FlowFacts;
 }
 
 /** A replacement of a secret. Takes effect only where the stored revision is still `expectedRevision`. */
@@ -63,6 +76,8 @@ export interface Replacement {
   readonly keepPreviousSeconds?: number;
   /** What is to be done about the end of its access token; nothing where not given. */
   readonly renewal?: Renewal;
+  /** Present where our own flow made it; without, the tokens belong to whoever posted them. */
+  readonly flow?: FlowFacts;
 }
 
 /** The secret before the newest one, while it is kept. */
@@ -173,6 +188,33 @@ export interface KeyRegistryStore {
   foreign(): Promise<Buffer[]>;
 }
 
+/** An authorization in progress. */
+export interface AuthorizationRow {
+  readonly organizationId: string;
+  readonly id: string;
+  readonly userId: string;
+  readonly provider: ProviderName;
+  /** SHA-256 of the state. */
+  readonly stateHash: Buffer;
+  /** SHA-256 of the browser's cookie; null where it began outside a browser. */
+  readonly browserHash: Buffer | null;
+  readonly sealed: Buffer;
+}
+
+/** Authorizations in progress. */
+export interface AuthorizationStore {
+  /**
+   * Stores one for so many seconds. A user has at most so many in progress; the oldest give way. What has expired in the
+   * organization is removed.
+   */
+  begin(row: AuthorizationRow, limits: { readonly seconds: number; readonly perUser: number }, event: AuditEvent, signal: AbortSignal): Promise<void>;
+  /**
+   * The one authorization with that state, provider and browser, which by that is used up: of several calls one gets it.
+   * Undefined where there is none, or not any more. Rejects with OVERLOADED where too many ask.
+   */
+  take(stateHash: Buffer, provider: ProviderName, browserHash: Buffer | null, signal: AbortSignal): Promise<Omit<AuthorizationRow, "stateHash" | "browserHash"> | undefined>;
+}
+
 /** The audit trail; nothing in it is ever changed. */
 export interface AuditStore {
   /** Commits the events before it resolves. Throws AUDIT_UNAVAILABLE where not all could be, or too many wait. */
@@ -193,6 +235,7 @@ export interface Store {
   readonly usage: UsageStore;
   readonly trail: TrailStore;
   readonly maintenance: MaintenanceStore;
+  readonly authorizations: AuthorizationStore;
   readonly audit: AuditStore;
   readonly refresh: RefreshStore;
   readonly outbox: OutboxStore;

@@ -72,7 +72,7 @@ export function auditEvent(call: Call, action: Action, facts: RecordFacts = {}):
 }
 
 /** Failures that say nothing about the caller's right; recording them as refusals would add load to a service in trouble. */
-const NOT_REFUSALS: ReadonlySet<Reason> = new Set(["AUDIT_UNAVAILABLE", "DATABASE_UNAVAILABLE", "OVERLOADED", "CANCELLED", "DEADLINE_EXCEEDED", "SHUTTING_DOWN", "INTERNAL", "RATE_LIMITED", "TOKEN_NOT_RENEWED"]);
+const NOT_REFUSALS: ReadonlySet<Reason> = new Set(["AUDIT_UNAVAILABLE", "DATABASE_UNAVAILABLE", "OVERLOADED", "CANCELLED", "DEADLINE_EXCEEDED", "SHUTTING_DOWN", "INTERNAL", "RATE_LIMITED", "TOKEN_NOT_RENEWED", "PROVIDER_UNAVAILABLE", "PROVIDER_REJECTS_CLIENT"]);
 
 /**
  * Records that a verified caller was refused. Resolves when the record is committed, and also when it cannot be:

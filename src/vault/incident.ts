@@ -7,7 +7,7 @@ import { errorFields, type Log, newRequestId } from "../log.ts";
  * Runs a piece of work that seals or opens. Where something stored does not open, the caller gets an opaque incident id,
  * and the log says under that id what was wrong and where.
  */
-export async function withIncident<T>(log: Log, call: Call, place: SecretPlace, work: () => Promise<T>): Promise<T> {
+export async function withIncident<T>(log: Log, call: Call, place: Pick<SecretPlace, "organizationId" | "credentialId">, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {

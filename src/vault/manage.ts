@@ -114,7 +114,7 @@ export async function listCredentials(deps: ManageDeps, grant: Grant<"list_crede
 }
 
 /** A credential that the caller may touch. Throws CREDENTIAL_NOT_FOUND and NOT_GRANTED. */
-export async function ownCredential({ store }: Pick<ManageDeps, "store">, { organizationId, call }: { organizationId: string; call: Call }, credentialId: string): Promise<CredentialRecord> {
+export async function ownCredential({ store }: { readonly store: Pick<Store, "credentials"> }, { organizationId, call }: { organizationId: string; call: Call }, credentialId: string): Promise<CredentialRecord> {
   const record = await store.credentials.get(organizationId, credentialId, call.signal);
   if (!record) throw fail("CREDENTIAL_NOT_FOUND");
   if (!inScope(call.scope, record)) throw fail("NOT_GRANTED");

@@ -9,7 +9,7 @@ export type Rates = Readonly<Record<RateClass, { readonly perCaller: number; rea
 
 const TESTS = ["test_sftp_connection", "test_postgres_connection", "test_postgres_credential", "test_credential"] as const;
 const WRITES = [
-  "create_credential", "update_credential", "delete_credential", "rollback_credential",
+  "create_credential", "begin_authorization", "update_credential", "delete_credential", "rollback_credential",
   "create_service_account", "update_service_account", "delete_service_account", "set_service_account_access",
   "create_service_account_key", "update_service_account_key", "revoke_service_account_key",
 ] as const;

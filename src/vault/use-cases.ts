@@ -6,7 +6,9 @@ import type { CredentialRecord } from "../domain/credential.ts";
 import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
 import { type AccountUseCases, bindAccounts } from "./accounts-use-cases.ts";
+import { type CallbackInput, type Completed, completeAuthorization, type OpenCall } from "./callback.ts";
 import { type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
+import { type BeginInput, type BegunAuthorization, beginAuthorization, type ConnectDeps } from "./connect.ts";
 import type { Grant } from "./gate.ts";
 import { keyUseCases } from "./keys-administration.ts";
 import type { KeyUseCases } from "./keys-use-cases.ts";
@@ -20,13 +22,14 @@ import type { ServiceAccountDeps } from "./service-accounts.ts";
 export type { CatalogEntry } from "../providers/index.ts";
 export type { Exposed } from "../providers/provider.ts";
 export type { Checked, CheckInput, Prober } from "./check.ts";
+export type { Completed } from "./callback.ts";
 export type { CredentialFacts } from "./manage.ts";
 export type { RecordedAnswer, Repeats } from "./idempotency.ts";
 export type { Reception } from "./reception.ts";
 export type { AuditStore, ServiceAccountKeyRow, ServiceAccountRow } from "../store/store.ts";
 
 /** What the use cases stand on. */
-export interface VaultDeps {
+export interface VaultDeps extends Omit<ConnectDeps, "store" | "envelope"> {
   readonly store: Store;
   readonly envelope: Envelope;
   readonly limits: CredentialLimits;
@@ -59,6 +62,11 @@ export interface UseCases {
   listIntegrations(grant: Grant<"list_integrations">): ReturnType<typeof manage.listIntegrations>;
   checkSecret(grant: Grant<"test_sftp_connection"> | Grant<"test_postgres_connection">, input: CheckInput): Promise<Checked>;
   checkStored(grant: Grant<"test_postgres_credential"> | Grant<"test_credential">, input: StoredCheckInput): Promise<Checked>;
+  beginAuthorization(grant: Grant<"begin_authorization">, input: BeginInput): Promise<BegunAuthorization>;
+  /** The one thing that needs no grant: the state says who began it. */
+  completeAuthorization(call: OpenCall, input: CallbackInput): Promise<Completed>;
+  /** Origins of pages that may hear what came of an authorization. */
+  readonly openerOrigins: readonly string[];
   /** Service accounts and their keys. */
   readonly accounts: AccountUseCases;
   /** Audit trails, deleted credentials and limits. */
@@ -82,6 +90,9 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     listIntegrations: (grant) => manage.listIntegrations(grant),
     checkSecret: (grant, input) => checkSecret(deps, grant, input),
     checkStored: (grant, input) => checkStored(deps, grant, input),
+    beginAuthorization: (grant, input) => beginAuthorization(deps, grant, input),
+    completeAuthorization: (call, input) => completeAuthorization(deps, call, input),
+    openerOrigins: deps.redirects.origins,
     accounts: bindAccounts(deps),
     records: bindRecords(deps),
     keys: keyUseCases({ ...deps, registered: new Set() }),

@@ -1,16 +1,17 @@
 import { randomUUID } from "node:crypto";
 import type { MethodDefinition } from "@grpc/grpc-js";
 import { expect, it, test } from "vitest";
+import { Provider } from "../../gen/flow/credentials/v1/resources.ts";
 import { ACTIONS } from "../../src/domain/access.ts";
 import { fail } from "../../src/domain/errors.ts";
-import { call, metadataOf, record, RPCS, type RpcName, startGrpc } from "../support/grpc.ts";
+import { call, metadataOf, record, RPCS, type RpcName, startGrpc, testAuthenticator } from "../support/grpc.ts";
 
 const CREDENTIALS = { host: "h", username: "u", password: "p" };
 const id = randomUUID();
 const ACCOUNT = { organizationId: id, serviceAccountId: id, status: 0 };
 
 /** For each RPC a sound request and, where it has such fields, one with a fault in the path and one in the body only. */
-const REQUESTS: { [N in RpcName]: { good: object; badPath?: object; pathReason?: string; badBody?: object } } = {
+const REQUESTS: { [N in Exclude<RpcName, "completeAuthorization">]: { good: object; badPath?: object; pathReason?: string; badBody?: object } } = {
   createCredential: { good: { provider: 3, credentialType: 5, credentials: CREDENTIALS }, badBody: { provider: 0, credentialType: 99 } },
   listCredentials: { good: { provider: 3 }, badPath: { provider: 99 }, pathReason: "INVALID_PROVIDER" },
   getCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
@@ -33,6 +34,12 @@ const REQUESTS: { [N in RpcName]: { good: object; badPath?: object; pathReason?:
   testPostgresCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
   testCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
   rollbackCredential: { good: { credentialId: id, etag: "", organizationId: "" }, badPath: { credentialId: "nonsense", etag: "", organizationId: "" }, pathReason: "INVALID_CREDENTIAL_ID", badBody: { credentialId: id, etag: "a b", organizationId: "" } },
+  beginAuthorization: {
+    good: { provider: 5, redirectTo: "", credentialId: "", scopes: ["a b"] },
+    badPath: { provider: 99, redirectTo: "", credentialId: "x", scopes: [] },
+    pathReason: "INVALID_PROVIDER",
+    badBody: { provider: 5, redirectTo: "", credentialId: "", scopes: ["\0"] },
+  },
   createServiceAccount: { good: { organizationId: id, name: "n" }, badBody: { organizationId: "nonsense", name: "" } },
   listServiceAccounts: { good: { organizationId: id, offset: 0, limit: 0 }, badBody: { organizationId: "x", offset: 0, limit: 1_001 } },
   getServiceAccount: { good: ACCOUNT, badPath: { organizationId: "", serviceAccountId: "x" }, pathReason: "INVALID_SERVICE_ACCOUNT_ID" },
@@ -79,7 +86,18 @@ const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.to
 const TOKENS = { user: "user", service_account: "machine", operator: "operator" } as const;
 const MALFORMED = Buffer.from([0x0a, 0xff]);
 
-test.each(Object.keys(RPCS) as RpcName[])("%s refuses in the order 401, 403, 400 of the path, 422 of the body, and then runs", async (name) => {
+test("completeAuthorization needs no identity, and looks at none", async () => {
+  const authenticator = testAuthenticator();
+  await using grpc = await startGrpc({ deps: { authenticator } });
+  const request = { provider: Provider.PROVIDER_GOOGLE, state: "s", code: "c", error: "", errorDescription: "", iss: "", browser: undefined };
+  for (const token of [null, "stranger", "machine"]) expect((await call(grpc.client, RPCS.completeAuthorization, request, metadataOf(token))).error).toBeUndefined();
+  expect((await call(grpc.client, RPCS.completeAuthorization, { ...request, provider: 99 as Provider }, metadataOf(null))).reason).toBe("INVALID_PROVIDER");
+  expect((await call(grpc.client, RPCS.completeAuthorization, MALFORMED, metadataOf(null))).reason).toBe("INVALID_REQUEST");
+  expect((await call(grpc.client, RPCS.completeAuthorization, request, metadataOf(null, { "x-flow-id": "x".repeat(129) }))).reason).toBe("METADATA_INVALID");
+  expect(authenticator.shown).toEqual([]);
+});
+
+test.each(Object.keys(REQUESTS) as (keyof typeof REQUESTS)[])("%s refuses in the order 401, 403, 400 of the path, 422 of the body, and then runs", async (name) => {
   await using grpc = await startGrpc();
   grpc.vault.rows.set(id, { record: record({ id }), document: CREDENTIALS });
   const method = RPCS[name] as unknown as MethodDefinition<object, object>;

@@ -75,7 +75,7 @@ describe.each(ALL)("a flow of %s", (provider) => {
     expect(await exchange({ ...other.redeem, codeVerifier: "v".repeat(43) }, io)).toEqual({ kind: "refused", cause: "code_rejected" });
     expect(await exchange(redeem, io)).toMatchObject({ kind: "granted" });
     expect(await exchange(redeem, io)).toEqual({ kind: "refused", cause: "code_rejected" });
-    expect(await exchange(redeem, { ...io, client: { id: "unknown", secret: secret("s") } })).toEqual({ kind: "client_rejected" });
+    expect(await exchange(redeem, { ...io, client: { id: "unknown", secret: secret(OIDC_CLIENT.secret) } })).toEqual({ kind: "client_rejected" });
   });
 
   test("does not begin or end without proof", async () => {

@@ -37,7 +37,7 @@ describe("a stored credential", () => {
     const row = newCredential(organizationId, { accountEmail: "a@example.com", tokenExpiresAt: new Date("2030-01-02T03:04:05.678Z") });
     const created = await store.credentials.create(row, LIMITS, allowed(organizationId, row.id), NEVER);
     const { sealed, ...known } = row;
-    expect(created).toEqual({ ...known, createdAt: created.createdAt, updatedAt: created.createdAt, status: "active", statusReason: null, statusSince: created.createdAt, renewable: false, revision: 1, secretVersion: 1n });
+    expect(created).toEqual({ ...known, accountId: null, createdAt: created.createdAt, updatedAt: created.createdAt, status: "active", statusReason: null, statusSince: created.createdAt, renewable: false, revision: 1, secretVersion: 1n });
     expect(await store.credentials.get(organizationId, row.id, NEVER)).toEqual(created);
     const { provider, credentialType } = row;
     const found = { organizationId, id: row.id, provider, credentialType, status: "active", statusReason: null, renewable: false, ownClient: false, secretVersion: 1n, sealed };

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { connect } from "node:http2";
 import { type CallOptions, type ChannelCredentials, Client, credentials, type MethodDefinition, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { AdminServiceService } from "../../gen/flow/credentials/v1/admin_service.ts";
+import { AuthorizationServiceService } from "../../gen/flow/credentials/v1/authorization_service.ts";
 import { CredentialServiceService } from "../../gen/flow/credentials/v1/credential_service.ts";
 import { ServiceAccountServiceService } from "../../gen/flow/credentials/v1/service_account_service.ts";
 import { BadRequest, ErrorInfo } from "../../gen/google/rpc/error_details.ts";
@@ -19,7 +20,7 @@ import { type GrpcOptions, serveGrpc } from "../../src/grpc/server.ts";
 import { createLog } from "../../src/log.ts";
 
 /** Every RPC of ours, by its name. */
-export const RPCS = { ...CredentialServiceService, ...ServiceAccountServiceService, ...AdminServiceService };
+export const RPCS = { ...AuthorizationServiceService, ...CredentialServiceService, ...ServiceAccountServiceService, ...AdminServiceService };
 export type RpcName = keyof typeof RPCS;
 
 export const ORGANIZATION = "0b7c1f0e-6d5c-4a41-9a37-52f7a1c0d001";
@@ -139,6 +140,8 @@ export function memoryVault(): UseCases & { readonly rows: Map<string, { record:
       find(credentialId);
       return { result: { success: false, layer: "auth", reason: "wrong", message: "It does not.", nextStep: "Mend it.", details: {} }, durationMs: 1 };
     },
+    beginAuthorization: async () => ({ authorizationUrl: "https://provider.example/authorize", keep: null }), openerOrigins: [],
+    completeAuthorization: async () => ({ record: record({ provider: "google" }), renewed: false, missingScopes: [], redirectUri: null }),
     rollbackCredential: async (_grant, { credentialId }) => find(credentialId).record,
     accounts: {
       create: async (_grant, { name }) => account({ name }),

@@ -22,6 +22,8 @@ describe("the routes", () => {
       "GET /integrations/credentials/provider/{provider} ListCredentials",
       "GET /integrations/credentials/{credential_id} GetCredential",
       "GET /integrations/credentials/{credential_id}/credentials ResolveCredential",
+      "GET /integrations/{provider}/authorize BeginAuthorization",
+      "GET /integrations/{provider}/callback CompleteAuthorization",
       "GET /service-accounts ListServiceAccounts",
       "GET /service-accounts/{service_account_id} GetServiceAccount",
       "GET /service-accounts/{service_account_id}/api-keys ListServiceAccountKeys",
