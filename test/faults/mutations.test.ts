@@ -2,7 +2,7 @@ import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "nod
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { connect, freshDatabase } from "../support/postgres.ts";
-import { foreignCalls, gates, METHODS, ownCalls, World } from "../support/isolation.ts";
+import { foreignCalls, gates, METHODS, ownCalls, STILL, World } from "../support/isolation.ts";
 import { serviceEnv, startService, temporaryFolder } from "../support/service.ts";
 
 /** Every mutation takes some seconds; the usual run tries one of each kind. */
@@ -43,7 +43,7 @@ async function faultsOf(main: string, methods: RegExp, rowSecurity: "off" | "on"
     const { rows } = await superuser.query<{ name: string }>("select relname as name from pg_class where relnamespace = 'public'::regnamespace and relrowsecurity");
     for (const { name } of rows) await superuser.query(`alter table ${name} disable row level security, no force row level security`);
   }
-  await using service = await startService(serviceEnv(database), main);
+  await using service = await startService(serviceEnv(database, STILL), main);
   await using world = await World.open(service, database);
   const [victim, stranger] = [await world.tenant(), await world.tenant()];
   const chosen = METHODS.filter(({ name }) => methods.test(name));

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { connect } from "../support/postgres.ts";
-import { foreignCalls, foreignMetadata, foreignRoutes, gates, METHODS, ownCalls, World } from "../support/isolation.ts";
+import { foreignCalls, foreignMetadata, foreignRoutes, gates, METHODS, ownCalls, STILL, World } from "../support/isolation.ts";
 import { startFresh } from "../support/service.ts";
 
 let service: Awaited<ReturnType<typeof startFresh>>;
@@ -9,7 +9,7 @@ let victim: Awaited<ReturnType<World["tenant"]>>;
 let stranger: Awaited<ReturnType<World["tenant"]>>;
 
 beforeAll(async () => {
-  service = await startFresh({ CREDENTIALS_TESTS_BURST: "10000", CREDENTIALS_RATE_TESTS_PER_CALLER: "10000", CREDENTIALS_RATE_TESTS_PER_ORGANIZATION: "10000", CREDENTIALS_RATE_WRITES_PER_CALLER: "1000" });
+  service = await startFresh({ ...STILL, CREDENTIALS_GOOGLE_CLIENT_ID: "client", CREDENTIALS_GOOGLE_CLIENT_SECRET: "client-secret", CREDENTIALS_TESTS_BURST: "10000", CREDENTIALS_RATE_TESTS_PER_CALLER: "10000", CREDENTIALS_RATE_TESTS_PER_ORGANIZATION: "10000", CREDENTIALS_RATE_WRITES_PER_CALLER: "1000" });
   world = await World.open(service, service.database);
   [victim, stranger] = await Promise.all([world.tenant(), world.tenant()]);
 });

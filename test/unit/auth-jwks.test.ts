@@ -67,7 +67,7 @@ test.each([
   ["a key for encryption", (key: IssuerKey) => ({ ...key.jwk, use: "enc" })],
   ["a key that does not verify", (key: IssuerKey) => ({ ...key.jwk, key_ops: ["sign"] })],
   ["a key for another algorithm", (key: IssuerKey) => ({ ...key.jwk, alg: "RS512" })],
-  ["a key without an id", ({ jwk }: IssuerKey) => Object.fromEntries(Object.entries(jwk).filter(([name]) => name !== "kid"))],
+  ["a key without an id", (key: IssuerKey) => ({ ...key.jwk, kid: undefined })],
   ["a key with an id that is no text", (key: IssuerKey) => ({ ...key.jwk, kid: 7 })],
   ["a short RSA key", () => rsa("x", 1024).jwk],
   ["a key on another curve", () => ec("x", "P-384").jwk],

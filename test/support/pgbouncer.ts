@@ -1,0 +1,84 @@
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { accessSync, chmodSync, chownSync, constants, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { type AddressInfo, connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseDatabaseUrl } from "../../src/store/connection.ts";
+
+const PGBOUNCER = "/usr/sbin/pgbouncer";
+
+/** Whether Debian's pgbouncer is installed. */
+export function pgbouncerAvailable(): boolean {
+  try {
+    accessSync(PGBOUNCER, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A running pgbouncer. */
+export interface Pgbouncer extends AsyncDisposable {
+  /** URL of the same database through it. */
+  readonly url: string;
+}
+
+/** A free port. Somebody else may take it before it is used; then the start fails and is not repeated. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Longest time until it listens, ms; generous, for a loaded machine. */
+const START_MS = 15_000;
+
+async function listening(port: number, child: ChildProcess, said: () => string): Promise<void> {
+  for (const until = Date.now() + START_MS; Date.now() < until; ) {
+    if (child.exitCode !== null) break;
+    const open = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, "127.0.0.1", () => resolve(true)).on("error", () => resolve(false));
+      socket.unref();
+      setTimeout(() => socket.destroy(), 100);
+    });
+    if (open) return;
+    await sleep(50);
+  }
+  throw new Error(`pgbouncer does not listen:\n${said()}`);
+}
+
+/** Puts a pgbouncer in transaction mode, with few server connections, before a database. It refuses to run as root, so it runs as the user that owns the database's socket. */
+export async function startPgbouncer(url: string, serverConnections: number): Promise<Pgbouncer> {
+  const { host, port: databasePort, user, database } = parseDatabaseUrl(url);
+  const folder = mkdtempSync(join(tmpdir(), "flow-pgbouncer-"));
+  const port = await freePort();
+  const owner = process.getuid?.() === 0 ? ownerOf(host) : undefined;
+  writeFileSync(
+    join(folder, "pgbouncer.ini"),
+    `[databases]\n${database} = host=${host} port=${databasePort} user=${user}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = ${port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n` +
+      `default_pool_size = ${serverConnections}\nmax_client_conn = 500\nserver_reset_query_always = 0\nignore_startup_parameters = extra_float_digits\n`,
+  );
+  chmodSync(folder, 0o755);
+  if (owner) chownSync(folder, owner.uid, owner.gid);
+  let output = "";
+  const child = spawn(PGBOUNCER, [join(folder, "pgbouncer.ini")], { stdio: ["ignore", "pipe", "pipe"], ...owner });
+  for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", (text: string) => (output += text));
+  const ended = new Promise<void>((resolve) => child.once("close", () => resolve()));
+  await listening(port, child, () => output);
+  return {
+    url: `postgresql://${user}@127.0.0.1:${port}/${database}`,
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGINT");
+      await Promise.race([ended, sleep(2_000).then(() => child.kill("SIGKILL"))]);
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+function ownerOf(folder: string): { uid: number; gid: number } {
+  const [uid = "", gid = ""] = execFileSync("stat", ["-c", "%u %g", folder.startsWith("/") ? folder : "/var/empty"], { encoding: "utf8" }).trim().split(" ");
+  return { uid: Number(uid), gid: Number(gid) };
+}
