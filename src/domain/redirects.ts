@@ -11,7 +11,7 @@ export const isSecureOrLoopback = (url: URL): boolean => url.protocol === "https
  * reader decodes and another does not. Undefined for any other.
  */
 export function plainAddress(text: string): URL | undefined {
-  if (text.length > MAX_REDIRECT || !/^[\x21-\x7e]+$/.test(text) || text.includes("#") || !URL.canParse(text)) return undefined;
+  if (text.length > MAX_REDIRECT || !/^[A-Za-z0-9\-._~:/?[\]@!$&'()*+,;=%]+$/.test(text) || !URL.canParse(text)) return undefined;
   const url = new URL(text);
   // Dot segments, backslashes, capitals in a host and default ports all change a text that is not in normal form.
   const normal = url.href === text || url.href === `${text}/`;

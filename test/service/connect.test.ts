@@ -2,7 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ScriptedBrowser } from "../support/browser.ts";
 import { APP, type Connectable, newOrganization, startConnectable } from "../support/connect.ts";
-import { OIDC_CLIENT } from "../support/oidc.ts";
+import { objectIdOf, OIDC_CLIENT, TENANT } from "../support/oidc.ts";
 import { rest } from "../support/service.ts";
 
 let world: Connectable;
@@ -155,6 +155,16 @@ describe("a credential is authorized anew", () => {
 });
 
 describe("it is refused", () => {
+  test("where the credential is deleted while the user signs in, and the code is not used", async () => {
+    const { bearer } = await newOrganization();
+    const id = (await finish(await world.agree((await world.begin(bearer)).json.authorization_url))).json.id;
+    const callback = await world.agree((await world.begin(bearer, { credential_id: id })).json.authorization_url);
+    expect((await rest(world.service, "DELETE", `/integrations/credentials/${id}`, { token: bearer })).status).toBe(204);
+    const calls = world.oidc.calls();
+    expect(await finish(callback)).toMatchObject({ status: 404, json: { error: { message: "Credential not found" } } });
+    expect(world.oidc.calls()).toBe(calls);
+  });
+
   test("to a service account, and for a provider that has no client here", async () => {
     const { bearer, machine } = await newOrganization();
     expect((await world.begin(machine)).json.error).toMatchObject({ code: "forbidden", message: "User account required" });
@@ -222,4 +232,24 @@ test("an authorization is anonymous to whoever looks at the wire, the log and th
   const secrets = [state, code, OIDC_CLIENT.secret, ...world.oidc.issued, ...world.oidc.asked.flatMap(({ form }) => [form.get("code_verifier"), form.get("refresh_token")])].filter((text): text is string => typeof text === "string" && text !== "");
   expect(secrets.length).toBeGreaterThan(6);
   for (const text of secrets) expect(world.service.output()).not.toContain(text);
+});
+
+test.each(["microsoft", "sharepoint"])("an account of %s is connected, and authorized anew", async (provider) => {
+  await using world = await startConnectable({ oidc: { dress: "microsoft" } });
+  const { bearer, machine, user } = await newOrganization();
+  const flow = async (parameters: Record<string, string> = {}) => finish(await world.agree((await world.begin(bearer, parameters, provider)).json.authorization_url));
+  const { status, json } = await flow();
+  expect([status, json.provider, json.user_id]).toEqual([200, provider, user]);
+  const [row] = await world.query<{ account_id: string }>("select oauth_origin, account_id, account_email, renewable, status_reason from credential where id = $1", [json.id]);
+  expect(row).toEqual({ oauth_origin: "flow", account_id: `${objectIdOf("user-1")}.${TENANT}`, account_email: "user-1@example.com", renewable: true, status_reason: null });
+  const secret = (await rest(world.service, "GET", `/integrations/credentials/${json.id}/credentials`, { token: machine })).json;
+  expect(await world.oidc.subjectOf(secret.access_token)).toBe("user-1");
+  expect(await flow({ credential_id: json.id })).toMatchObject({ status: 200, json: { id: json.id } });
+  world.oidc.state.account = "user-2";
+  const begun = new URL((await world.begin(bearer, { credential_id: json.id }, provider)).json.authorization_url);
+  begun.searchParams.delete("login_hint");
+  expect(await finish(await world.agree(begun.href))).toMatchObject({ status: 400, json: { error: { message: expect.stringContaining("Another account signed in") } } });
+  const evil = new URL(await world.agree((await world.begin(bearer, {}, provider)).json.authorization_url));
+  evil.searchParams.set("iss", "https://evil.example");
+  expect((await finish(evil.href)).status).toBe(400);
 });

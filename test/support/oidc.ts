@@ -43,6 +43,8 @@ export interface OidcOptions {
   readonly accessTokenSeconds?: number;
   /** More places that the client may come back to. */
   readonly redirectUris?: readonly string[];
+  /** Whether it asks on pages, for a person or a real browser; otherwise it answers by itself as `state` says. */
+  readonly pages?: boolean;
   /** Scopes beyond those of OpenID Connect. */
   readonly scopes?: readonly string[];
 }
@@ -128,6 +130,8 @@ export async function startOidc(options: OidcOptions = {}) {
     const { prompt, params, session, grantId } = await provider.interactionDetails(request, response);
     const finish = (result: Parameters<typeof provider.interactionFinished>[2]) => provider.interactionFinished(request, response, result, { mergeWithLastSubmission: true });
     if (prompt.name === "select_account") return finish({ select_account: {} });
+    if (options.pages === true && request.method === "GET") return void response.writeHead(200, { "content-type": "text/html" }).end(prompt.name === "login" ? LOGIN_PAGE : CONSENT_PAGE);
+    if (options.pages === true && prompt.name === "login") return finish({ login: { accountId: (await formOf(request)).get("account") ?? "" } });
     const hint = typeof params["login_hint"] === "string" ? params["login_hint"].split("@")[0] : undefined;
     if (prompt.name === "login") return finish({ login: { accountId: hint ?? state.account } });
     if (!state.consent) return finish({ error: "access_denied", error_description: "the user said no" });
@@ -207,6 +211,15 @@ export async function startOidc(options: OidcOptions = {}) {
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+const LOGIN_PAGE = `<!doctype html><title>Sign in</title><link rel="icon" href="data:,"><form method="post"><label>Account <input name="account"></label> <button>Sign in</button></form>`;
+const CONSENT_PAGE = `<!doctype html><title>Consent</title><link rel="icon" href="data:,"><form method="post"><button>Allow</button></form>`;
+
+async function formOf(request: IncomingMessage): Promise<URLSearchParams> {
+  let text = "";
+  for await (const chunk of request.setEncoding("utf8")) text += chunk;
+  return new URLSearchParams(text);
 }
 
 /** An OpenID provider in this process. */

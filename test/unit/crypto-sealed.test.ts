@@ -39,6 +39,19 @@ const withByte = (bytes: Buffer, index: number, change: number): Buffer => {
   return copy;
 };
 
+test("what an authorization in progress has sealed opens as that authorization and as nothing else", () => {
+  const { organizationId, credentialId: authorizationId } = place;
+  const at = { organizationId, authorizationId, provider: "google" } as const;
+  const bytes = sealSecret(key, 1, at, plaintext);
+  expect(openSecret(key, at, parseSealed(bytes)).equals(plaintext)).toBe(true);
+  const others = [
+    { ...at, authorizationId: keyPlace.organizationId }, { ...at, organizationId: authorizationId }, { ...at, provider: "microsoft" as const },
+    { organizationId, credentialId: authorizationId, provider: "google" as const, credentialType: "" as never, secretVersion: 0n },
+  ];
+  for (const other of others) expect(kindOf(() => openSecret(key, other, parseSealed(bytes)))).toBe("not_authentic");
+  expect(kindOf(() => openSecret(key, { ...at, provider: "sftp" }, parseSealed(sealed)))).toBe("not_authentic");
+});
+
 describe.each([
   { what: "a sealed secret", bytes: sealed, attempt: open, result: plaintext, malformed: "malformed", forged: "not_authentic" },
   { what: "a wrapped key", bytes: wrapped, attempt: unwrap, result: organizationKey, malformed: "wrapped_key_malformed", forged: "wrapped_key_not_authentic" },
