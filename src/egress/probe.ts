@@ -63,7 +63,7 @@ const BYTES_PER_MEGABYTE = 1_048_576;
 /** How often a test's memory is looked at, ms. */
 const MEMORY_WATCH_MS = 100;
 /** Time that is kept for the answer, ms: a test that runs out of time can still say where. */
-const ANSWER_MS = 250;
+const ANSWER_MS = 500;
 
 /** What ends a test besides itself. */
 type Cut = "deadline" | "cancelled" | "stopped";

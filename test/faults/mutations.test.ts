@@ -31,7 +31,7 @@ const MUTATIONS: readonly Mutation[] = [
   { what: "the gate", file: "vault/gate.ts", find: "if (!kinds.includes(call.caller.kind)) throw fail(requirement(kinds));", put: "", methods: /^(CreateCredential|ResolveCredential|ListAuditEvents)$/ },
   { what: "the role of administrators", file: "vault/gate.ts", find: "call.caller.role !== role) throw", put: "false) throw", methods: /ServiceAccount/ },
   { what: "the record of a refusal", file: "grpc/unary.ts", find: "await recordRefusal(deps.audit, proven, spec.action, error, trace.credentialId)", put: "void recordRefusal", methods: /^(CreateCredential|ResolveCredential)$/ },
-  { what: "the record of resolving", file: "store/resolve.ts", find: "), ${recordEvents(\"happened\")}\nselect found", put: ")\nselect found", methods: /^ResolveCredential$/ },
+  { what: "the record of resolving", file: "store/resolve.ts", find: "), ${recordEvents(\"happened\")}\nselect place, refusal", put: ")\nselect place, refusal", methods: /^ResolveCredential$/ },
   { what: "the record of an update", file: "store/credentials.ts", find: "), ${recordAnswer(\"happened\", \"changed\")}\nselect true as found", put: ")\nselect true as found", methods: /^UpdateCredential$/ },
 ];
 

@@ -99,7 +99,7 @@ it("a listed range opens its own addresses only", () => {
   }));
 });
 
-it("a host is a lower-case LDH name, a strict literal, or refused without a word of it", () => {
+it("a host is a lower-case name of letters, digits, hyphens and underscores, a strict literal, or refused without a word of it", () => {
   const alphabet = fc.constantFrom(..."abcz019.-:[]%@/\\ _x\0\t\nüß①０。．｡１٢\u00ad\u200d\ud800", "xn--", "0x", "127.", "localhost", "::", "1");
   const text = fc.oneof(fc.string({ unit: "binary", maxLength: 300 }), fc.array(alphabet, { maxLength: 20 }).map((parts) => parts.join("")));
   check(fc.property(text, (text) => {
@@ -108,7 +108,7 @@ it("a host is a lower-case LDH name, a strict literal, or refused without a word
       if (host.kind === "address") {
         expect(isIP(host.address)).toBeGreaterThan(0);
       } else {
-        expect(host.name).toMatch(/^(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/);
+        expect(host.name).toMatch(/^(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*$/);
         expect(host.name.split(".").at(-1)).not.toMatch(/^(?:\d+|0x[0-9a-f]*)$/);
         expect(isIP(host.name)).toBe(0);
         expect(parseHost(host.name)).toEqual(host);

@@ -145,7 +145,7 @@ describe("an access key for Amazon SES", () => {
     // No port is left to the provider, so that nothing is looked up and nothing leaves.
     await using it = testProber({ egress: { profile: "production", allow: [], ports: { aws_ses: [1] } } });
     const document = { access_key_id: KEY.accessKeyId, secret_access_key: KEY.secretAccessKey, region: KEY.region };
-    expect(await it.run({ provider: "aws_ses", credentialType: "api_key", document })).toMatchObject({ success: false, layer: "address", reason: "address_not_allowed" });
+    expect(await it.run({ provider: "aws_ses", credentialType: "api_key", document })).toMatchObject({ success: false, layer: "address", reason: "port_not_allowed" });
   });
 
   test("is reached through the provider", async () => {

@@ -15,6 +15,7 @@ import { call, CALLERS, metadataOf, record, RPCS, startGrpc } from "../support/g
 const run = promisify(execFile);
 const SERVICES = [
   "flow.credentials.v1.AdminService",
+  "flow.credentials.v1.AuthorizationService",
   "flow.credentials.v1.CredentialService",
   "flow.credentials.v1.ServiceAccountService",
   "grpc.health.v1.Health",

@@ -19,6 +19,7 @@ test("buf curl lists the services by reflection and calls GetCredential", async 
   const services = (await curl("--list-services", `http://${service.grpc}`)).trim().split("\n").sort();
   expect(services).toEqual([
     "flow.credentials.v1.AdminService",
+    "flow.credentials.v1.AuthorizationService",
     "flow.credentials.v1.CredentialService",
     "flow.credentials.v1.ServiceAccountService",
     "grpc.health.v1.Health",

@@ -72,6 +72,7 @@ describe("a rate limiter", () => {
     const reads = Object.keys(ACTIONS).filter((action) => /^(list|get)_/.test(action));
     const operatorsOnly = Object.keys(ACTIONS).filter((action) => ACTIONS[action as Action].every((kind) => kind === "operator"));
     const unlimited = (Object.keys(ACTIONS) as Action[]).filter((action) => passing(machine(randomUUID()), action, 101).passed === 101);
-    expect(unlimited.toSorted()).toEqual([...new Set([...reads, ...operatorsOnly])].toSorted());
+    // What finishes an authorization was counted when it began: its state works once.
+    expect(unlimited.toSorted()).toEqual([...new Set([...reads, ...operatorsOnly, "complete_authorization"])].toSorted());
   });
 });
