@@ -9,12 +9,17 @@ import { dueAt } from "./schedule.ts";
 import type { StoredCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
-/** The right to renew one credential until its time is over. What is written under it takes effect only while nobody else holds it. */
+/**
+ * The right to renew one credential until its time is over. What is written under it takes effect only while nobody else holds
+ * it; a renewed secret, as long as nobody else has begun.
+ */
 export interface Lease {
   readonly organizationId: string;
   readonly credentialId: string;
   readonly token: string;
   readonly fence: bigint;
+  /** Whether it was taken from somebody whose time was over and who may still have an outcome to store. */
+  readonly takenOver: boolean;
 }
 
 /** A lease of the sweep, with the provider by which its work is capped. */
@@ -84,7 +89,10 @@ export interface RefreshStore {
    * earlier attempt was cut off, the credential becomes `in_doubt`. Undefined where the lease or the credential is gone.
    */
   begin(lease: Lease, leaseMs: number, events: readonly AuditEvent[]): Promise<Begun | undefined>;
-  /** Stores a renewed secret, makes the credential `active` and gives the lease back; false where the lease or that version is gone. */
+  /**
+   * Stores a renewed secret, makes the credential `active` and gives the lease back, whoever has it by now; false where somebody
+   * else has begun a renewal, or that version is gone.
+   */
   keep(lease: Lease, renewed: Renewed, events: readonly AuditEvent[]): Promise<boolean>;
   /** Stores how an attempt ended and gives the lease back; false where the lease or that version is gone. */
   settle(lease: Lease, settlement: Settlement, events: readonly AuditEvent[]): Promise<boolean>;
@@ -102,9 +110,9 @@ const CLAIM: Statement = {
   text: `with leased as (
   update credential_refresh r set lease_token = $3, lease_until = ${leaseUntil("$4")}, fence = r.fence + 1
   where r.organization_id = $1 and r.credential_id = $2 and ${FREE} and $5::boolean
-  returning r.fence
+  returning r.fence, r.intent_fence is not null as taken_over
 )
-select ${storedColumns("c")}, leased.fence, coalesce(r.due_at <= now(), false) as due
+select ${storedColumns("c")}, leased.fence, leased.taken_over, coalesce(r.due_at <= now(), false) as due
 from credential c left join leased on true left join credential_refresh r on r.organization_id = c.organization_id and r.credential_id = c.id
 where c.organization_id = $1 and c.id = $2 and c.deleted_at is null`,
 };
@@ -118,7 +126,7 @@ const CLAIM_DUE: Statement = {
 )
 update credential_refresh r set lease_token = $3, lease_until = ${leaseUntil("$4")}, fence = r.fence + 1
 from due where r.organization_id = due.organization_id and r.credential_id = due.credential_id
-returning r.organization_id, r.credential_id, r.provider, r.fence`,
+returning r.organization_id, r.credential_id, r.provider, r.fence, r.intent_fence is not null as taken_over`,
 };
 
 const MINE = "r.organization_id = $1 and r.credential_id = $2 and r.lease_token = $3 and r.fence = $4";
@@ -140,7 +148,7 @@ const BEGIN: Statement = {
   where ${MINE} and c.organization_id = $1 and c.id = $2 and c.deleted_at is null
   for no key update of c
 ), settled as (
-  update credential_refresh r set lease_until = ${leaseUntil("$5")}, intent_version = case when t.renewable then t.secret_version end
+  update credential_refresh r set lease_until = ${leaseUntil("$5")}, intent_version = t.secret_version, intent_fence = r.fence
   from target t where ${MINE} and t.renewable returning r.fence
 ), marked as (
   update credential c set status = 'in_doubt', status_reason = 'renewal_interrupted', status_since = ${NOW}
@@ -151,34 +159,38 @@ select t.*, ${NOW} as now from target t where exists (select from settled) or no
 };
 
 /** Locks the credential in the version that was sent, so that nothing is written over another one. */
-const TARGET = `target as materialized (
+const target = (version: string): string => `target as materialized (
   select c.status, c.status_reason from credential c
-  where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and c.secret_version = $5
+  where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and c.secret_version = ${version}
   for no key update
 )`;
 
 /** Shortest time between two renewals of one credential, whatever end a provider gives its tokens. */
 const PAUSE = "interval '15 seconds'";
 
+/**
+ * Asks for the journal and not for the lease: an outage may last longer than that, and whoever has it by then and has sent
+ * nothing yet is spared a secret that the provider has replaced.
+ */
 const KEEP: Statement = {
   name: "refresh_keep",
-  text: `with ${askedEvents("$9")}, ${TARGET}, settled as (
-  update credential_refresh r set lease_token = null, lease_until = null, intent_version = null, attempts = 0,
-    due_at = greatest(${dueAt("$7::timestamptz")}, now() + ${PAUSE})
-  from target where ${MINE} returning r.fence
+  text: `with ${askedEvents("$8")}, ${target("$4")}, settled as (
+  update credential_refresh r set lease_token = null, lease_until = null, intent_version = null, intent_fence = null, attempts = 0, tried_at = now(),
+    due_at = greatest(${dueAt("$6::timestamptz")}, now() + ${PAUSE})
+  from target where r.organization_id = $1 and r.credential_id = $2 and r.intent_fence = $3 returning r.fence
 ), changed as (
-  update credential c set sealed = $6, secret_version = c.secret_version + 1, token_expires_at = $7, status = 'active', status_reason = $8,
-    status_since = case when (t.status, t.status_reason) is distinct from ('active', $8::text) then ${NOW} else c.status_since end
-  from settled, target t where c.organization_id = $1 and c.id = $2 and c.secret_version = $5
-  returning ${credentialColumns("c")}, (t.status, t.status_reason) is distinct from ('active', $8::text) as shifted
+  update credential c set sealed = $5, secret_version = c.secret_version + 1, token_expires_at = $6, status = 'active', status_reason = $7,
+    status_since = case when (t.status, t.status_reason) is distinct from ('active', $7::text) then ${NOW} else c.status_since end
+  from settled, target t where c.organization_id = $1 and c.id = $2 and c.secret_version = $4
+  returning ${credentialColumns("c")}, (t.status, t.status_reason) is distinct from ('active', $7::text) as shifted
 ), ${recordChange("changed")}
 select 1 from changed`,
 };
 
 const SETTLE: Statement = {
   name: "refresh_settle",
-  text: `with ${askedEvents("$11")}, ${TARGET}, settled as (
-  update credential_refresh r set lease_token = null, lease_until = null, attempts = r.attempts + $9::integer,
+  text: `with ${askedEvents("$11")}, ${target("$5")}, settled as (
+  update credential_refresh r set lease_token = null, lease_until = null, intent_fence = null, attempts = r.attempts + $9::integer, tried_at = now(),
     intent_version = case when $10::boolean then $5::bigint end,
     due_at = ${leaseUntil("$8")}
   from target where ${MINE} returning r.fence
@@ -190,7 +202,10 @@ const SETTLE: Statement = {
 select 1 from settled`,
 };
 
-const RELEASE: Statement = { name: "refresh_release", text: `update credential_refresh r set lease_token = null, lease_until = null where ${MINE}` };
+const RELEASE: Statement = {
+  name: "refresh_release",
+  text: `update credential_refresh r set lease_token = null, lease_until = null, intent_fence = nullif(r.intent_fence, $4) where ${MINE}`,
+};
 
 const placed = (lease: Lease): unknown[] => [known(lease.organizationId), known(lease.credentialId), known(lease.token), lease.fence.toString()];
 const fenceOf = (row: Row): bigint => BigInt(row["fence"] as string);
@@ -204,7 +219,7 @@ export function refreshStore(database: Database): RefreshStore {
       const token = randomUUID();
       const [row] = await database.write([organizationId], CLAIM, [known(organizationId), known(id), token, leaseMs, mayTake]);
       if (row === undefined) return undefined;
-      const lease = row["fence"] === null ? undefined : { organizationId, credentialId: id, token, fence: fenceOf(row) };
+      const lease = row["fence"] === null ? undefined : { organizationId, credentialId: id, token, fence: fenceOf(row), takenOver: row["taken_over"] === true };
       return { stored: storedCredential(row), lease, held: lease === undefined && row["due"] === true };
     },
 
@@ -212,7 +227,7 @@ export function refreshStore(database: Database): RefreshStore {
       const token = randomUUID();
       const rows = await database.write([], CLAIM_DUE, [quotas.map(({ provider }) => provider), quotas.map(({ limit }) => limit), token, leaseMs]);
       return rows.map((row) => ({
-        organizationId: row["organization_id"] as string, credentialId: row["credential_id"] as string, provider: row["provider"] as ProviderName, token, fence: fenceOf(row),
+        organizationId: row["organization_id"] as string, credentialId: row["credential_id"] as string, provider: row["provider"] as ProviderName, token, fence: fenceOf(row), takenOver: row["taken_over"] === true,
       }));
     },
 
@@ -223,7 +238,8 @@ export function refreshStore(database: Database): RefreshStore {
     },
 
     async keep(lease, { sentVersion, sealed, tokenExpiresAt, reason }, events) {
-      const rows = await write(lease, KEEP, sentVersion.toString(), sealed, tokenExpiresAt, reason, recorded(events));
+      const { organizationId, credentialId, fence } = lease;
+      const rows = await database.write([organizationId], KEEP, [known(organizationId), known(credentialId), fence.toString(), sentVersion.toString(), sealed, tokenExpiresAt, reason, recorded(events)]);
       return rows.length > 0;
     },
 

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Envelope } from "../crypto/envelope.ts";
 import type { AuditEvent, SystemAction } from "../domain/access.ts";
 import type { CredentialStatusName, ProviderName, SecretDocument, SecretPlace } from "../domain/credential.ts";
@@ -29,6 +30,12 @@ export interface AttemptDeps extends AskDeps {
   readonly ended: AbortSignal;
 }
 
+/**
+ * Pause before a renewal that somebody else began is begun again, ms; shortened at random. After an outage of the database he may
+ * be about to store what the provider gave, and tries to more often than that.
+ */
+const TAKEOVER_MS = 2_000;
+
 /** Key under which a document keeps the scopes that were granted once and are missing now. */
 const SCOPE_BEFORE = "scope_before";
 
@@ -38,13 +45,13 @@ const SCOPE_BEFORE = "scope_before";
  */
 export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string): Promise<void> {
   const events = eventsOf(lease, requestId);
-  const leasedAt = performance.now();
-  const begun = await deps.store.refresh.begin(lease, deps.leaseMs, [events("refresh_credential"), events("mark_in_doubt")]).catch(async (error: unknown) => {
+  const began = await begin(deps, lease, events).catch(async (error: unknown) => {
     // Others would wait for a lease under which nothing happens.
     await persistently(deps.ended, () => deps.store.refresh.release(lease)).catch(() => {});
     throw error;
   });
-  if (begun === undefined) return;
+  if (began === undefined) return;
+  const { begun, leasedAt } = began;
   const { provider } = begun.stored;
   const settle = async (outcome: RefreshOutcome, end: Omit<Settlement, "sentVersion">, cause?: string): Promise<void> => {
     const asked = [...(cause === undefined ? [] : [events("refresh_credential", cause)]), ...(end.mark === null ? [] : [events(`mark_${end.mark.status}`)])];
@@ -67,6 +74,14 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
     deps.log.error({ request_id: requestId, organization_id: lease.organizationId, credential_id: lease.credentialId, ...errorFields(error) }, "a renewal failed");
     await settle("failed", { mark: inDoubt ? mark("in_doubt", "renewal_interrupted") : null, dueInMs: backoff(deps, begun.attempts), inDoubt, failed: true }, "internal");
   }
+}
+
+/** Journals that the secret is about to be sent; with it, when the lease's time began. */
+async function begin(deps: AttemptDeps, lease: Lease, events: Events): Promise<{ begun: Begun; leasedAt: number } | undefined> {
+  if (lease.takenOver) await sleep(Math.min(TAKEOVER_MS, deps.leaseMs / 2) * (0.5 + Math.random() / 2), undefined, { signal: deps.ended });
+  const leasedAt = performance.now();
+  const begun = await deps.store.refresh.begin(lease, deps.leaseMs, [events("refresh_credential"), events("mark_in_doubt")]);
+  return begun && { begun, leasedAt };
 }
 
 const mark = (status: CredentialStatusName, reason: string) => ({ status, reason });
@@ -168,6 +183,8 @@ const backoff = ({ backoffMs, maxBackoffMs }: AttemptDeps, attempts: number): nu
 
 /** A cause as a stable word; whatever a provider made up is not repeated. */
 const word = (cause: string): string => (/^[a-z][a-z0-9_]{0,63}$/.test(cause) ? cause : "refused");
+
+type Events = ReturnType<typeof eventsOf>;
 
 const eventsOf = (lease: Lease, requestId: string) => (action: SystemAction, failure?: string): AuditEvent => ({
   organizationId: lease.organizationId,

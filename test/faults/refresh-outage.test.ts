@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { FailpointName } from "../../src/domain/failpoint.ts";
 import { canary } from "../support/canary.ts";
-import { type Fleet, NO_SWEEP, startFleet } from "../support/fleet.ts";
+import { type Fleet, NO_SWEEP, SHORT, startFleet } from "../support/fleet.ts";
 import type { Service } from "../support/service.ts";
 import { CLIENT, type Odd, startTokenEndpoint, type TokenEndpoint } from "../support/token-endpoint.ts";
 
@@ -64,6 +64,27 @@ describe("a database that is gone", () => {
       expect(await fleet.faults()).toEqual([]);
     }
   }, LIMIT_MS);
+
+  test("for longer than the leases last loses no token although another process takes them over first", async () => {
+    const strict = await startTokenEndpoint("strict");
+    await using other = await startFleet(2, { ...SHORT, CREDENTIALS_GOOGLE_ISSUER: strict.issuer, CREDENTIALS_REFRESH_SWEEP_MS: "100" });
+    const ids = await Promise.all(Array.from({ length: 4 }, () => other.post(strict.grant())));
+    const gate = strict.hold();
+    await other.expire(ids);
+    await strict.until(4);
+    {
+      await using outage = await other.outage();
+      void outage;
+      gate.release();
+      await new Promise((resolve) => setTimeout(resolve, Number(SHORT.CREDENTIALS_REFRESH_LEASE_MS) + 500));
+    }
+    await other.until("bool_and(lease_token is null and intent_version is null and (due_at is null or due_at > now())) from credential_refresh");
+    const { rows } = await other.superuser.query("select status, status_reason, secret_version from credential");
+    expect(rows).toEqual(ids.map(() => ({ status: "active", status_reason: null, secret_version: "2" })));
+    expect(strict.calls).toHaveLength(4);
+    expect(await other.faults()).toEqual([]);
+    await strict[Symbol.asyncDispose]();
+  }, 60_000);
 
   test("while tokens are still good costs nobody a renewal", async () => {
     const grant = provider.grant();

@@ -77,22 +77,48 @@ describe("a lease", () => {
     expect(await schedule(id)).toBeUndefined();
   });
 
-  test("of a loser writes nothing after it ran out and somebody else took it: neither success nor refusal", async () => {
+  test("of a loser writes nothing after it ran out and somebody else began: neither success nor refusal", async () => {
     const { organizationId, id, row } = await dueGrant();
     const paused = await lease(organizationId, id);
     await begin(paused);
     await runOut(id);
     const winner = await lease(organizationId, id);
+    expect(await settle(paused, { mark: { status: "reauth_required", reason: "invalid_grant" } })).toBe(false);
+    await begin(winner);
     expect(await keep(paused)).toBe(false);
     expect(await settle(paused, { mark: { status: "reauth_required", reason: "invalid_grant" } })).toBe(false);
-    expect(await resolve(store, organizationId, id)).toMatchObject({ status: "active", sealed: row.sealed });
-    await begin(winner);
+    expect(await resolve(store, organizationId, id)).toMatchObject({ secretVersion: 1n, sealed: row.sealed });
     const sealed = sealedBytes();
     expect(await keep(winner, 1n, sealed)).toBe(true);
     expect(await keep(paused)).toBe(false);
     expect(await settle(paused, { mark: { status: "reauth_required", reason: "invalid_grant" } })).toBe(false);
     await store.refresh.release(paused);
     expect(await resolve(store, organizationId, id)).toMatchObject({ status: "active", secretVersion: 2n, sealed });
+  });
+
+  test("that ran out still stores what was renewed while whoever has it now has not begun, and that one does not begin", async () => {
+    const { organizationId, id } = await dueGrant();
+    const late = await lease(organizationId, id);
+    expect(late.takenOver).toBe(false);
+    await begin(late);
+    await runOut(id);
+    const second = await lease(organizationId, id);
+    expect(second.takenOver).toBe(true);
+    const sealed = sealedBytes();
+    expect(await keep(late, 1n, sealed)).toBe(true);
+    expect([await begin(second), await keep(second), await keep(late, 2n)]).toEqual([undefined, false, false]);
+    expect(await resolve(store, organizationId, id)).toMatchObject({ status: "active", secretVersion: 2n, sealed });
+    expect(await schedule(id)).toMatchObject({ lease_token: null, intent_version: null });
+  });
+
+  test("is taken over from nobody where the outcome was stored, and from nobody who only had it", async () => {
+    const { organizationId, id } = await dueGrant();
+    const first = await lease(organizationId, id);
+    await begin(first);
+    await settle(first, { inDoubt: true });
+    const second = await lease(organizationId, id);
+    await store.refresh.release(second);
+    expect([second.takenOver, (await lease(organizationId, id)).takenOver]).toEqual([false, false]);
   });
 
   test("writes nothing over an update or a delete that came in between", async () => {
