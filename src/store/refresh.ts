@@ -75,6 +75,12 @@ export interface Settlement {
   readonly failed: boolean;
 }
 
+/** Pauses after failures in a row, ms: doubled from the first to the longest, and shortened at random. */
+export interface Backoff {
+  readonly firstMs: number;
+  readonly longestMs: number;
+}
+
 /**
  * Who renews which credential, and what comes of it. A lease is held by a row and not by a connection: between two calls
  * nothing is locked. Times are the database's.
@@ -82,8 +88,11 @@ export interface Settlement {
 export interface RefreshStore {
   /** Takes the lease on one credential where it is due and `mayTake`; undefined where there is no such active credential. */
   claim(organizationId: string, id: string, leaseMs: number, mayTake: boolean): Promise<Claim | undefined>;
-  /** Takes leases on what is due longest, passing over what others hold or are taking. */
-  claimDue(quotas: readonly Quota[], leaseMs: number): Promise<DueLease[]>;
+  /**
+   * Takes leases on what is due longest, a like number of each organization, passing over what others hold or are taking and
+   * the organizations that are named.
+   */
+  claimDue(quotas: readonly Quota[], leaseMs: number, without: readonly string[]): Promise<DueLease[]>;
   /**
    * Journals that the secret is about to be sent, records it in the audit trail, and starts the lease's time anew. Where an
    * earlier attempt was cut off, the credential becomes `in_doubt`. Undefined where the lease or the credential is gone.
@@ -96,8 +105,8 @@ export interface RefreshStore {
   keep(lease: Lease, renewed: Renewed, events: readonly AuditEvent[]): Promise<boolean>;
   /** Stores how an attempt ended and gives the lease back; false where the lease or that version is gone. */
   settle(lease: Lease, settlement: Settlement, events: readonly AuditEvent[]): Promise<boolean>;
-  /** Gives a lease back that came to nothing. */
-  release(lease: Lease): Promise<void>;
+  /** Gives a lease back that came to nothing, and puts the credential off as a failure does. */
+  release(lease: Lease, backoff: Backoff): Promise<void>;
 }
 
 const FREE = "r.due_at <= now() and (r.lease_until is null or r.lease_until < now())";
@@ -117,12 +126,24 @@ from credential c left join leased on true left join credential_refresh r on r.o
 where c.organization_id = $1 and c.id = $2 and c.deleted_at is null`,
 };
 
+/** Due credentials of a provider that are looked at to choose from, longest due first. */
+const CANDIDATES = 500;
+
+/** One of each organization, then a second of each, so that those who have many due do not go before those who have few. */
 const CLAIM_DUE: Statement = {
   name: "refresh_claim_due",
-  text: `with due as materialized (
+  text: `with candidate as materialized (
+  select q.provider, d.*, row_number() over (partition by q.provider, d.organization_id order by d.due_at) as nth
+  from unnest($1::text[]) q(provider) cross join lateral (
+    select r.organization_id, r.credential_id, r.due_at from credential_refresh r
+    where r.provider = q.provider and ${FREE} and r.organization_id <> all($5::uuid[])
+    order by r.due_at limit ${CANDIDATES}) d
+), due as materialized (
   select d.* from unnest($1::text[], $2::integer[]) q(provider, n) cross join lateral (
-    select r.organization_id, r.credential_id from credential_refresh r where r.provider = q.provider and ${FREE}
-    order by r.due_at limit q.n for update skip locked) d
+    select r.organization_id, r.credential_id from candidate k
+      join credential_refresh r on r.organization_id = k.organization_id and r.credential_id = k.credential_id
+    where k.provider = q.provider and ${FREE}
+    order by k.nth, k.due_at limit q.n for update of r skip locked) d
 )
 update credential_refresh r set lease_token = $3, lease_until = ${leaseUntil("$4")}, fence = r.fence + 1
 from due where r.organization_id = due.organization_id and r.credential_id = due.credential_id
@@ -204,7 +225,9 @@ select 1 from settled`,
 
 const RELEASE: Statement = {
   name: "refresh_release",
-  text: `update credential_refresh r set lease_token = null, lease_until = null, intent_fence = nullif(r.intent_fence, $4) where ${MINE}`,
+  text: `update credential_refresh r set lease_token = null, lease_until = null, intent_fence = nullif(r.intent_fence, $4), tried_at = now(), attempts = r.attempts + 1,
+    due_at = ${leaseUntil("(least($6::double precision, $5::double precision * power(2, least(r.attempts, 30))) * (0.5 + random() / 2))")}
+  where ${MINE}`,
 };
 
 const placed = (lease: Lease): unknown[] => [known(lease.organizationId), known(lease.credentialId), known(lease.token), lease.fence.toString()];
@@ -223,9 +246,9 @@ export function refreshStore(database: Database): RefreshStore {
       return { stored: storedCredential(row), lease, held: lease === undefined && row["due"] === true };
     },
 
-    async claimDue(quotas, leaseMs) {
+    async claimDue(quotas, leaseMs, without) {
       const token = randomUUID();
-      const rows = await database.write([], CLAIM_DUE, [quotas.map(({ provider }) => provider), quotas.map(({ limit }) => limit), token, leaseMs]);
+      const rows = await database.write([], CLAIM_DUE, [quotas.map(({ provider }) => provider), quotas.map(({ limit }) => limit), token, leaseMs, without.map(known)]);
       return rows.map((row) => ({
         organizationId: row["organization_id"] as string, credentialId: row["credential_id"] as string, provider: row["provider"] as ProviderName, token, fence: fenceOf(row), takenOver: row["taken_over"] === true,
       }));
@@ -248,8 +271,8 @@ export function refreshStore(database: Database): RefreshStore {
       return rows.length > 0;
     },
 
-    async release(lease) {
-      await write(lease, RELEASE);
+    async release(lease, { firstMs, longestMs }) {
+      await write(lease, RELEASE, firstMs, longestMs);
     },
   };
 }

@@ -39,16 +39,26 @@ const TAKEOVER_MS = 2_000;
 /** Key under which a document keeps the scopes that were granted once and are missing now. */
 const SCOPE_BEFORE = "scope_before";
 
+/** A renewal could not be journaled, and nothing was sent; its cause says why. */
+export class NotBegun extends Error {
+  override readonly name = "NotBegun";
+
+  constructor(cause: unknown) {
+    super("not begun", { cause });
+  }
+}
+
 /**
  * Renews one credential under a lease, and gives the lease back: journal, provider, compare-and-set. Every way to end is
- * stored; rejects only where the database does not take that, and then the lease runs out and the journal says what was under way.
+ * stored; rejects with NotBegun where that did not take place, else only where the database does not take the outcome: then
+ * the lease runs out and the journal says what was under way.
  */
 export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string): Promise<void> {
   const events = eventsOf(lease, requestId);
   const began = await begin(deps, lease, events).catch(async (error: unknown) => {
     // Others would wait for a lease under which nothing happens.
-    await persistently(deps.ended, () => deps.store.refresh.release(lease)).catch(() => {});
-    throw error;
+    await persistently(deps.ended, () => deps.store.refresh.release(lease, { firstMs: deps.backoffMs, longestMs: deps.maxBackoffMs })).catch(() => {});
+    throw new NotBegun(error);
   });
   if (began === undefined) return;
   const { begun, leasedAt } = began;

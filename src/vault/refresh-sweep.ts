@@ -5,6 +5,7 @@ import type { DueLease, Quota } from "../store/refresh.ts";
 import type { Store } from "../store/store.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Refresher } from "./refresh.ts";
+import { Shares } from "./refresh-shares.ts";
 
 /** What the sweep needs. */
 export interface SweepDeps {
@@ -23,22 +24,30 @@ export interface SweepDeps {
   readonly leaseMs: number;
 }
 
+/** The part of a provider's renewals at a time that one organization may have. */
+const SHARE = 0.5;
+
+/** Pauses after an organization's renewals could not be begun, ms. */
+const REST = { restMs: 2_000, maxRestMs: 60_000 } as const;
+
 /** Looks in a second while something is due; each takes its part of what a second allows. */
 const LOOKS_PER_SECOND = 5;
 
 /**
  * Looks after whatever is due: tokens that end soon, grants that nobody uses, renewals that were cut off. Takes no more than it
  * can begin at once, at an even pace, so that thousands that are due together reach a provider as a steady trickle. What does
- * not open or is refused is put off and keeps nobody else waiting.
+ * not open, is refused or cannot even be begun is put off, and keeps nobody else waiting.
  */
 export class Sweep {
   readonly #deps: SweepDeps;
   readonly #stopping = new AbortController();
   readonly #running = new Map<ProviderName, number>();
+  readonly #shares: Shares;
   readonly #loop: Promise<void>;
 
   constructor(deps: SweepDeps) {
     this.#deps = deps;
+    this.#shares = new Shares({ most: Math.ceil(deps.concurrency * SHARE), ...REST, now: () => performance.now() });
     this.#loop = this.#run();
   }
 
@@ -71,7 +80,7 @@ export class Sweep {
   /** Begins what may be begun now; whether there may be more. */
   async #look(turn: number): Promise<boolean> {
     const quotas = this.#quotas(turn).filter(({ limit }) => limit > 0);
-    const leases = quotas.length > 0 ? await this.#deps.store.refresh.claimDue(quotas, this.#deps.leaseMs) : [];
+    const leases = quotas.length > 0 ? await this.#deps.store.refresh.claimDue(quotas, this.#deps.leaseMs, this.#shares.passedOver()) : [];
     for (const lease of leases) void this.#begin(lease);
     return leases.length > 0 || this.#running.size > 0;
   }
@@ -84,9 +93,10 @@ export class Sweep {
   }
 
   async #begin(lease: DueLease): Promise<void> {
-    const { provider } = lease;
+    const { provider, organizationId } = lease;
+    this.#shares.started(organizationId);
     this.#running.set(provider, (this.#running.get(provider) ?? 0) + 1);
-    await this.#deps.refresher.renew(lease, newRequestId());
+    this.#shares.ended(organizationId, await this.#deps.refresher.renew(lease, newRequestId()));
     const left = (this.#running.get(provider) ?? 1) - 1;
     if (left > 0) this.#running.set(provider, left);
     else this.#running.delete(provider);

@@ -4,7 +4,7 @@ import type { ProviderName } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { StoredCredential } from "../store/store.ts";
 import type { Lease } from "../store/refresh.ts";
-import { attempt, type AttemptDeps } from "./refresh-attempt.ts";
+import { attempt, type AttemptDeps, NotBegun } from "./refresh-attempt.ts";
 import { persistently } from "./refresh-io.ts";
 
 /** Which credential. */
@@ -52,9 +52,9 @@ export class Refresher implements TokenRenewal {
     }
   }
 
-  /** Renews under a lease that was taken before. Resolves however that ends. */
-  async renew(lease: Lease, requestId: string): Promise<void> {
-    await this.#tracked(attempt({ ...this.#deps, ended: this.#ended.signal }, lease, requestId)).catch(() => {});
+  /** Renews under a lease that was taken before. Resolves however that ends, with whether it was begun. */
+  async renew(lease: Lease, requestId: string): Promise<boolean> {
+    return this.#tracked(attempt({ ...this.#deps, ended: this.#ended.signal }, lease, requestId)).then(() => true, (error: unknown) => !(error instanceof NotBegun));
   }
 
   /** Waits for what is under way, for so long, ms; what then is not stored yet is given up, and its journal says so. */
@@ -91,7 +91,9 @@ export class Refresher implements TokenRenewal {
       // Where nothing is taken it does no harm to look again; a lease whose answer was lost would be held by nobody.
       const claim = mayTake ? await look() : await persistently(this.#ended.signal, look);
       if (claim?.lease !== undefined) {
-        await attempt({ ...this.#deps, ended: this.#ended.signal }, claim.lease, requestId);
+        await attempt({ ...this.#deps, ended: this.#ended.signal }, claim.lease, requestId).catch((error: unknown) => {
+          throw error instanceof NotBegun ? error.cause : error;
+        });
         tried = true;
       } else if (claim?.held && mayTake) {
         await sleep(LOOK_MS * (0.5 + Math.random() / 2), undefined, { signal: this.#ended.signal }).catch(() => {});
