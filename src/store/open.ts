@@ -65,7 +65,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const statementMs = options.statementTimeoutMs;
   const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
   const database = new Database({ fields, session, poolSize: options.poolSize });
-  const background = new Database({ fields, session, poolSize: options.backgroundPoolSize ?? 2 });
+  const backgroundPoolSize = options.backgroundPoolSize ?? 2;
+  const background = new Database({ fields, session, poolSize: backgroundPoolSize });
   const moving = new Database({ fields, session, poolSize: ROTATION_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
   const authorizations = authorizationStore(database, new Database({ fields, session, poolSize: LOOKUP_CONNECTIONS }));
@@ -101,7 +102,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     maintenance: maintenanceStore(database),
     authorizations,
     audit,
-    refresh: refreshStore(background),
+    refresh: refreshStore(background, backgroundPoolSize),
     outbox: outboxStore(background),
     onKeyMoved(listener) {
       for (const pool of [database, background]) pool.onKeyMoved = listener;

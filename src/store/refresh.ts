@@ -8,6 +8,7 @@ import { credentialColumns, storedColumns, storedCredential } from "./rows.ts";
 import { dueAt } from "./schedule.ts";
 import type { StoredCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
+import { type TurnOptions, Turns } from "./turns.ts";
 
 /**
  * The right to renew one credential until its time is over. What is written under it takes effect only while nobody else holds
@@ -83,11 +84,15 @@ export interface Backoff {
 
 /**
  * Who renews which credential, and what comes of it. A lease is held by a row and not by a connection: between two calls
- * nothing is locked. Times are the database's.
+ * nothing is locked. Whoever writes waits for a connection for as long as it takes, and what was renewed goes first. Times are
+ * the database's.
  */
 export interface RefreshStore {
-  /** Takes the lease on one credential where it is due and `mayTake`; undefined where there is no such active credential. */
-  claim(organizationId: string, id: string, leaseMs: number, mayTake: boolean): Promise<Claim | undefined>;
+  /**
+   * Takes the lease on one credential where it is due and `mayTake`; undefined where there is no such active credential. The
+   * signal ends the wait for its turn, and nothing that has begun.
+   */
+  claim(organizationId: string, id: string, leaseMs: number, mayTake: boolean, signal?: AbortSignal): Promise<Claim | undefined>;
   /**
    * Takes leases on what is due longest, a like number of each organization, passing over what others hold or are taking and
    * the organizations that are named.
@@ -234,13 +239,16 @@ const placed = (lease: Lease): unknown[] => [known(lease.organizationId), known(
 const fenceOf = (row: Row): bigint => BigInt(row["fence"] as string);
 const recorded = (events: readonly AuditEvent[]): string => JSON.stringify(events.map(eventRow));
 
-/** Leases and outcomes of renewals. */
-export function refreshStore(database: Database): RefreshStore {
-  const write = (lease: Lease, statement: Statement, ...values: unknown[]) => database.write([lease.organizationId], statement, [...placed(lease), ...values]);
+/** Leases and outcomes of renewals, on a pool of so many connections. */
+export function refreshStore(database: Database, connections: number): RefreshStore {
+  // Writes of one organization wait for each other at the head of its audit trail: more of them at a time would gain nothing.
+  const turns = new Turns({ total: connections, perOrganization: Math.max(1, Math.floor(connections / 2)) });
+  const write = (organizationId: string, statement: Statement, values: readonly unknown[], options?: TurnOptions) =>
+    turns.run(organizationId, () => database.write([organizationId], statement, values), options);
   return {
-    async claim(organizationId, id, leaseMs, mayTake) {
+    async claim(organizationId, id, leaseMs, mayTake, signal) {
       const token = randomUUID();
-      const [row] = await database.write([organizationId], CLAIM, [known(organizationId), known(id), token, leaseMs, mayTake]);
+      const [row] = await write(organizationId, CLAIM, [known(organizationId), known(id), token, leaseMs, mayTake], { signal });
       if (row === undefined) return undefined;
       const lease = row["fence"] === null ? undefined : { organizationId, credentialId: id, token, fence: fenceOf(row), takenOver: row["taken_over"] === true };
       return { stored: storedCredential(row), lease, held: lease === undefined && row["due"] === true };
@@ -255,24 +263,26 @@ export function refreshStore(database: Database): RefreshStore {
     },
 
     async begin(lease, leaseMs, events) {
-      const [row] = await write(lease, BEGIN, leaseMs, recorded(events));
+      const [row] = await write(lease.organizationId, BEGIN, [...placed(lease), leaseMs, recorded(events)]);
       if (row === undefined) return undefined;
       return { stored: storedCredential(row), interrupted: row["interrupted"] === true, attempts: row["attempts"] as number, now: row["now"] as Date };
     },
 
     async keep(lease, { sentVersion, sealed, tokenExpiresAt, reason }, events) {
       const { organizationId, credentialId, fence } = lease;
-      const rows = await database.write([organizationId], KEEP, [known(organizationId), known(credentialId), fence.toString(), sentVersion.toString(), sealed, tokenExpiresAt, reason, recorded(events)]);
+      const values = [known(organizationId), known(credentialId), fence.toString(), sentVersion.toString(), sealed, tokenExpiresAt, reason, recorded(events)];
+      const rows = await write(organizationId, KEEP, values, { urgent: true });
       return rows.length > 0;
     },
 
     async settle(lease, { sentVersion, mark, dueInMs, inDoubt, failed }, events) {
-      const rows = await write(lease, SETTLE, sentVersion.toString(), mark?.status ?? null, mark?.reason ?? null, dueInMs, failed ? 1 : 0, inDoubt, recorded(events));
+      const values = [...placed(lease), sentVersion.toString(), mark?.status ?? null, mark?.reason ?? null, dueInMs, failed ? 1 : 0, inDoubt, recorded(events)];
+      const rows = await write(lease.organizationId, SETTLE, values, { urgent: true });
       return rows.length > 0;
     },
 
     async release(lease, { firstMs, longestMs }) {
-      await write(lease, RELEASE, firstMs, longestMs);
+      await write(lease.organizationId, RELEASE, [...placed(lease), firstMs, longestMs], { urgent: true });
     },
   };
 }

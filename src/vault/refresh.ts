@@ -23,6 +23,15 @@ export interface TokenRenewal {
   renewed(place: CredentialPlace, call: Pick<Call, "requestId" | "signal">): Promise<StoredCredential | undefined>;
 }
 
+/** One renewal for all who wait for it. */
+interface Flight {
+  readonly outcome: Promise<StoredCredential | undefined>;
+  /** How many wait. */
+  waiting: number;
+  /** Tells that nobody does. */
+  leave(): void;
+}
+
 /** Pause until somebody else's renewal is looked at again, ms; shortened at random. */
 const LOOK_MS = 80;
 
@@ -33,7 +42,7 @@ const LOOK_MS = 80;
 export class Refresher implements TokenRenewal {
   readonly #deps: Omit<AttemptDeps, "ended">;
   readonly #ended = new AbortController();
-  readonly #flights = new Map<string, Promise<StoredCredential | undefined>>();
+  readonly #flights = new Map<string, Flight>();
   readonly #running = new Set<Promise<unknown>>();
 
   constructor(deps: Omit<AttemptDeps, "ended">) {
@@ -45,10 +54,13 @@ export class Refresher implements TokenRenewal {
     const given = Promise.withResolvers<never>();
     const giveUp = () => given.reject(signal.reason);
     signal.addEventListener("abort", giveUp, { once: true });
+    const flight = this.#flight(place, requestId);
+    flight.waiting++;
     try {
-      return await Promise.race([this.#flight(place, requestId), given.promise]);
+      return await Promise.race([flight.outcome, given.promise]);
     } finally {
       signal.removeEventListener("abort", giveUp);
+      if (--flight.waiting === 0) flight.leave();
     }
   }
 
@@ -70,24 +82,34 @@ export class Refresher implements TokenRenewal {
     await idle();
   }
 
-  #flight(place: CredentialPlace, requestId: string): Promise<StoredCredential | undefined> {
+  #flight(place: CredentialPlace, requestId: string): Flight {
     const name = `${place.organizationId}/${place.credentialId}`;
     const running = this.#flights.get(name);
     if (running !== undefined) return running;
-    const flight = this.#tracked(this.#fly(place, requestId)).finally(() => this.#flights.delete(name));
+    const unwanted = new AbortController();
+    const forget = () => {
+      if (this.#flights.get(name) === flight) this.#flights.delete(name);
+    };
+    const leave = () => {
+      // Whoever comes now must not wait for what may not be done any more.
+      forget();
+      unwanted.abort(fail("CANCELLED"));
+    };
+    const flight: Flight = { waiting: 0, leave, outcome: this.#tracked(this.#fly(place, requestId, unwanted.signal)).finally(forget) };
     // Everyone who waits may have left before it fails.
-    flight.catch(() => {});
+    flight.outcome.catch(() => {});
     this.#flights.set(name, flight);
     return flight;
   }
 
-  async #fly({ organizationId, credentialId, provider }: CredentialPlace, requestId: string): Promise<StoredCredential | undefined> {
+  /** `unwanted` aborts when nobody waits any longer: what has not begun by then need not begin. */
+  async #fly({ organizationId, credentialId, provider }: CredentialPlace, requestId: string, unwanted: AbortSignal): Promise<StoredCredential | undefined> {
     const { store, breaker, leaseMs } = this.#deps;
     let tried = false;
     for (;;) {
       this.#ended.signal.throwIfAborted();
       const mayTake = !tried && breaker.admits(provider);
-      const look = () => store.refresh.claim(organizationId, credentialId, leaseMs, mayTake);
+      const look = () => store.refresh.claim(organizationId, credentialId, leaseMs, mayTake, unwanted);
       // Where nothing is taken it does no harm to look again; a lease whose answer was lost would be held by nobody.
       const claim = mayTake ? await look() : await persistently(this.#ended.signal, look);
       if (claim?.lease !== undefined) {
@@ -96,6 +118,7 @@ export class Refresher implements TokenRenewal {
         });
         tried = true;
       } else if (claim?.held && mayTake) {
+        unwanted.throwIfAborted();
         await sleep(LOOK_MS * (0.5 + Math.random() / 2), undefined, { signal: this.#ended.signal }).catch(() => {});
       } else {
         return claim?.stored;
