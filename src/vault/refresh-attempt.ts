@@ -1,33 +1,30 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Envelope } from "../crypto/envelope.ts";
 import type { AuditEvent, SystemAction } from "../domain/access.ts";
-import type { CredentialStatusName, ProviderName, SecretDocument, SecretPlace } from "../domain/credential.ts";
+import type { CredentialStatusName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { CredentialError } from "../domain/errors.ts";
 import type { OauthIo, Refreshed } from "../domain/oauth.ts";
-import { errorFields, type Log, newRequestId } from "../log.ts";
-import { canRefresh, expose, refresherOf } from "../providers/index.ts";
+import { errorFields, newRequestId } from "../log.ts";
+import { canRefresh, refresherOf } from "../providers/index.ts";
 import type { Begun, Lease, Settlement } from "../store/refresh.ts";
-import type { Store, StoredCredential } from "../store/store.ts";
+import type { StoredCredential } from "../store/store.ts";
 import type { Breaker } from "./breaker.ts";
 import { ask, type AskDeps, persistently } from "./refresh-io.ts";
+import { hasRoom, keep, type KeepDeps, placeOf } from "./refresh-keep.ts";
 
 /** How an attempt ended, as the metrics count it. */
 export type RefreshOutcome = "refreshed" | "rejected" | "rotation_in_doubt" | "client_rejected" | "our_client_rejected" | "unavailable" | "unreadable" | "ended" | "lost" | "failed";
 
 /** What renewing needs. */
-export interface AttemptDeps extends AskDeps {
-  readonly store: Pick<Store, "refresh">;
-  readonly envelope: Pick<Envelope, "open" | "seal">;
+export interface AttemptDeps extends AskDeps, KeepDeps {
+  readonly envelope: Pick<Envelope, "open" | "seal" | "prepare">;
   readonly breaker: Breaker;
-  readonly log: Log;
   /** The service's own OAuth client at a provider. */
   readonly clientOf: (provider: ProviderName) => OauthIo["client"];
   readonly observe: (provider: ProviderName, outcome: RefreshOutcome) => void;
   /** Pause after a first failure, and the longest one, ms. */
   readonly backoffMs: number;
   readonly maxBackoffMs: number;
-  /** Aborts when the process has to end. */
-  readonly ended: AbortSignal;
 }
 
 /**
@@ -35,9 +32,6 @@ export interface AttemptDeps extends AskDeps {
  * be about to store what the provider gave, and tries to more often than that.
  */
 const TAKEOVER_MS = 2_000;
-
-/** Key under which a document keeps the scopes that were granted once and are missing now. */
-const SCOPE_BEFORE = "scope_before";
 
 /** A renewal could not be journaled, and nothing was sent; its cause says why. */
 export class NotBegun extends Error {
@@ -55,13 +49,13 @@ export class NotBegun extends Error {
  */
 export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string): Promise<void> {
   const events = eventsOf(lease, requestId);
-  const began = await begin(deps, lease, events).catch(async (error: unknown) => {
+  const began = await begin(deps, lease, events, requestId).catch(async (error: unknown) => {
     // Others would wait for a lease under which nothing happens.
     await persistently(deps.ended, () => deps.store.refresh.release(lease, { firstMs: deps.backoffMs, longestMs: deps.maxBackoffMs })).catch(() => {});
     throw new NotBegun(error);
   });
   if (began === undefined) return;
-  const { begun, leasedAt } = began;
+  const { begun, leasedAt, sealable } = began;
   const { provider } = begun.stored;
   const settle = async (outcome: RefreshOutcome, end: Omit<Settlement, "sentVersion">, cause?: string): Promise<void> => {
     const asked = [...(cause === undefined ? [] : [events("refresh_credential", cause)]), ...(end.mark === null ? [] : [events(`mark_${end.mark.status}`)])];
@@ -71,13 +65,19 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
   if (!begun.stored.renewable) return settle("ended", ending(begun.stored));
   let inDoubt = begun.interrupted;
   try {
-    const document = await open(deps, lease, begun.stored, requestId);
-    if (document === undefined) return await settle("unreadable", { mark: mark("refresh_failed", "secret_unreadable"), dueInMs: deps.maxBackoffMs, inDoubt, failed: true }, "secret_unreadable");
+    const refuse = (cause: string) => settle("unreadable", { mark: mark("refresh_failed", cause), dueInMs: deps.maxBackoffMs, inDoubt, failed: true }, cause);
+    const { stored } = begun;
+    const document = sealable ? await readable(deps, lease, requestId, () => deps.envelope.open(placeOf(lease, stored, stored.secretVersion), stored.sealed)) : undefined;
+    if (document === undefined) return await refuse("secret_unreadable");
+    // Nobody could keep what a provider gives for it.
+    if (!hasRoom(document)) return await refuse("secret_too_large");
     const answer = await askProvider(deps, begun, document, leasedAt);
     inDoubt ||= answer.inDoubt || answer.said.kind === "refreshed";
     await deps.failpoint("after-reply");
     if (answer.said.kind !== "refreshed") return await settleRefusal(deps, begun, answer.said, inDoubt, settle);
-    await keep(deps, lease, begun, document, answer.said, events("mark_active"));
+    const stood = await keep(deps, lease, stored, document, answer.said, events("mark_active"));
+    await deps.failpoint("after-commit");
+    deps.observe(provider, stood ? "refreshed" : "lost");
   } catch (error) {
     deps.breaker.abandoned(provider);
     if (deps.ended.aborted) throw error;
@@ -86,12 +86,16 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
   }
 }
 
-/** Journals that the secret is about to be sent; with it, when the lease's time began. */
-async function begin(deps: AttemptDeps, lease: Lease, events: Events): Promise<{ begun: Begun; leasedAt: number } | undefined> {
+/**
+ * Journals that the secret is about to be sent; with it, when the lease's time began, and whether what comes of it can be sealed.
+ * A key that cannot be had now is told before the journal is written, and before the provider gives what nobody could store.
+ */
+async function begin(deps: AttemptDeps, lease: Lease, events: Events, requestId: string): Promise<{ begun: Begun; leasedAt: number; sealable: boolean } | undefined> {
   if (lease.takenOver) await sleep(Math.min(TAKEOVER_MS, deps.leaseMs / 2) * (0.5 + Math.random() / 2), undefined, { signal: deps.ended });
+  const sealable = await readable(deps, lease, requestId, () => deps.envelope.prepare(lease.organizationId).then(() => true));
   const leasedAt = performance.now();
   const begun = await deps.store.refresh.begin(lease, deps.leaseMs, [events("refresh_credential"), events("mark_in_doubt")]);
-  return begun && { begun, leasedAt };
+  return begun && { begun, leasedAt, sealable: sealable === true };
 }
 
 const mark = (status: CredentialStatusName, reason: string) => ({ status, reason });
@@ -104,21 +108,16 @@ function ending({ remainingMs }: StoredCredential): Omit<Settlement, "sentVersio
   return { ...quiet, mark: mark("reauth_required", "access_token_expired"), dueInMs: null };
 }
 
-/** The secret, or undefined where it does not open. One that does not must not keep the others from being renewed. */
-async function open(deps: AttemptDeps, lease: Lease, stored: StoredCredential, requestId: string): Promise<SecretDocument | undefined> {
+/** What was read, or undefined where the secret or its key does not open. One that does not must not keep the others from being renewed. */
+async function readable<T>(deps: AttemptDeps, lease: Lease, requestId: string, read: () => Promise<T>): Promise<T | undefined> {
   try {
-    return await deps.envelope.open(placeOf(lease, stored, stored.secretVersion), stored.sealed);
+    return await read();
   } catch (error) {
     if (!(error instanceof CredentialError) || (error.reason !== "SECRET_UNREADABLE" && error.reason !== "ORGANIZATION_DESTROYED")) throw error;
     deps.log.error({ incident: newRequestId(), request_id: requestId, organization_id: lease.organizationId, credential_id: lease.credentialId, ...errorFields(error.cause) }, "a stored secret or its key does not open");
     return undefined;
   }
 }
-
-/** The place comes from the lease, never from the row: a row of someone else does not open. */
-const placeOf = (lease: Lease, { provider, credentialType }: StoredCredential, secretVersion: bigint): SecretPlace => ({
-  organizationId: lease.organizationId, credentialId: lease.credentialId, provider, credentialType, secretVersion,
-});
 
 async function askProvider(deps: AttemptDeps, begun: Begun, document: SecretDocument, leasedAt: number) {
   const { provider, credentialType, ownClient } = begun.stored;
@@ -155,37 +154,6 @@ async function settleRefusal(deps: AttemptDeps, begun: Begun, said: Exclude<Refr
   const cause = word(said.cause);
   const next = begun.interrupted ? null : inDoubt ? mark("in_doubt", "reply_lost") : mark("refresh_failed", cause);
   return settle("unavailable", { mark: next, dueInMs: Math.max(said.retryAfterMs ?? 0, backoff(deps, begun.attempts)), inDoubt, failed: true }, cause);
-}
-
-/** Seals what the provider gave and stores it, in the place of the very version that was sent. */
-async function keep(deps: AttemptDeps, lease: Lease, begun: Begun, before: SecretDocument, said: Extract<Refreshed, { kind: "refreshed" }>, event: AuditEvent): Promise<void> {
-  const { stored } = begun;
-  const { document, reduced } = merged(stored, before, said);
-  const write = async (): Promise<boolean> => {
-    const sealed = await deps.envelope.seal(placeOf(lease, stored, stored.secretVersion + 1n), document);
-    await deps.failpoint("before-commit");
-    const renewed = { sentVersion: stored.secretVersion, sealed, tokenExpiresAt: said.tokenExpiresAt, reason: reduced ? "scopes_reduced" : null };
-    return deps.store.refresh.keep(lease, renewed, [event]);
-  };
-  const stood = await persistently(deps.ended, write);
-  await deps.failpoint("after-commit");
-  deps.observe(stored.provider, stood ? "refreshed" : "lost");
-}
-
-/** What is stored: a refresh token that the provider did not replace stays (RFC 6749 section 6), and scopes that are missing now are remembered. */
-function merged(stored: StoredCredential, before: SecretDocument, said: Extract<Refreshed, { kind: "refreshed" }>): { document: SecretDocument; reduced: boolean } {
-  const { [SCOPE_BEFORE]: _, ...renewed } = said.document;
-  const token = renewed["refresh_token"] ?? before["refresh_token"];
-  const remembered = before[SCOPE_BEFORE];
-  const granted = typeof remembered === "string" ? remembered.split(" ") : scopesOf(stored, before);
-  const now = said.scopes ?? scopesOf(stored, before);
-  const reduced = granted.some((scope) => !now.includes(scope));
-  return { document: { ...renewed, ...(token === undefined ? {} : { refresh_token: token }), ...(reduced ? { [SCOPE_BEFORE]: granted.join(" ") } : {}) }, reduced };
-}
-
-function scopesOf({ provider, credentialType }: StoredCredential, document: SecretDocument): readonly string[] {
-  const { secret } = expose(provider, credentialType, document);
-  return secret.$case === "oauthToken" ? secret.value.scopes : [];
 }
 
 /** Exponential, capped, and shortened at random. */

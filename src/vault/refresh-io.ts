@@ -82,16 +82,19 @@ const PASSING: ReadonlySet<string> = new Set(["DATABASE_UNAVAILABLE", "AUDIT_UNA
 /** Pauses between attempts to store, ms: doubled from the first to the last, and shortened at random. */
 const PAUSE_MS = { first: 25, last: 250 } as const;
 
+/** Whether it passes by itself. */
+export const passes = (error: unknown): boolean => error instanceof CredentialError && PASSING.has(error.reason);
+
 /**
  * Does again what the database did not take, until it does or the process has to end: what a provider gave is nowhere but in
- * this memory. Everything else is thrown.
+ * this memory. Everything else is thrown, unless it too is to be tried `again`.
  */
-export async function persistently<T>(ended: AbortSignal, write: () => Promise<T>): Promise<T> {
+export async function persistently<T>(ended: AbortSignal, write: () => Promise<T>, again: (error: unknown) => boolean = passes): Promise<T> {
   for (let pause: number = PAUSE_MS.first; ; pause = Math.min(pause * 2, PAUSE_MS.last)) {
     try {
       return await write();
     } catch (error) {
-      if (ended.aborted || !(error instanceof CredentialError) || !PASSING.has(error.reason)) throw error;
+      if (ended.aborted || !again(error)) throw error;
     }
     await sleep(pause * (0.5 + Math.random() / 2), undefined, { signal: ended }).catch(() => {});
   }
