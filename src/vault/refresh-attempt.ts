@@ -8,17 +8,15 @@ import { errorFields, newRequestId } from "../log.ts";
 import { canRefresh, refresherOf } from "../providers/index.ts";
 import type { Begun, Lease, Settlement } from "../store/refresh.ts";
 import type { StoredCredential } from "../store/store.ts";
-import type { Breaker } from "./breaker.ts";
-import { ask, type AskDeps, persistently } from "./refresh-io.ts";
+import { type Answer, ask, type AskDeps, persistently, type Question } from "./refresh-io.ts";
 import { hasRoom, keep, type KeepDeps, placeOf } from "./refresh-keep.ts";
 
 /** How an attempt ended, as the metrics count it. */
-export type RefreshOutcome = "refreshed" | "rejected" | "rotation_in_doubt" | "client_rejected" | "our_client_rejected" | "unavailable" | "unreadable" | "ended" | "lost" | "failed";
+export type RefreshOutcome = "refreshed" | "rejected" | "rotation_in_doubt" | "client_rejected" | "our_client_rejected" | "unavailable" | "left_alone" | "unreadable" | "ended" | "lost" | "failed";
 
 /** What renewing needs. */
 export interface AttemptDeps extends AskDeps, KeepDeps {
   readonly envelope: Pick<Envelope, "open" | "seal" | "prepare">;
-  readonly breaker: Breaker;
   /** The service's own OAuth client at a provider. */
   readonly clientOf: (provider: ProviderName) => OauthIo["client"];
   readonly observe: (provider: ProviderName, outcome: RefreshOutcome) => void;
@@ -71,15 +69,15 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
     if (document === undefined) return await refuse("secret_unreadable");
     // Nobody could keep what a provider gives for it.
     if (!hasRoom(document)) return await refuse("secret_too_large");
-    const answer = await askProvider(deps, begun, document, leasedAt);
+    const answer = await askProvider(deps, begun, document, { leasedAt, who: nameOf(lease) });
     inDoubt ||= answer.inDoubt || answer.said.kind === "refreshed";
     await deps.failpoint("after-reply");
+    if (answer.leftAloneMs !== undefined) return await settle("left_alone", { mark: null, dueInMs: answer.leftAloneMs * (1 + Math.random() / 2), inDoubt, failed: false }, "provider_left_alone");
     if (answer.said.kind !== "refreshed") return await settleRefusal(deps, begun, answer.said, inDoubt, settle);
     const stood = await keep(deps, lease, stored, document, answer.said, events("mark_active"));
     await deps.failpoint("after-commit");
     deps.observe(provider, stood ? "refreshed" : "lost");
   } catch (error) {
-    deps.breaker.abandoned(provider);
     if (deps.ended.aborted) throw error;
     deps.log.error({ request_id: requestId, organization_id: lease.organizationId, credential_id: lease.credentialId, ...errorFields(error) }, "a renewal failed");
     await settle("failed", { mark: inDoubt ? mark("in_doubt", "renewal_interrupted") : null, dueInMs: backoff(deps, begun.attempts), inDoubt, failed: true }, "internal");
@@ -119,7 +117,10 @@ async function readable<T>(deps: AttemptDeps, lease: Lease, requestId: string, r
   }
 }
 
-async function askProvider(deps: AttemptDeps, begun: Begun, document: SecretDocument, leasedAt: number) {
+/** How a credential is called among those that are renewed. */
+export const nameOf = ({ organizationId, credentialId }: Pick<Lease, "organizationId" | "credentialId">): string => `${organizationId}/${credentialId}`;
+
+async function askProvider(deps: AttemptDeps, begun: Begun, document: SecretDocument, facts: Pick<Question, "leasedAt" | "who">): Promise<Answer> {
   const { provider, credentialType, ownClient } = begun.stored;
   const client = ownClient ? deps.clientOf(provider) : undefined;
   const refresh = refresherOf(provider, credentialType);
@@ -129,11 +130,8 @@ async function askProvider(deps: AttemptDeps, begun: Begun, document: SecretDocu
     return { said, inDoubt: false };
   }
   await deps.failpoint("before-call");
-  deps.breaker.started(provider);
-  const answer = await ask(deps, { provider, client, now: begun.now, leasedAt, refresh: (io) => refresh(document, io) });
-  if (answer.said.kind === "unavailable") deps.breaker.failed(provider, answer.said.retryAfterMs);
-  else deps.breaker.answered(provider);
-  return answer;
+  const { client_id: id } = document;
+  return ask(deps, { ...facts, provider, client, clientId: typeof id === "string" ? id : null, now: begun.now, refresh: (io) => refresh(document, io) });
 }
 
 type Settle = (outcome: RefreshOutcome, end: Omit<Settlement, "sentVersion">, cause: string) => Promise<void>;

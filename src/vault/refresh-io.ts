@@ -4,6 +4,7 @@ import type { ProviderName } from "../domain/credential.ts";
 import { CredentialError } from "../domain/errors.ts";
 import type { Failpoint } from "../domain/failpoint.ts";
 import type { OauthIo, Refreshed } from "../domain/oauth.ts";
+import type { Breaker, Passage } from "./breaker.ts";
 
 /** One HTTPS request to a provider's own endpoints. */
 export type ProviderRequest = (ask: Parameters<OauthIo["request"]>[0], options: { readonly provider: ProviderName; readonly signal: AbortSignal; readonly sent: () => void }) => Promise<GuardedResponse>;
@@ -14,16 +15,21 @@ export interface AskDeps {
   /** The installations of the providers; the world-wide ones unless given. */
   readonly endpoints?: OauthIo["endpoints"];
   readonly failpoint: Failpoint;
+  readonly breaker: Breaker;
   /** Longest time of a provider's answer, ms. */
   readonly providerDeadlineMs: number;
   /** For how long a renewal is one process's alone, ms. */
   readonly leaseMs: number;
 }
 
-/** What is asked, of whom and as whom. */
+/** What is asked, of whom and as whom, and for whom. */
 export interface Question {
   readonly provider: ProviderName;
   readonly client: OauthIo["client"];
+  /** The caller's own client that the tokens belong to; null where it is the service's. */
+  readonly clientId: string | null;
+  /** Name of the credential. */
+  readonly who: string;
   /** The database's clock as it was a moment ago. */
   readonly now: Date;
   /** When the lease's time began, on the clock of `performance.now()`. */
@@ -36,7 +42,12 @@ export interface Answer {
   readonly said: Refreshed;
   /** Whether the provider may have replaced the token although no usable answer arrived. */
   readonly inDoubt: boolean;
+  /** For how long the provider is left alone, ms, where it was not asked because of that. */
+  readonly leftAloneMs?: number;
 }
+
+/** Causes that say that the provider is down, or wants to be left alone. That it does not like what was sent is an answer. */
+const DOWN: ReadonlySet<string> = new Set(["provider_unreachable", "deadline_exceeded", "provider_error", "provider_throttled"]);
 
 /**
  * Asks a provider for a new token. Resolves within the deadline whatever the provider and its library do; nothing is thrown
@@ -49,6 +60,7 @@ export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
   // Whether a request that may replace the token left without an answer that was understood.
   let open = false;
   let broken: unknown;
+  let [passage, leftAloneMs]: [Passage | undefined, number | undefined] = [undefined, undefined];
   const io: OauthIo = {
     client,
     now: () => new Date(now.getTime() + performance.now() - started),
@@ -57,6 +69,13 @@ export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
     async request(what) {
       // A process that was paused here must not use a token that another one may have used by now.
       if (performance.now() - question.leasedAt > deps.leaseMs - deps.providerDeadlineMs) throw new DOMException("the lease is running out", "TimeoutError");
+      // One client that is throttled, or one cloud that is down, holds up nobody else.
+      const entered = deps.breaker.enter(`${new URL(what.url).origin} ${question.clientId === null ? "ours" : `of ${question.clientId}`}`, question.who);
+      if (typeof entered === "number") {
+        leftAloneMs = entered;
+        throw new DOMException("the provider is left alone", "AbortError");
+      }
+      passage = entered;
       const sent = Promise.withResolvers<never>();
       sent.promise.catch((error: unknown) => (broken = error));
       const told = () => {
@@ -71,9 +90,23 @@ export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
   const late = sleep(deps.providerDeadlineMs, "late" as const, { signal: deadline.signal }).catch(() => "late" as const);
   const said = await Promise.race([question.refresh(io).catch(() => "failed" as const), late]);
   deadline.abort();
-  if (broken !== undefined) throw broken;
-  if (said === "late" || said === "failed") return { said: { kind: "unavailable", cause: said === "late" ? "deadline_exceeded" : "reply_unusable", retryAfterMs: null }, inDoubt: open };
-  return { said, inDoubt: said.kind === "unavailable" && open };
+  if (broken !== undefined) {
+    judge(passage, undefined);
+    throw broken;
+  }
+  if (leftAloneMs !== undefined) return { said: unanswered("provider_left_alone"), inDoubt: false, leftAloneMs };
+  const heard = said === "late" ? unanswered("deadline_exceeded") : said === "failed" ? unanswered("reply_unusable") : said;
+  judge(passage, heard);
+  return { said: heard, inDoubt: heard.kind === "unavailable" && open };
+}
+
+const unanswered = (cause: string): Refreshed => ({ kind: "unavailable", cause, retryAfterMs: null });
+
+/** Tells the breaker what came of one that was let through. */
+function judge(passage: Passage | undefined, said: Refreshed | undefined): void {
+  if (said === undefined) passage?.abandoned();
+  else if (said.kind === "unavailable" && DOWN.has(said.cause)) passage?.failed(said.retryAfterMs);
+  else passage?.answered();
 }
 
 /** Reasons of the store that pass by themselves. */

@@ -3,7 +3,6 @@ import type { ProviderName } from "../domain/credential.ts";
 import { errorFields, type Log, newRequestId } from "../log.ts";
 import type { DueLease, Quota } from "../store/refresh.ts";
 import type { Store } from "../store/store.ts";
-import type { Breaker } from "./breaker.ts";
 import type { Refresher } from "./refresh.ts";
 import { Shares } from "./refresh-shares.ts";
 
@@ -11,7 +10,6 @@ import { Shares } from "./refresh-shares.ts";
 export interface SweepDeps {
   readonly store: Pick<Store, "refresh">;
   readonly refresher: Pick<Refresher, "renew">;
-  readonly breaker: Pick<Breaker, "room">;
   readonly log: Log;
   /** Providers whose grants can be renewed. */
   readonly providers: readonly ProviderName[];
@@ -86,10 +84,10 @@ export class Sweep {
   }
 
   #quotas(turn: number): Quota[] {
-    const { providers, breaker, concurrency, perSecond } = this.#deps;
+    const { providers, concurrency, perSecond } = this.#deps;
     // The part of a second's renewals that this look may begin: whole numbers that add up to it.
     const share = Math.floor(((turn + 1) * perSecond) / LOOKS_PER_SECOND) - Math.floor((turn * perSecond) / LOOKS_PER_SECOND);
-    return providers.map((provider) => ({ provider, limit: breaker.room(provider, Math.min(share, concurrency - (this.#running.get(provider) ?? 0))) }));
+    return providers.map((provider) => ({ provider, limit: Math.min(share, concurrency - (this.#running.get(provider) ?? 0)) }));
   }
 
   async #begin(lease: DueLease): Promise<void> {

@@ -1,17 +1,15 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Call } from "../domain/access.ts";
-import type { ProviderName } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { StoredCredential } from "../store/store.ts";
 import type { Lease } from "../store/refresh.ts";
-import { attempt, type AttemptDeps, NotBegun } from "./refresh-attempt.ts";
+import { attempt, type AttemptDeps, nameOf, NotBegun } from "./refresh-attempt.ts";
 import { persistently } from "./refresh-io.ts";
 
 /** Which credential. */
 export interface CredentialPlace {
   readonly organizationId: string;
   readonly credentialId: string;
-  readonly provider: ProviderName;
 }
 
 /** Renews access tokens. */
@@ -83,7 +81,7 @@ export class Refresher implements TokenRenewal {
   }
 
   #flight(place: CredentialPlace, requestId: string): Flight {
-    const name = `${place.organizationId}/${place.credentialId}`;
+    const name = nameOf(place);
     const running = this.#flights.get(name);
     if (running !== undefined) return running;
     const unwanted = new AbortController();
@@ -103,12 +101,12 @@ export class Refresher implements TokenRenewal {
   }
 
   /** `unwanted` aborts when nobody waits any longer: what has not begun by then need not begin. */
-  async #fly({ organizationId, credentialId, provider }: CredentialPlace, requestId: string, unwanted: AbortSignal): Promise<StoredCredential | undefined> {
+  async #fly({ organizationId, credentialId }: CredentialPlace, requestId: string, unwanted: AbortSignal): Promise<StoredCredential | undefined> {
     const { store, breaker, leaseMs } = this.#deps;
     let tried = false;
     for (;;) {
       this.#ended.signal.throwIfAborted();
-      const mayTake = !tried && breaker.admits(provider);
+      const mayTake = !tried && breaker.mayTry(nameOf({ organizationId, credentialId }));
       const look = () => store.refresh.claim(organizationId, credentialId, leaseMs, mayTake, unwanted);
       // Where nothing is taken it does no harm to look again; a lease whose answer was lost would be held by nobody.
       const claim = mayTake ? await look() : await persistently(this.#ended.signal, look);

@@ -136,6 +136,26 @@ describe("a provider that is down", () => {
     expect(provider.calls.length - before).toBe(3 + 12);
   });
 
+  test("for one client, or does not like what it is sent, is down for nobody else", async () => {
+    const careful = await fleet.start({ CREDENTIALS_REFRESH_BREAKER_FAILURES: "2", CREDENTIALS_REFRESH_BREAKER_MS: "600000" });
+    const [odd, throttled] = [provider.grant(), { ...provider.grant(), client_id: "another" }];
+    const ids = [await fleet.post(odd), await fleet.post(throttled)];
+    provider.answer(({ refreshToken }) => {
+      if (refreshToken === odd.refresh_token) return { status: 400, body: { error: "invalid_scope" } };
+      return refreshToken === throttled.refresh_token ? { status: 429, body: {}, headers: { "retry-after": "300" } } : undefined;
+    });
+    for (let round = 0; round < 3; round++) {
+      await fleet.expire(ids);
+      for (const id of ids) expect(await fleet.resolve(careful, id)).toEqual({ reason: "TOKEN_NOT_RENEWED" });
+    }
+    // The one goes on being asked for; the other's client is left alone.
+    expect([sentOf(odd).length, sentOf(throttled).length]).toEqual([3, 1]);
+    const id = await fleet.post(provider.grant());
+    await fleet.expire([id]);
+    expect(await fleet.resolve(careful, id)).toMatchObject({ token: expect.stringContaining("access-") });
+    provider.answer(() => undefined);
+  });
+
   test("whose reply is lost leaves the credential in doubt, and one more attempt decides", async () => {
     const grant = provider.grant();
     const id = await fleet.post(grant);
