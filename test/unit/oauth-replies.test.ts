@@ -133,6 +133,21 @@ describe.each(PROVIDERS)("%s: an answer without a token", (provider) => {
   });
 });
 
+describe.each(["microsoft", "sharepoint"] as const)("%s: our client in an account's own tenant", (provider) => {
+  const account = { ...DOCUMENT, tenant_id: "6f1d7a52-0b7c-4d2e-9a51-3c1f0e8b7a11" };
+  const answer = (error: string, code: number) => ({ status: error === "invalid_client" ? 401 : 400, body: { error, error_codes: [code], ...hostile } });
+
+  test.each([["unauthorized_client", 700016], ["invalid_request", 700016], ["unauthorized_client", 7000112], ["unauthorized_client", 1]] as const)("%s %d ends the grant: its administrator does not allow the client", async (error, code) => {
+    expect(await refresh(provider, answer(error, code), account)).toEqual(rejected("client_not_allowed"));
+    expect(await refresh(provider, answer(error, code))).toEqual(refused);
+    expect(await refresh(provider, answer(error, code), { ...account, client_id: "theirs", client_secret: "theirs" })).toEqual({ kind: "client_rejected", ours: false });
+  });
+
+  test.each([["invalid_client", 7000215], ["invalid_client", 7000222], ["invalid_client", 1], ["unauthorized_client", 7000215]] as const)("%s %d is ours to mend", async (error, code) => {
+    expect(await refresh(provider, answer(error, code), account)).toEqual(refused);
+  });
+});
+
 test("what is aborted meanwhile says so", async () => {
   const io = scriptedIo(async () => {
     io.abort();
