@@ -150,7 +150,7 @@ async function settleRefusal(deps: AttemptDeps, begun: Begun, said: Exclude<Refr
     return settle("our_client_rejected", { mark: null, dueInMs: deps.maxBackoffMs * (0.5 + Math.random() / 2), inDoubt, failed: true }, "our_client_rejected");
   }
   const cause = word(said.cause);
-  const next = begun.interrupted ? null : inDoubt ? mark("in_doubt", "reply_lost") : mark("refresh_failed", cause);
+  const next = begun.interrupted ? null : inDoubt ? mark("in_doubt", cause === "provider_error" ? cause : "reply_lost") : mark("refresh_failed", cause);
   return settle("unavailable", { mark: next, dueInMs: Math.max(said.retryAfterMs ?? 0, backoff(deps, begun.attempts)), inDoubt, failed: true }, cause);
 }
 

@@ -6,8 +6,18 @@ import type { Failpoint } from "../domain/failpoint.ts";
 import type { OauthIo, Refreshed } from "../domain/oauth.ts";
 import type { Breaker, Passage } from "./breaker.ts";
 
+/** How one request to a provider is made. */
+export interface RequestOptions {
+  readonly provider: ProviderName;
+  readonly signal: AbortSignal;
+  /** Called before its first byte leaves. */
+  readonly sending?: () => void;
+  /** Called when all of it has left. */
+  readonly sent: () => void;
+}
+
 /** One HTTPS request to a provider's own endpoints. */
-export type ProviderRequest = (ask: Parameters<OauthIo["request"]>[0], options: { readonly provider: ProviderName; readonly signal: AbortSignal; readonly sent: () => void }) => Promise<GuardedResponse>;
+export type ProviderRequest = (ask: Parameters<OauthIo["request"]>[0], options: RequestOptions) => Promise<GuardedResponse>;
 
 /** What asking a provider needs. */
 export interface AskDeps {
@@ -78,12 +88,14 @@ export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
       passage = entered;
       const sent = Promise.withResolvers<never>();
       sent.promise.catch((error: unknown) => (broken = error));
-      const told = () => {
-        if (what.method === "POST") open = true;
-        deps.failpoint("after-send").catch(sent.reject);
+      const options: RequestOptions = {
+        provider,
+        signal: deadline.signal,
+        sending: () => (open ||= what.method === "POST"),
+        sent: () => void deps.failpoint("after-send").catch(sent.reject),
       };
-      const response = await Promise.race([deps.request(what, { provider, signal: deadline.signal, sent: told }), sent.promise]);
-      if (what.method === "POST" && (response.status < 200 || response.status > 299)) open = false;
+      const response = await Promise.race([deps.request(what, options), sent.promise]);
+      if (what.method === "POST" && refuses(response)) open = false;
       return response;
     },
   };
@@ -99,6 +111,9 @@ export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
   judge(passage, heard);
   return { said: heard, inDoubt: heard.kind === "unavailable" && open };
 }
+
+/** Whether it says that nothing was replaced. An error of a server may be that of a gateway in front of one that has. */
+const refuses = ({ status }: GuardedResponse): boolean => status >= 300 && status <= 499 && status !== 408;
 
 const unanswered = (cause: string): Refreshed => ({ kind: "unavailable", cause, retryAfterMs: null });
 

@@ -1,10 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { FailpointName } from "../../src/domain/failpoint.ts";
-import { canary } from "../support/canary.ts";
 import { type Fleet, NO_SWEEP, SHORT, startFleet } from "../support/fleet.ts";
 import type { Service } from "../support/service.ts";
-import { CLIENT, type Odd, startTokenEndpoint, type TokenEndpoint } from "../support/token-endpoint.ts";
+import { CLIENT, startTokenEndpoint, type TokenEndpoint } from "../support/token-endpoint.ts";
 
 const LONG = process.env["FLOW_TEST_LONG"] !== undefined;
 const ROUNDS = LONG ? 100 : 1;
@@ -109,7 +108,7 @@ describe("a provider that is down", () => {
     await fleet.expire(ids.slice(1));
     expect(await fleet.resolve(replica, ids[0] as string)).toMatchObject({ token: good.access_token });
     expect(await fleet.resolve(replica, ids[1] as string)).toEqual({ reason: "TOKEN_NOT_RENEWED" });
-    for (const id of ids) expect((await fleet.status(id)).status).toBe("refresh_failed");
+    for (const id of ids) expect(await fleet.status(id)).toMatchObject({ status: "in_doubt", status_reason: "provider_error" });
     provider.answer(() => undefined);
     await fleet.expire(ids);
     for (const id of ids) {
@@ -128,7 +127,7 @@ describe("a provider that is down", () => {
     for (const id of ids) expect(await fleet.resolve(careful, id)).toEqual({ reason: "TOKEN_NOT_RENEWED" });
     // Who was not asked for is not blamed.
     const { rows } = await fleet.superuser.query("select status, count(*)::integer as n from credential where id = any($1) group by 1 order by 1", [ids]);
-    expect(rows).toEqual([{ status: "active", n: 9 }, { status: "refresh_failed", n: 3 }]);
+    expect(rows).toEqual([{ status: "active", n: 9 }, { status: "in_doubt", n: 3 }]);
     expect(provider.calls.length - before).toBe(3);
     provider.answer(() => undefined);
     await fleet.expire(ids);
@@ -171,25 +170,6 @@ describe("a provider that is down", () => {
   });
 });
 
-describe("what a provider refuses", () => {
-  test("is told with its cause, and not asked again", async () => {
-    const grant = provider.grant();
-    const id = await fleet.post(grant);
-    provider.answer(({ refreshToken }) => (refreshToken === grant.refresh_token ? { status: 400, body: { error: "invalid_grant", error_description: "revoked" } } : undefined));
-    await fleet.expire([id]);
-    for (let n = 0; n < 3; n++) expect(await fleet.resolve(replica, id)).toEqual({ reason: "REAUTHORIZATION_REQUIRED" });
-    expect(sentOf(grant)).toHaveLength(1);
-    expect(await fleet.status(id)).toMatchObject({ status: "reauth_required", status_reason: "invalid_grant" });
-  });
-
-  test("because the caller's own client is wrong, is the caller's to mend", async () => {
-    const id = await fleet.post({ ...provider.grant(), client_secret: "wrong" });
-    await fleet.expire([id]);
-    expect(await fleet.resolve(replica, id)).toEqual({ reason: "REAUTHORIZATION_REQUIRED" });
-    expect(await fleet.status(id)).toMatchObject({ status: "reauth_required", status_reason: "client_rejected" });
-  });
-});
-
 describe("our own client", () => {
   test("that is refused, or missing in the settings, marks nobody: an operator is told, and a good token goes on", async () => {
     const { client_id: _, client_secret: __, ...ours } = provider.grant();
@@ -209,67 +189,4 @@ describe("our own client", () => {
     await fleet.expire([id]);
     expect(await fleet.resolve(service, id)).toMatchObject({ token: expect.stringContaining("access-") });
   }, 60_000);
-});
-
-describe("fewer scopes than were granted", () => {
-  test("are handed out as they are, flagged until all are back, and told", async () => {
-    const grant = provider.grant("openid a b");
-    const id = await fleet.post(grant);
-    const renew = async (scope: string): Promise<readonly string[]> => {
-      provider.answer(() => ({ status: 200, body: { access_token: `access-${scope.length}`, expires_in: 3600, scope } }));
-      await fleet.expire([id]);
-      const outcome = await fleet.resolve(replica, id);
-      return "token" in outcome ? outcome.scopes : [outcome.reason];
-    };
-    expect(await renew("openid a")).toEqual(["openid", "a"]);
-    expect(await fleet.status(id)).toMatchObject({ status: "active", status_reason: "scopes_reduced" });
-    expect(await renew("a openid")).toEqual(["a", "openid"]);
-    expect((await fleet.status(id)).status_reason).toBe("scopes_reduced");
-    expect(await renew("openid a b c")).toEqual(["openid", "a", "b", "c"]);
-    expect(await fleet.status(id)).toMatchObject({ status: "active", status_reason: null });
-    provider.answer(() => undefined);
-  });
-});
-
-describe("an odd reply", () => {
-  const token = (more: object): Odd => ({ status: 200, body: { access_token: "access-odd", token_type: "Bearer", ...more } });
-
-  test.each([["0", 0], ["negative", -5], ["text", "3600"], ["words", "soon"], ["huge", 10 ** 12], ["missing", undefined]])("with an expires_in that is %s is taken, with an end between a minute and a day, and asked for once", async (_, lifetime) => {
-    const grant = provider.grant();
-    const id = await fleet.post(grant);
-    provider.answer(() => token({ expires_in: lifetime }));
-    await fleet.expire([id]);
-    for (let n = 0; n < 3; n++) expect(await fleet.resolve(replica, id)).toMatchObject({ token: "access-odd" });
-    const { rows } = await fleet.superuser.query("select extract(epoch from token_expires_at - now())::float8 as ends_in from credential where id = $1", [id]);
-    expect(rows[0].ends_in).toBeGreaterThan(30);
-    expect(rows[0].ends_in).toBeLessThanOrEqual(86_400);
-    expect(sentOf(grant)).toHaveLength(1);
-    provider.answer(() => undefined);
-  });
-
-  test.each([
-    ["HTML with status 200", (secret: string): Odd => ({ status: 200, body: `<html>${secret}</html>` })],
-    ["ten megabytes", (secret: string): Odd => ({ status: 200, body: secret.repeat(400_000) })],
-    ["an error that quotes what was sent", (secret: string): Odd => ({ status: 500, body: { error: secret, error_description: secret } })],
-    ["JSON that is no object", (secret: string): Odd => ({ status: 200, body: JSON.stringify([secret]) })],
-    ["no token", (secret: string): Odd => ({ status: 200, body: { note: secret } })],
-    ["a redirect", (secret: string): Odd => ({ status: 302, body: secret, headers: { location: `${provider.issuer}/elsewhere` } })],
-  ])("such as %s is bounded, kept to itself, and overcome", async (_, reply) => {
-    const grant = { ...provider.grant(), refresh_token: canary("refresh") };
-    const id = await fleet.post(grant);
-    provider.answer(() => reply(grant.refresh_token));
-    await fleet.expire([id]);
-    const outcome = await fleet.resolve(replica, id);
-    expect(outcome).toEqual({ reason: "TOKEN_NOT_RENEWED" });
-    const status = await fleet.status(id);
-    expect(["refresh_failed", "in_doubt"]).toContain(status.status);
-    provider.answer(() => token({ expires_in: 3600 }));
-    await fleet.expire([id]);
-    expect(await fleet.resolve(replica, id)).toMatchObject({ token: "access-odd" });
-    expect(await fleet.status(id)).toMatchObject({ status: "active", status_reason: null });
-    for (const hidden of [grant.refresh_token, CLIENT.client_secret]) expect(JSON.stringify([status, outcome]) + replica.output()).not.toContain(hidden);
-    const { rows } = await fleet.superuser.query("select coalesce(string_agg(e::text, ''), '') || (select string_agg(a::text, '') from audit_event a) as all from credential_event e");
-    expect(rows[0].all).not.toContain(grant.refresh_token);
-    provider.answer(() => undefined);
-  });
 });

@@ -12,10 +12,11 @@ function clouds(reply: (url: string) => Reply | Error) {
   const breaker = new Breaker({ failures: 1, openMs: 3_600_000, maxOpenMs: 3_600_000, now: () => performance.now() });
   const deps: AskDeps = {
     breaker, failpoint: async () => {}, providerDeadlineMs: 10_000, leaseMs: 30_000,
-    async request({ url }, { sent }) {
+    async request({ url }, { sending, sent }) {
       asked.push(new URL(url).host);
       const said = reply(url);
       if (said instanceof Error) throw said;
+      sending?.();
       sent();
       const { status, body = "", headers = {} } = said;
       return { status, headers, body: Buffer.from(typeof body === "string" ? body : JSON.stringify(body)) };
