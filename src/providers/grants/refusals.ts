@@ -62,7 +62,8 @@ export function refusalIn(response: GuardedResponse, said: Readonly<Record<strin
   const pause = retryAfterMs(response, now);
   if (status === 429) return unavailable("provider_throttled", pause);
   if (status >= 500 || status === 408) return unavailable("provider_error", pause);
-  if (status < 400 || said === undefined) return status === 401 ? clientRejected() : unavailable("reply_unusable", pause);
+  // Pages come from whatever stands in between, whatever their status.
+  if (status < 400 || said === undefined) return unavailable("reply_unusable", pause);
   const code = typeof said["error"] === "string" ? said["error"] : "";
   const numbers = numbersIn(said);
   if (numbers.some((number) => AADSTS_CLIENT.has(number))) return clientRejected();
@@ -70,7 +71,7 @@ export function refusalIn(response: GuardedResponse, said: Readonly<Record<strin
   if (CLIENT.has(code)) return clientRejected(code === "unauthorized_client");
   if (REJECTED.has(code)) return rejected(causeOf(code, said, numbers));
   if (code === "slow_down" || code === "temporarily_unavailable") return unavailable("provider_throttled", pause);
-  return status === 401 ? clientRejected() : unavailable("request_refused", pause);
+  return unavailable("request_refused", pause);
 }
 
 function causeOf(code: string, said: Readonly<Record<string, unknown>>, numbers: readonly number[]): string {
