@@ -37,9 +37,9 @@ export interface Quota {
 /** What was found of a credential that somebody wants renewed. */
 export interface Claim {
   readonly stored: StoredCredential;
-  /** The lease, where it was free and the credential is due. */
+  /** The lease, where it was taken. */
   readonly lease: Lease | undefined;
-  /** Whether the credential is due and somebody else holds the lease. */
+  /** Whether it was there to be taken, but somebody else holds the lease. */
   readonly held: boolean;
 }
 
@@ -89,8 +89,8 @@ export interface Backoff {
  */
 export interface RefreshStore {
   /**
-   * Takes the lease on one credential where it is due and `mayTake`; undefined where there is no such active credential. The
-   * signal ends the wait for its turn, and nothing that has begun.
+   * Takes the lease on one credential where it is due, or somebody waits for a token of which too little is left, and `mayTake`;
+   * undefined where there is no such active credential. The signal ends the wait for its turn, and nothing that has begun.
    */
   claim(organizationId: string, id: string, leaseMs: number, mayTake: boolean, signal?: AbortSignal): Promise<Claim | undefined>;
   /**
@@ -114,7 +114,18 @@ export interface RefreshStore {
   release(lease: Lease, backoff: Backoff): Promise<void>;
 }
 
-const FREE = "r.due_at <= now() and (r.lease_until is null or r.lease_until < now())";
+const FREE = "(r.lease_until is null or r.lease_until < now())";
+const DUE = `r.due_at <= now() and ${FREE}`;
+
+/** Shortest time between two renewals of one credential, whatever end a provider gives its tokens. */
+const PAUSE = "interval '15 seconds'";
+
+/**
+ * What somebody who waits for a token may renew although it is not due: a token that never lasts much longer than a minute, so
+ * that half of its life is less than is promised of it. A failure is not tried again before its time.
+ */
+const WANTED = `(r.due_at <= now() or r.due_at is not null and c.renewable and r.attempts = 0
+  and c.token_expires_at < now() + interval '1 minute' and (r.tried_at is null or r.tried_at <= now() - ${PAUSE}))`;
 
 /** The lease's time from now on, of a number of milliseconds. */
 const leaseUntil = (parameter: string): string => `clock_timestamp() + ${parameter}::double precision * interval '1 millisecond'`;
@@ -123,10 +134,11 @@ const CLAIM: Statement = {
   name: "refresh_claim",
   text: `with leased as (
   update credential_refresh r set lease_token = $3, lease_until = ${leaseUntil("$4")}, fence = r.fence + 1
-  where r.organization_id = $1 and r.credential_id = $2 and ${FREE} and $5::boolean
+  from credential c
+  where r.organization_id = $1 and r.credential_id = $2 and c.organization_id = $1 and c.id = $2 and ${WANTED} and ${FREE} and $5::boolean
   returning r.fence, r.intent_fence is not null as taken_over
 )
-select ${storedColumns("c")}, leased.fence, leased.taken_over, coalesce(r.due_at <= now(), false) as due
+select ${storedColumns("c")}, leased.fence, leased.taken_over, coalesce(${WANTED}, false) as wanted
 from credential c left join leased on true left join credential_refresh r on r.organization_id = c.organization_id and r.credential_id = c.id
 where c.organization_id = $1 and c.id = $2 and c.deleted_at is null`,
 };
@@ -141,13 +153,13 @@ const CLAIM_DUE: Statement = {
   select q.provider, d.*, row_number() over (partition by q.provider, d.organization_id order by d.due_at) as nth
   from unnest($1::text[]) q(provider) cross join lateral (
     select r.organization_id, r.credential_id, r.due_at from credential_refresh r
-    where r.provider = q.provider and ${FREE} and r.organization_id <> all($5::uuid[])
+    where r.provider = q.provider and ${DUE} and r.organization_id <> all($5::uuid[])
     order by r.due_at limit ${CANDIDATES}) d
 ), due as materialized (
   select d.* from unnest($1::text[], $2::integer[]) q(provider, n) cross join lateral (
     select r.organization_id, r.credential_id from candidate k
       join credential_refresh r on r.organization_id = k.organization_id and r.credential_id = k.credential_id
-    where k.provider = q.provider and ${FREE}
+    where k.provider = q.provider and ${DUE}
     order by k.nth, k.due_at limit q.n for update of r skip locked) d
 )
 update credential_refresh r set lease_token = $3, lease_until = ${leaseUntil("$4")}, fence = r.fence + 1
@@ -190,9 +202,6 @@ const target = (version: string): string => `target as materialized (
   where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and c.secret_version = ${version}
   for no key update
 )`;
-
-/** Shortest time between two renewals of one credential, whatever end a provider gives its tokens. */
-const PAUSE = "interval '15 seconds'";
 
 /**
  * Asks for the journal and not for the lease: an outage may last longer than that, and whoever has it by then and has sent
@@ -251,7 +260,7 @@ export function refreshStore(database: Database, connections: number): RefreshSt
       const [row] = await write(organizationId, CLAIM, [known(organizationId), known(id), token, leaseMs, mayTake], { signal });
       if (row === undefined) return undefined;
       const lease = row["fence"] === null ? undefined : { organizationId, credentialId: id, token, fence: fenceOf(row), takenOver: row["taken_over"] === true };
-      return { stored: storedCredential(row), lease, held: lease === undefined && row["due"] === true };
+      return { stored: storedCredential(row), lease, held: lease === undefined && row["wanted"] === true };
     },
 
     async claimDue(quotas, leaseMs, without) {
