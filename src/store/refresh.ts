@@ -120,12 +120,17 @@ const DUE = `r.due_at <= now() and ${FREE}`;
 /** Shortest time between two renewals of one credential, whatever end a provider gives its tokens. */
 const PAUSE = "interval '15 seconds'";
 
+/** Time after a failure in which nothing is tried for those who wait for a token that has ended, ms; up to twice as long. */
+const RETRY_MS = 5_000;
+
 /**
- * What somebody who waits for a token may renew although it is not due: a token that never lasts much longer than a minute, so
- * that half of its life is less than is promised of it. A failure is not tried again before its time.
+ * What somebody who waits for a token may renew although it is not due: one that never lasts much longer than a minute, so that
+ * half of its life is less than is promised of it; and one that has ended, whatever the pause after failures has grown to, so that
+ * what works again is found out by those who need it.
  */
-const WANTED = `(r.due_at <= now() or r.due_at is not null and c.renewable and r.attempts = 0
-  and c.token_expires_at < now() + interval '1 minute' and (r.tried_at is null or r.tried_at <= now() - ${PAUSE}))`;
+const WANTED = `(r.due_at <= now() or r.due_at is not null and c.renewable and (
+  r.attempts = 0 and c.token_expires_at < now() + interval '1 minute' and (r.tried_at is null or r.tried_at <= now() - ${PAUSE})
+  or c.token_expires_at <= now() and (r.tried_at is null or r.tried_at <= now() - $6::double precision * interval '1 millisecond')))`;
 
 /** The lease's time from now on, of a number of milliseconds. */
 const leaseUntil = (parameter: string): string => `clock_timestamp() + ${parameter}::double precision * interval '1 millisecond'`;
@@ -257,7 +262,7 @@ export function refreshStore(database: Database, connections: number): RefreshSt
   return {
     async claim(organizationId, id, leaseMs, mayTake, signal) {
       const token = randomUUID();
-      const [row] = await write(organizationId, CLAIM, [known(organizationId), known(id), token, leaseMs, mayTake], { signal });
+      const [row] = await write(organizationId, CLAIM, [known(organizationId), known(id), token, leaseMs, mayTake, RETRY_MS * (1 + Math.random())], { signal });
       if (row === undefined) return undefined;
       const lease = row["fence"] === null ? undefined : { organizationId, credentialId: id, token, fence: fenceOf(row), takenOver: row["taken_over"] === true };
       return { stored: storedCredential(row), lease, held: lease === undefined && row["wanted"] === true };

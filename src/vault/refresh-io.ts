@@ -120,6 +120,8 @@ const unanswered = (cause: string): Refreshed => ({ kind: "unavailable", cause, 
 /** Tells the breaker what came of one that was let through. */
 function judge(passage: Passage | undefined, said: Refreshed | undefined): void {
   if (said === undefined) passage?.abandoned();
+  // A client of ours that is refused is refused for everyone; what shows that its settings are right again is one that is let through.
+  else if (said.kind === "client_rejected" && said.ours) passage?.failed(null);
   else if (said.kind === "unavailable" && DOWN.has(said.cause)) passage?.failed(said.retryAfterMs);
   else passage?.answered();
 }

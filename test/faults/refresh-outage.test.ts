@@ -155,6 +155,26 @@ describe("a provider that is down", () => {
     provider.answer(() => undefined);
   });
 
+  test("and is back, is found out by whoever needs a token, however long the sweep is to leave it alone", async () => {
+    const patient = await fleet.start({ CREDENTIALS_REFRESH_BACKOFF_MS: "900000", CREDENTIALS_REFRESH_BACKOFF_MAX_MS: "900000" });
+    const grant = provider.grant();
+    const id = await fleet.post(grant);
+    provider.answer(() => ({ status: 429, body: {}, headers: { "retry-after": "3600" } }));
+    const careful = await fleet.start({ CREDENTIALS_REFRESH_BREAKER_MS: "600000" });
+    await fleet.expire([id]);
+    expect(await fleet.resolve(careful, id)).toEqual({ reason: "TOKEN_NOT_RENEWED" });
+    provider.answer(() => undefined);
+    const before = async (ms: number) => fleet.superuser.query("update credential_refresh set tried_at = now() - $2 * interval '1 millisecond' where credential_id = $1", [id, ms]);
+    // Not at once; not where the provider is left alone; but elsewhere and a little later.
+    await before(1_000);
+    expect(await fleet.resolve(patient, id)).toEqual({ reason: "TOKEN_NOT_RENEWED" });
+    await before(10_000);
+    expect(await fleet.resolve(careful, id)).toEqual({ reason: "TOKEN_NOT_RENEWED" });
+    expect(sentOf(grant)).toHaveLength(1);
+    expect(await fleet.resolve(patient, id)).toMatchObject({ token: expect.stringContaining("access-") });
+    expect(await fleet.status(id)).toMatchObject({ status: "active", status_reason: null });
+  });
+
   test("whose reply is lost leaves the credential in doubt, and one more attempt decides", async () => {
     const grant = provider.grant();
     const id = await fleet.post(grant);

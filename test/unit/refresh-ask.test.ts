@@ -1,5 +1,7 @@
 import { expect, test } from "vitest";
 import { DialError } from "../../src/domain/check.ts";
+import type { OauthIo } from "../../src/domain/oauth.ts";
+import { secret } from "../../src/domain/secret.ts";
 import { refresherOf } from "../../src/providers/index.ts";
 import { Breaker } from "../../src/vault/breaker.ts";
 import { type Answer, ask, type AskDeps } from "../../src/vault/refresh-io.ts";
@@ -7,7 +9,7 @@ import { type Answer, ask, type AskDeps } from "../../src/vault/refresh-io.ts";
 type Reply = { readonly status: number; readonly body?: object | string; readonly headers?: Record<string, string> };
 
 /** Renews documents of SharePoint's at clouds that answer so; each failure in a row opens the breaker for an hour. */
-function clouds(reply: (url: string) => Reply | Error) {
+function clouds(reply: (url: string) => Reply | Error, client?: OauthIo["client"]) {
   const asked: string[] = [];
   const breaker = new Breaker({ failures: 1, openMs: 3_600_000, maxOpenMs: 3_600_000, now: () => performance.now() });
   const deps: AskDeps = {
@@ -22,11 +24,12 @@ function clouds(reply: (url: string) => Reply | Error) {
       return { status, headers, body: Buffer.from(typeof body === "string" ? body : JSON.stringify(body)) };
     },
   };
-  const renew = (siteUrl: string, clientId = "c"): Promise<Answer> => {
-    const document = { refresh_token: "r", client_id: clientId, client_secret: "s", tenant_id: "contoso.example", site_url: siteUrl };
+  const renew = (siteUrl: string, clientId: string | null = "c"): Promise<Answer> => {
+    const own = clientId === null ? {} : { client_id: clientId, client_secret: "s" };
+    const document = { refresh_token: "r", ...own, tenant_id: "contoso.example", site_url: siteUrl };
     const refresh = refresherOf("sharepoint", "sharepoint_oauth");
     if (refresh === undefined) throw new Error("it renews");
-    return ask(deps, { provider: "sharepoint", client: undefined, clientId, who: `${siteUrl} ${clientId}`, now: new Date(), leasedAt: performance.now(), refresh: (io) => refresh(document, io) });
+    return ask(deps, { provider: "sharepoint", client, clientId, who: `${siteUrl} ${clientId}`, now: new Date(), leasedAt: performance.now(), refresh: (io) => refresh(document, io) });
   };
   return { asked, breaker, renew };
 }
@@ -53,4 +56,12 @@ test.each<readonly [string, Reply]>([
   const { asked, renew } = clouds(() => reply);
   for (let round = 0; round < 3; round++) await renew(WORLD);
   expect(asked).toHaveLength(3);
+});
+
+test("our own client that is refused is not tried with every token that has ended", async () => {
+  const { asked, renew } = clouds(() => ({ status: 401, body: { error: "invalid_client" } }), { id: "us", secret: secret("wrong") });
+  expect(await renew(WORLD, null)).toMatchObject({ said: { kind: "client_rejected", ours: true } });
+  expect(await renew(WORLD, null)).toMatchObject(LEFT_ALONE);
+  expect(await renew(WORLD)).toMatchObject({ said: { kind: "client_rejected", ours: false } });
+  expect(asked).toHaveLength(2);
 });
