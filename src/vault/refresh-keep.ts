@@ -4,6 +4,7 @@ import { MAX_SECRET_BYTES, type SecretDocument, type SecretPlace } from "../doma
 import { CredentialError } from "../domain/errors.ts";
 import type { Failpoint } from "../domain/failpoint.ts";
 import type { Refreshed } from "../domain/oauth.ts";
+import { missingScopes } from "../domain/scopes.ts";
 import { errorFields, type Log } from "../log.ts";
 import { expose } from "../providers/index.ts";
 import type { Lease } from "../store/refresh.ts";
@@ -71,7 +72,7 @@ function merged(stored: StoredCredential, before: SecretDocument, said: Extract<
   const remembered = before[SCOPE_BEFORE];
   const granted = typeof remembered === "string" ? remembered.split(" ") : scopesOf(stored, before);
   const now = said.scopes ?? scopesOf(stored, before);
-  const reduced = granted.some((scope) => !now.includes(scope));
+  const reduced = missingScopes(granted, now).length > 0;
   const document = { ...renewed, ...(token === undefined ? {} : { refresh_token: token }) };
   const remembering = { ...document, [SCOPE_BEFORE]: granted.join(" ") };
   // A token is worth more than the memory of scopes.

@@ -81,6 +81,18 @@ describe("fewer scopes than were granted", () => {
     expect(await fleet.status(id)).toMatchObject({ status: "active", status_reason: null });
     provider.answer(() => undefined);
   });
+
+  test("are no others because the provider calls them by other names", async () => {
+    const grant = provider.grant("openid email Files.Read offline_access");
+    const id = await fleet.post(grant);
+    provider.answer(() => ({ status: 200, body: { access_token: "access-named", expires_in: 3600, scope: "openid https://www.googleapis.com/auth/userinfo.email https://api.example/Files.Read" } }));
+    for (let round = 0; round < 2; round++) {
+      await fleet.expire([id]);
+      expect(await fleet.resolve(replica, id)).toMatchObject({ token: "access-named" });
+      expect(await fleet.status(id)).toMatchObject({ status: "active", status_reason: null });
+    }
+    provider.answer(() => undefined);
+  });
 });
 
 describe("an odd reply", () => {
