@@ -5,6 +5,7 @@
  *
  *   npm run bench -- [--seconds 60] [--rounds 3]
  *   npm run bench -- tests     what other calls notice of connection tests; see tests.ts
+ *   npm run bench -- refresh   what other calls notice of renewals; see refresh.ts
  */
 import { randomBytes } from "node:crypto";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -16,6 +17,8 @@ import { run, type Load, type Sample } from "./lib/load.ts";
 import { startMeasured, type Measured } from "./lib/process.ts";
 import { median, summarize, table, type Line } from "./lib/report.ts";
 import { serviceEnvironment, World } from "./lib/world.ts";
+import { besideText } from "./lib/beside.ts";
+import { measureRefresh, startProvider } from "./refresh.ts";
 import { measureTests, TEST_SETTINGS } from "./tests.ts";
 
 const CONCURRENCY = [1, 16, 64];
@@ -24,7 +27,7 @@ const COLD_STARTS = 3;
 const { values: args, positionals } = parseArgs({ allowPositionals: true, options: { seconds: { type: "string", default: "60" }, rounds: { type: "string", default: "3" } } });
 const [seconds, rounds] = [Number(args.seconds), Number(args.rounds)];
 const what = positionals[0] ?? "calls";
-if (positionals.length > 1 || !["calls", "tests"].includes(what)) throw new Error("there is no such benchmark; see bench/run.ts");
+if (positionals.length > 1 || !["calls", "tests", "refresh"].includes(what)) throw new Error("there is no such benchmark; see bench/run.ts");
 if (!(seconds > 0 && Number.isInteger(rounds) && rounds > 0)) throw new Error("--seconds and --rounds must be positive numbers");
 
 /** Runs every load at every concurrency, side by side, once to warm up and then `rounds` times. */
@@ -75,12 +78,20 @@ async function tests(): Promise<void> {
   const jwtSecret = randomBytes(32).toString("base64url");
   const [service, world] = [await started("src/main.ts", { ...serviceEnvironment(join(folder, "data"), jwtSecret), ...TEST_SETTINGS }), await World.make(jwtSecret)];
   await world.fill(service);
-  const { tests: count, quiet, busy, ratio } = await measureTests(world, service, seconds, rounds);
+  const report = await measureTests(world, service, seconds, rounds);
   await service.stop();
-  for (const [name, { p50Ms, p99Ms, rate }] of [["quiet", quiet], [`beside ${count} tests`, busy]] as const) {
-    process.stdout.write(`${name}: ${rate.toFixed(0)}/s, p50 ${p50Ms.toFixed(2)} ms, p99 ${p99Ms.toFixed(2)} ms\n`);
-  }
-  process.stdout.write(`ratio: rate ${ratio.rate.toFixed(2)}, p50 ${ratio.p50.toFixed(2)}, p99 ${ratio.p99.toFixed(2)}\n`);
+  process.stdout.write(besideText(`${report.tests} tests`, report));
+}
+
+/** Resolve beside renewals. */
+async function refresh(): Promise<void> {
+  const jwtSecret = randomBytes(32).toString("base64url");
+  await using provider = await startProvider();
+  const [service, world] = [await started("src/main.ts", { ...serviceEnvironment(join(folder, "data"), jwtSecret), ...provider.settings }), await World.make(jwtSecret)];
+  await world.fill(service);
+  const report = await measureRefresh(world, service, seconds, rounds);
+  await service.stop();
+  process.stdout.write(besideText(`${report.renewed} renewals (${provider.calls()} calls of the provider)`, report));
 }
 
 /** Resolve and Create beside an empty call, and cold starts. */
@@ -104,7 +115,7 @@ async function calls(): Promise<void> {
 }
 
 try {
-  await (what === "tests" ? tests() : calls());
+  await { calls, tests, refresh }[what as "calls" | "tests" | "refresh"]();
 } finally {
   for (const server of running) await server.stop().catch(() => undefined);
   rmSync(folder, { recursive: true, force: true });

@@ -7,46 +7,31 @@
 import { createServer, type AddressInfo, type Socket } from "node:net";
 import { Client, credentials } from "@grpc/grpc-js";
 import { TestSftpConnectionRequest, TestSftpConnectionResponse } from "../gen/flow/credentials/v1/credential_service.ts";
-import { run, type Load, type Sample } from "./lib/load.ts";
+import { type Beside, measureBeside } from "./lib/beside.ts";
 import type { Measured } from "./lib/process.ts";
-import { median } from "./lib/report.ts";
 import type { World } from "./lib/world.ts";
 
 const PATH = "/flow.credentials.v1.CredentialService/TestSftpConnection";
 /** The service's own bound. */
 const TESTS_AT_A_TIME = 16;
-const CONCURRENCY = 8;
 
 /** What is set so that nothing but the number of tests at a time bounds them. */
 export const TEST_SETTINGS = { CREDENTIALS_EGRESS_ALLOW: "127.0.0.0/8", CREDENTIALS_TESTS_BURST: "1000", CREDENTIALS_TEST_REFILL_MS: "10" } as const;
 
-/** One ratio: how a figure of other calls changes while tests run. */
-export interface TestsReport {
-  readonly tests: number;
-  readonly quiet: { readonly p50Ms: number; readonly p99Ms: number; readonly rate: number };
-  readonly busy: { readonly p50Ms: number; readonly p99Ms: number; readonly rate: number };
-  /** Medians of the rounds' own ratios, busy to quiet. */
-  readonly ratio: { readonly p50: number; readonly p99: number; readonly rate: number };
-}
-
 /** Runs the rounds. The world must be filled. */
-export async function measureTests(world: World, service: Measured, seconds: number, rounds: number): Promise<TestsReport> {
-  const cell = seconds / (2 * rounds + 1);
+export async function measureTests(world: World, service: Measured, seconds: number, rounds: number): Promise<Beside & { readonly tests: number }> {
   await using hostile = await hostileServers();
-  const load: Load = world.resolve(service);
-  await run(load, CONCURRENCY, cell);
-  const [quiet, busy]: [Sample[], Sample[]] = [[], []];
   let tests = 0;
-  for (let round = 0; round < rounds; round += 1) {
-    quiet.push(await run(load, CONCURRENCY, cell));
-    await using going = startTests(world, service, hostile.ports);
-    busy.push(await run(load, CONCURRENCY, cell));
-    tests += going.ended();
-    process.stderr.write(`round ${round + 1} of ${rounds}\n`);
-  }
-  const middle = (samples: readonly Sample[]) => ({ p50Ms: median(samples.map((it) => it.p50Ms)), p99Ms: median(samples.map((it) => it.p99Ms)), rate: median(samples.map((it) => it.rate)) });
-  const ratio = (of: (sample: Sample) => number) => median(busy.map((it, round) => of(it) / of(quiet[round] as Sample)));
-  return { tests, quiet: middle(quiet), busy: middle(busy), ratio: { p50: ratio((it) => it.p50Ms), p99: ratio((it) => it.p99Ms), rate: ratio((it) => it.rate) } };
+  const beside = await measureBeside(world.resolve(service), seconds / (2 * rounds + 1), rounds, async () => {
+    const going = startTests(world, service, hostile.ports);
+    return {
+      async [Symbol.asyncDispose]() {
+        tests += going.ended();
+        await going[Symbol.asyncDispose]();
+      },
+    };
+  });
+  return { ...beside, tests };
 }
 
 /** Servers that greet with what is no SSH, that announce too much, and that say nothing. */

@@ -73,6 +73,11 @@ export class World {
     return (this.#tenants[index % this.#tenants.length] as Tenant).user;
   }
 
+  /** The token of a service account of the same organization. */
+  machine(index: number): Metadata {
+    return (this.#tenants[index % this.#tenants.length] as Tenant).machine;
+  }
+
   #next(): Tenant {
     this.#turn = (this.#turn + 1) % this.#tenants.length;
     return this.#tenants[this.#turn] as Tenant;
