@@ -103,6 +103,7 @@ export const SETTINGS = {
   RATE_WRITES_PER_ORGANIZATION: defaulted("200", whole(1, 1_000_000), "writes of one organization in a second, on each replica; ten seconds' worth at once"),
   RATE_TESTS_PER_CALLER: defaulted("2", whole(1, 1_000_000), "connection tests of one caller in a second, on each replica; ten seconds' worth at once"),
   RATE_TESTS_PER_ORGANIZATION: defaulted("4", whole(1, 1_000_000), "connection tests of one organization in a second, on each replica; ten seconds' worth at once"),
+  RATE_RECORD_MS: defaulted("60000", whole(100, 86_400_000), "time between two audit records of how often a caller was refused because it called too often, ms; the first refusal is recorded at once"),
   LIMIT_PER_USER: defaulted("100", whole(1, 1_000_000), "active credentials of a user"),
   GRPC_REFLECTION: setting(onOff, "server reflection; on in development, off in production"),
   GRPC_DEADLINE_MS: defaulted("15000", whole(100, 600_000), "deadline of a call that brings none, and the longest one granted, ms"),

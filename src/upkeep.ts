@@ -5,6 +5,7 @@ import { AuditKeyError, type AuditSigner, createAuditSigner, newAuditKey } from 
 import { type HeadKeys, readHeadKeys } from "./domain/audit-chain.ts";
 import type { Log } from "./log.ts";
 import type { Store } from "./store/store.ts";
+import type { LimitedCalls } from "./vault/limited-calls.ts";
 import { clearAway, repeatedly } from "./vault/maintenance.ts";
 import type { Rates } from "./vault/rates.ts";
 import { signHeads } from "./vault/trail.ts";
@@ -49,10 +50,20 @@ export const ratesOf = ({ settings }: Config): Rates => ({
   write: { perCaller: settings.rateWritesPerCaller, perOrganization: settings.rateWritesPerOrganization },
 });
 
-/** Starts what a process does by itself now and then: sign audit heads, and clear away what has had its time. */
-export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: { readonly store: Store; readonly log: Log; readonly now: () => Date }): AsyncDisposable {
+/** What {@link startUpkeep} needs. */
+export interface UpkeepDeps {
+  readonly store: Store;
+  readonly limitedCalls: LimitedCalls;
+  readonly log: Log;
+  readonly now: () => Date;
+}
+
+/** Starts what a process does by itself now and then: sign audit heads, record limited calls, and clear away what has had its time. */
+export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: UpkeepDeps): AsyncDisposable {
   const stack = new AsyncDisposableStack();
-  const { log } = deps;
+  const { limitedCalls, log } = deps;
+  stack.defer(() => limitedCalls.record());
+  stack.use(repeatedly(log, "limited calls could not be recorded", settings.rateRecordMs, () => limitedCalls.record()));
   if (signer) stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, () => signHeads({ ...deps, signer })));
   else log.warn({}, "CREDENTIALS_AUDIT_SIGNING_KEY is not set: audit heads are not signed, and a trail that is cut is not noticed");
   stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, () => clearAway({ ...deps, purgeAfterDays: settings.purgeAfterDays })));

@@ -64,6 +64,7 @@ const chainRecord = (row: Row): ChainRecord => ({
   runId: row["run_id"] as string | null,
   subjectId: row["subject_id"] as string | null,
   keyId: row["key_id"] as string | null,
+  calls: row["calls"] as number | null,
   hash: (row["hash"] as Buffer).toString("hex"),
 });
 

@@ -493,6 +493,8 @@ export interface AuditEvent {
     | undefined;
   /** Output only. Hash of the link, SHA-256 in hexadecimal. */
   hash: string;
+  /** Output only. How many calls it stands for, where they were not recorded one by one; unset for the one of `request_id`. */
+  calls?: number | undefined;
 }
 
 /** The newest link of an audit chain at some time, signed. */
@@ -3298,6 +3300,7 @@ function createBaseAuditEvent(): AuditEvent {
     subjectId: undefined,
     keyId: undefined,
     hash: "",
+    calls: undefined,
   };
 }
 
@@ -3350,6 +3353,9 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     }
     if (message.hash !== "") {
       writer.uint32(122).string(message.hash);
+    }
+    if (message.calls !== undefined) {
+      writer.uint32(128).uint32(message.calls);
     }
     return writer;
   },
@@ -3487,6 +3493,14 @@ export const AuditEvent: MessageFns<AuditEvent> = {
             message.hash = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.calls = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3552,6 +3566,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
         ? globalThis.String(object.key_id)
         : undefined,
       hash: isSet(object.hash) ? globalThis.String(object.hash) : "",
+      calls: isSet(object.calls) ? globalThis.Number(object.calls) : undefined,
     };
   },
 
@@ -3602,6 +3617,9 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     if (message.hash !== "") {
       obj.hash = message.hash;
     }
+    if (message.calls !== undefined) {
+      obj.calls = Math.round(message.calls);
+    }
     return obj;
   },
 
@@ -3625,6 +3643,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     message.subjectId = object.subjectId ?? undefined;
     message.keyId = object.keyId ?? undefined;
     message.hash = object.hash ?? "";
+    message.calls = object.calls ?? undefined;
     return message;
   },
 };

@@ -1,0 +1,25 @@
+import type { Knex } from "knex";
+
+/** Stored in the database; never changes. */
+export const name = "0011_trail";
+
+const SQL = `
+alter table audit_event add column calls integer,
+  add constraint audit_event_calls_must_be_positive check (calls >= 1);
+comment on column audit_event.calls is 'Calls that the record stands for, where they are not recorded one by one; null for the one that request_id names.';
+create function audit_record_digest(
+  organization_id uuid, occurred_at timestamptz, request_id text, actor_kind text, actor_id text, action text,
+  outcome text, reason text, credential_id uuid, flow_id text, run_id text, subject_id uuid, key_id uuid, calls integer
+) returns bytea language sql stable parallel safe
+return case when calls is null
+  then audit_record_digest(organization_id, occurred_at, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id)
+  else sha256(convert_to(json_build_array(organization_id, (extract(epoch from occurred_at) * 1000)::bigint, request_id, actor_kind, actor_id, action,
+    outcome, reason, credential_id, flow_id, run_id, subject_id, key_id, calls)::text, 'UTF8')) end;
+comment on function audit_record_digest(uuid, timestamptz, text, text, text, text, text, text, uuid, text, text, uuid, uuid, integer) is
+  'As the one with thirteen fields, which it equals where the last is null; else the JSON array has fourteen.';
+`;
+
+/** What finding records, and records of many calls, need. */
+export const up = async (knex: Knex): Promise<void> => {
+  await knex.raw(SQL);
+};
