@@ -533,6 +533,7 @@ constraint service_account_key_label_updated_at_not_null on service_account_key_
 
 -- indexes
 
+CREATE INDEX audit_event_credential_idx ON public.audit_event USING btree (organization_id, credential_id, link, "position") WHERE (credential_id IS NOT NULL)
 CREATE UNIQUE INDEX audit_event_pkey ON public.audit_event USING btree (organization_id, link, "position")
 CREATE UNIQUE INDEX audit_head_pkey ON public.audit_head USING btree (organization_id)
 CREATE UNIQUE INDEX audit_signature_pkey ON public.audit_signature USING btree (organization_id, link)
@@ -711,6 +712,22 @@ begin
   end if;
   return new;
 end $function$
+CREATE OR REPLACE FUNCTION public.refuse_credential_in_use(organization uuid, credential uuid, within_seconds integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if within_seconds > 0 then
+    -- Whoever has recorded a use, and has not committed it, holds this lock. The query below sees what was committed by then.
+    perform from audit_head h where h.organization_id = organization for update;
+    if (select e.occurred_at >= clock_timestamp() - make_interval(secs => within_seconds) from audit_event e
+        where e.organization_id = organization and e.credential_id = credential and e.action = 'resolve_credential' and e.outcome = 'allowed'
+        order by e.link desc, e.position desc limit 1) then
+      raise exception using errcode = '23514', message = 'the credential was used lately', table = 'credential', constraint = 'credential_must_not_be_in_use';
+    end if;
+  end if;
+  return true;
+end $function$
 CREATE OR REPLACE FUNCTION public.refuse_credential_limit(provider_has_room boolean)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -744,6 +761,7 @@ comment on function public.note_previous(): Keeps purge_due in step with kept se
 comment on function public.place_organization_key(): Keeps organization_key_place, and refuses keys that are wrapped under another master key than the primary one. Runs as its owner, so that the application role cannot write the places itself.
 comment on function public.refuse_change(): Trigger that refuses the change it fires on.
 comment on function public.refuse_closed_key(): Refuses a secret that a replica has sealed with a key which a rotation has closed meanwhile.
+comment on function public.refuse_credential_in_use(pg_catalog.uuid,pg_catalog.uuid,integer): Raises where the credential was resolved within so many seconds; 0 does not ask. Afterwards no use can be recorded before the end of the transaction.
 comment on function public.refuse_credential_limit(boolean): Raises, so that nothing of a refused creation is counted; the constraint name says which limit.
 comment on function public.remember_audit_chain(): Notes an organization when its chain begins; later links do not come here.
 comment on function public.sealed_key_version(pg_catalog.bytea): The version of the organization key that a sealed value names, read from its bytes.
@@ -887,6 +905,7 @@ grant execute on function note_deletion() to public
 grant execute on function note_previous() to public
 grant execute on function refuse_change() to public
 grant execute on function refuse_closed_key() to public
+grant execute on function refuse_credential_in_use(uuid,uuid,integer) to public
 grant execute on function refuse_credential_limit(boolean) to public
 grant execute on function remember_audit_chain() to public
 grant execute on function sealed_key_version(bytea) to public

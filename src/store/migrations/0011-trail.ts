@@ -17,6 +17,24 @@ return case when calls is null
     outcome, reason, credential_id, flow_id, run_id, subject_id, key_id, calls)::text, 'UTF8')) end;
 comment on function audit_record_digest(uuid, timestamptz, text, text, text, text, text, text, uuid, text, text, uuid, uuid, integer) is
   'As the one with thirteen fields, which it equals where the last is null; else the JSON array has fourteen.';
+
+create index audit_event_credential_idx on audit_event (organization_id, credential_id, link, position) where credential_id is not null;
+
+create function refuse_credential_in_use(organization uuid, credential uuid, within_seconds integer) returns boolean language plpgsql volatile as $$
+begin
+  if within_seconds > 0 then
+    -- Whoever has recorded a use, and has not committed it, holds this lock. The query below sees what was committed by then.
+    perform from audit_head h where h.organization_id = organization for update;
+    if (select e.occurred_at >= clock_timestamp() - make_interval(secs => within_seconds) from audit_event e
+        where e.organization_id = organization and e.credential_id = credential and e.action = 'resolve_credential' and e.outcome = 'allowed'
+        order by e.link desc, e.position desc limit 1) then
+      raise exception using errcode = '23514', message = 'the credential was used lately', table = 'credential', constraint = 'credential_must_not_be_in_use';
+    end if;
+  end if;
+  return true;
+end $$;
+comment on function refuse_credential_in_use(uuid, uuid, integer) is
+  'Raises where the credential was resolved within so many seconds; 0 does not ask. Afterwards no use can be recorded before the end of the transaction.';
 `;
 
 /** What finding records, and records of many calls, need. */
