@@ -533,8 +533,12 @@ constraint service_account_key_label_updated_at_not_null on service_account_key_
 
 -- indexes
 
+CREATE INDEX audit_event_action_idx ON public.audit_event USING btree (organization_id, action, link, "position") WHERE (action <> 'resolve_credential'::text)
 CREATE INDEX audit_event_credential_idx ON public.audit_event USING btree (organization_id, credential_id, link, "position") WHERE (credential_id IS NOT NULL)
+CREATE INDEX audit_event_outcome_idx ON public.audit_event USING btree (organization_id, outcome, link, "position") WHERE (outcome <> 'allowed'::text)
 CREATE UNIQUE INDEX audit_event_pkey ON public.audit_event USING btree (organization_id, link, "position")
+CREATE INDEX audit_event_time_idx ON public.audit_event USING btree (organization_id, occurred_at, link) WHERE (("position" = 1) AND ((link % (16)::bigint) = 0))
+CREATE INDEX audit_event_word_idx ON public.audit_event USING brin (request_id text_bloom_ops, run_id text_bloom_ops, flow_id text_bloom_ops, actor_id text_bloom_ops) WITH (pages_per_range='32', autosummarize='on')
 CREATE UNIQUE INDEX audit_head_pkey ON public.audit_head USING btree (organization_id)
 CREATE UNIQUE INDEX audit_signature_pkey ON public.audit_signature USING btree (organization_id, link)
 CREATE UNIQUE INDEX audit_signing_pkey ON public.audit_signing USING btree (organization_id)

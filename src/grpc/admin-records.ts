@@ -68,9 +68,10 @@ export function records(deps: UnaryDeps, { records: vault }: UseCases): Record<R
       action: "list_audit_events",
       method: service.listAuditEvents,
       request: api.ListAuditEventsRequest,
-      input: z.object({ ...trail, ...filters, pageSize: parse.pageLimit, pageToken }),
-      async run(grant, { organizationId, pageSize, pageToken: before, ...filter }) {
-        const { events, next } = await vault.listAuditEvents(grant, { organizationId, filter, before, most: pageSize });
+      input: z.object({ ...trail, ...filters, pageSize: parse.pageLimit, pageToken, oldestFirst: z.boolean() }),
+      async run(grant, { organizationId, pageSize, pageToken: beyond, oldestFirst, ...filter }) {
+        const order = oldestFirst ? "oldest first" : "newest first";
+        const { events, next } = await vault.listAuditEvents(grant, { organizationId, filter, order, beyond, most: pageSize });
         return { events: events.map(toEvent), nextPageToken: toToken(next) };
       },
     }),

@@ -37,7 +37,7 @@ const promised = <T>(start: (done: (error: Error | null, response: T) => void) =
   new Promise((resolve, reject) => start((error, response) => (error ? reject(error) : resolve(response))));
 const verify = (of = organizationId, afterLink = 0n) => promised<VerifyAuditResponse>((done) => admin.verifyAudit({ organizationId: of, afterLink }, metadata, done));
 const list = (request: Partial<ListAuditEventsRequest>) =>
-  promised<ListAuditEventsResponse>((done) => admin.listAuditEvents({ organizationId, pageSize: 0, pageToken: "", ...request }, metadata, done));
+  promised<ListAuditEventsResponse>((done) => admin.listAuditEvents({ organizationId, pageSize: 0, pageToken: "", oldestFirst: false, ...request }, metadata, done));
 const signed = async (): Promise<number> => Number((await superuser.query("select coalesce(max(link), 0) as link from audit_signature where organization_id = $1", [organizationId])).rows[0].link);
 
 /** Ten records, one in each link: a creation, and nine readings that find nothing. */

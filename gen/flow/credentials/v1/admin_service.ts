@@ -559,11 +559,13 @@ export interface ListAuditEventsRequest {
   pageSize: number;
   /** Optional. Where the page before ended. */
   pageToken: string;
+  /** Optional. Whether the oldest records come first, and not the newest. */
+  oldestFirst: boolean;
 }
 
 /** Response of ListAuditEvents. */
 export interface ListAuditEventsResponse {
-  /** Newest first. */
+  /** In the order that was asked for. */
   events: AuditEvent[];
   /** For the next page; empty where this was the last. */
   nextPageToken: string;
@@ -3806,6 +3808,7 @@ function createBaseListAuditEventsRequest(): ListAuditEventsRequest {
     requestId: undefined,
     pageSize: 0,
     pageToken: "",
+    oldestFirst: false,
   };
 }
 
@@ -3846,6 +3849,9 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(98).string(message.pageToken);
+    }
+    if (message.oldestFirst !== false) {
+      writer.uint32(104).bool(message.oldestFirst);
     }
     return writer;
   },
@@ -3959,6 +3965,14 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.oldestFirst = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4017,6 +4031,11 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
         : isSet(object.page_token)
         ? globalThis.String(object.page_token)
         : "",
+      oldestFirst: isSet(object.oldestFirst)
+        ? globalThis.Boolean(object.oldestFirst)
+        : isSet(object.oldest_first)
+        ? globalThis.Boolean(object.oldest_first)
+        : false,
     };
   },
 
@@ -4058,6 +4077,9 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
+    if (message.oldestFirst !== false) {
+      obj.oldestFirst = message.oldestFirst;
+    }
     return obj;
   },
 
@@ -4078,6 +4100,7 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     message.requestId = object.requestId ?? undefined;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.oldestFirst = object.oldestFirst ?? false;
     return message;
   },
 };
