@@ -74,7 +74,7 @@ export const SETTINGS = {
   PRIMARY_KEY_ID: setting(word, "id of the master key that wraps in a new database; in one that is in use, the database says which one does"),
   KEY_CACHE_ENTRIES: defaulted("10000", whole(1, 10_000_000), "unwrapped organization keys kept in memory"),
   KEY_CACHE_SECONDS: defaulted("60", whole(1, 60), "longest age of an unwrapped organization key in memory, s"),
-  AUDIT_SIGNING_KEY: hidden("Ed25519 private key that signs audit heads: PKCS#8 in PEM, or the base64 of its DER form; generated in development where unset"),
+  AUDIT_SIGNING_KEY: hidden("Ed25519 private key that signs audit heads: PKCS#8 in PEM, or the base64 of its DER form; required in production, generated in development where unset"),
   AUDIT_TRUSTED_KEYS_FILE: setting(path, "public keys, PEM, whose earlier signatures of audit heads are believed besides the signing key's own"),
   AUDIT_SIGN_INTERVAL_MS: defaulted("60000", whole(100, 86_400_000), "time between two signings of the audit heads that have moved, ms"),
   PURGE_AFTER_DAYS: defaulted("30", whole(0, 36_500), "how long the sealed secret of a deleted credential is kept, days"),

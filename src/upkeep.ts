@@ -12,17 +12,21 @@ import { signHeads } from "./vault/trail.ts";
 
 /** The keys of audit heads. */
 export interface AuditKeys {
-  /** Undefined where none is configured, in production. */
-  readonly signer: AuditSigner | undefined;
+  readonly signer: AuditSigner;
   /** Every key whose signatures are believed. */
   readonly headKeys: HeadKeys;
 }
 
-/** Reads the key that signs audit heads, or in development makes it once, and the keys that are believed besides. Throws ConfigError. */
+/**
+ * Reads the key that signs audit heads, or in development makes it once, and the keys that are believed besides. Throws
+ * ConfigError, in production also where there is none: a trail that nobody signs can be cut at its end without a trace.
+ */
 export function auditKeysOf({ settings, secrets }: Config): AuditKeys {
-  const key = secrets.auditSigningKey ?? (settings.profile === "production" ? undefined : developmentAuditKey(settings.dataDir, newAuditKey));
+  if (settings.profile === "production" && !secrets.auditSigningKey) {
+    throw new ConfigError("CREDENTIALS_AUDIT_SIGNING_KEY is required in production: `openssl genpkey -algorithm ed25519` makes one");
+  }
+  const key = secrets.auditSigningKey ?? developmentAuditKey(settings.dataDir, newAuditKey);
   const trusted = settings.auditTrustedKeysFile === undefined ? new Map() : trustedKeys(settings.auditTrustedKeysFile);
-  if (!key) return { signer: undefined, headKeys: trusted };
   try {
     const signer = createAuditSigner(key);
     return { signer, headKeys: new Map([...trusted, [signer.keyId, signer.publicKey]]) };
@@ -64,8 +68,7 @@ export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: U
   const { limitedCalls, log } = deps;
   stack.defer(() => limitedCalls.record());
   stack.use(repeatedly(log, "limited calls could not be recorded", settings.rateRecordMs, () => limitedCalls.record()));
-  if (signer) stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, () => signHeads({ ...deps, signer })));
-  else log.warn({}, "CREDENTIALS_AUDIT_SIGNING_KEY is not set: audit heads are not signed, and a trail that is cut is not noticed");
+  stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, () => signHeads({ ...deps, signer })));
   stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, () => clearAway({ ...deps, purgeAfterDays: settings.purgeAfterDays })));
   return stack;
 }

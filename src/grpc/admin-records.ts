@@ -83,7 +83,7 @@ export function records(deps: UnaryDeps, { records: vault }: UseCases): Record<R
       async run(grant, input) {
         const { heads, publicKey } = await vault.listSignedAuditHeads(grant, input);
         const shown = heads.map((head) => ({ link: BigInt(head.link), hash: head.hash, keyId: head.keyId, signedAt: new Date(head.signedAtMs), signature: head.signature }));
-        return { heads: shown, publicKey: publicKey?.export({ format: "pem", type: "spki" }).toString() ?? "" };
+        return { heads: shown, publicKey: publicKey.export({ format: "pem", type: "spki" }).toString() };
       },
     }),
     verifyAudit: unary(deps, {

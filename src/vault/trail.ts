@@ -8,8 +8,7 @@ import { type Grant, OPERATOR_TRAIL } from "./gate.ts";
 /** What reading and checking audit trails needs. */
 export interface TrailDeps {
   readonly store: Pick<Store, "trail">;
-  /** Undefined where no key signs. */
-  readonly signer: Pick<AuditSigner, "publicKey"> | undefined;
+  readonly signer: Pick<AuditSigner, "publicKey">;
   /** Every public key whose signatures are believed, the signer's own among them. */
   readonly headKeys: HeadKeys;
 }
@@ -56,8 +55,8 @@ export async function listAuditEvents({ store }: TrailDeps, grant: Grant<"list_a
 }
 
 /** Signed heads of a trail, oldest first, and the key that signs now. */
-export async function listSignedAuditHeads({ store, signer }: TrailDeps, grant: Grant<"list_signed_audit_heads">, { afterLink, ...trail }: TrailOf & { readonly afterLink: number }): Promise<{ heads: SignedHead[]; publicKey: KeyObject | undefined }> {
-  return { heads: await store.trail.signedHeads(trailOf(trail), afterLink, HEADS_AT_ONCE, grant.call.signal), publicKey: signer?.publicKey };
+export async function listSignedAuditHeads({ store, signer }: TrailDeps, grant: Grant<"list_signed_audit_heads">, { afterLink, ...trail }: TrailOf & { readonly afterLink: number }): Promise<{ heads: SignedHead[]; publicKey: KeyObject }> {
+  return { heads: await store.trail.signedHeads(trailOf(trail), afterLink, HEADS_AT_ONCE, grant.call.signal), publicKey: signer.publicKey };
 }
 
 /** Checks one part of a chain: its records, the signed heads among them and, at its end, its head. */

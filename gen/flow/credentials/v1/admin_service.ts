@@ -585,7 +585,7 @@ export interface ListSignedAuditHeadsRequest {
 export interface ListSignedAuditHeadsResponse {
   /** Oldest first, 1,000 at most; ask again after the last one's link. */
   heads: SignedAuditHead[];
-  /** The public key that signs now, PEM; empty where none does. Whoever checks a trail had better have it from elsewhere. */
+  /** The public key that signs now, PEM. Whoever checks a trail had better have it from elsewhere. */
   publicKey: string;
 }
 
