@@ -97,7 +97,7 @@ async function credentialRound(data: RotationData): Promise<Round> {
   const database = await databaseAlone(data, "credential", "update credential set sealed = set_byte(sealed, 6, $2) where organization_id = $1", [organizationId, version]);
   const pages: SealedRow[][] = [];
   for (let after = "00000000-0000-0000-0000-000000000000"; ; ) {
-    const page = await store.rotationRows.secrets(organizationId, after, BATCH);
+    const page = await store.rotationRows.secrets("credential", organizationId, after, BATCH);
     if (page.length === 0) break;
     pages.push(page);
     after = page.at(-1)?.place.credentialId ?? "";

@@ -3,7 +3,7 @@ import { fail } from "../domain/errors.ts";
 import { MAX_FAILURES, type Rotation, type RotationKindName, type RotationStateName, type UnreadableRow } from "../domain/rotation.ts";
 import { askedEvents, eventRow, recordEvents, recordIn } from "./audit.ts";
 import { type Database, known } from "./db.ts";
-import { type RotationBeginnings, rotationBeginnings } from "./rotation-begin.ts";
+import { countSecretsNotUnder, type RotationBeginnings, rotationBeginnings } from "./rotation-begin.ts";
 import { OUTLIVED_COLUMNS } from "./sealed-columns.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -139,11 +139,8 @@ export function rotationStore(database: Database): RotationStore {
   const left = async (row: Row): Promise<number> => {
     if (row["kind"] === "verification") return Math.max(0, Number(row["rows_total"]) - Number(row["rows_verified"]) - Number(row["rows_failed"]));
     const organizationId = row["organization_id"] as string | null;
-    const [count] = (await database.read(row["kind"] === "master_key" ? null : organizationId, (trx) =>
-      row["kind"] === "master_key"
-        ? trx("organization_key_place").count("* as n").whereNot("master_key_id", row["to_master_key_id"] as string)
-        : trx("credential").count("* as n").where("organization_id", organizationId).whereNotNull("key_version").whereNot("key_version", Number(row["to_version"])),
-    )) as Row[];
+    if (organizationId !== null) return database.read(organizationId, (trx) => countSecretsNotUnder(trx, organizationId, Number(row["to_version"])));
+    const [count] = (await database.read(null, (trx) => trx("organization_key_place").count("* as n").whereNot("master_key_id", row["to_master_key_id"] as string))) as Row[];
     return Number(count?.["n"]);
   };
   const complete = async (row: Row): Promise<Rotation> => {
@@ -218,8 +215,8 @@ export function rotationStore(database: Database): RotationStore {
         } else {
           const organization = { organization_id: rotation.organizationId };
           const sealing: Row | undefined = await trx("organization_key").first("version").where({ ...organization, version: rotation.toVersion, state: "sealing" }).forUpdate();
-          const used: Row | undefined = await trx("credential").first("id").where(organization).whereNotNull("key_version").whereNot("key_version", rotation.toVersion);
-          if (sealing === undefined || used !== undefined) throw fail("ROTATION_STATE");
+          const used = await countSecretsNotUnder(trx, rotation.organizationId as string, rotation.toVersion as number);
+          if (sealing === undefined || used > 0) throw fail("ROTATION_STATE");
           for (const [table, column] of OUTLIVED_COLUMNS) {
             const lasting: Row | undefined = await trx(table).first("organization_id").where(organization).whereRaw("sealed_key_version(??) <> ?", [column, rotation.toVersion]);
             if (lasting !== undefined) throw fail("KEY_STILL_NEEDED");
