@@ -44,7 +44,7 @@ export interface RotationBeginnings {
 }
 
 /** States of a rotation that can still be taken back. */
-const REVERSIBLE = ["running", "paused", "proving", "proven", "incomplete"];
+export const REVERSIBLE = ["running", "paused", "proving", "proven", "incomplete"];
 
 async function insert(trx: Knex.Transaction, beginning: Beginning, facts: Record<string, unknown>, event: AuditEvent): Promise<void> {
   if (beginning.rollsBack !== null) {
