@@ -10,21 +10,28 @@ import type { Row, Statement } from "./transaction.ts";
 /** Now, but later than the last write, also where two writes share a millisecond or the clock was set back. */
 const LATER = `greatest(${NOW}, c.updated_at + interval '1 millisecond')`;
 
-/** A sub-select sees the row as it was before the update beside it: the secret that is replaced. */
+/**
+ * The secret that is to be kept is locked before it is read: a plain sub-select would see the row as it was when the statement
+ * began, and keep what a rotation of keys has sealed anew since then.
+ */
 const REPLACE: Statement = {
   name: "credential_replace",
-  text: `with ${askedEvents("$12")}, changed as (
+  text: `with ${askedEvents("$12")}, before as materialized (
+  select o.* from credential o
+  where $14::integer > 0 and o.organization_id = $1 and o.id = $2 and o.deleted_at is null and o.revision = $3 and o.secret_version = $10::bigint - 1
+  for update
+), changed as (
   update credential c set credential_type = $4, name = coalesce($5, c.name), account_email = coalesce($6, c.account_email),
     token_expires_at = $7, status = $8, status_reason = $15::json->>'reason', modified_by = $9, secret_version = $10, sealed = $11, renewable = $13::text <> 'none',
     (oauth_origin, account_id, requested_scopes, granted_scopes) = row(${flowColumns("$15::json").join(", ")}),
     status_since = case when c.status = $8 and c.status_reason is not distinct from $15::json->>'reason' then c.status_since else ${NOW} end, revision = c.revision + 1, updated_at = ${LATER}
   where c.organization_id = $1 and c.id = $2 and c.deleted_at is null and c.revision = $3 and c.secret_version = $10::bigint - 1
+    and (select count(*) from before) >= 0
   returning ${credentialColumns("c")}
 ), kept as (
   insert into credential_previous as p (organization_id, credential_id, secret_version, credential_type, sealed, account_email, token_expires_at, kept_until)
   select o.organization_id, o.id, o.secret_version, o.credential_type, o.sealed, o.account_email, o.token_expires_at, ${NOW} + make_interval(secs => $14::integer)
-  from credential o join changed on o.organization_id = changed.organization_id and o.id = changed.id
-  where $14::integer > 0 and o.secret_version = $10::bigint - 1
+  from before o join changed on o.organization_id = changed.organization_id and o.id = changed.id
   on conflict (organization_id, credential_id) do update set secret_version = excluded.secret_version, credential_type = excluded.credential_type,
     sealed = excluded.sealed, account_email = excluded.account_email, token_expires_at = excluded.token_expires_at, kept_until = excluded.kept_until
 ), dropped as (
