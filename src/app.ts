@@ -11,6 +11,7 @@ import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
+import { watchKeys } from "./key-gauges.ts";
 import { createLog, type Log } from "./log.ts";
 import { loadMasterKeys, startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -22,6 +23,7 @@ import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
 import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
 import { createRepeats } from "./vault/idempotency.ts";
+import { createKeyTally } from "./vault/key-tally.ts";
 import { LimitedCalls } from "./vault/limited-calls.ts";
 import { RateLimiter } from "./vault/rates.ts";
 import { createReception } from "./vault/reception.ts";
@@ -114,6 +116,9 @@ interface Start {
   readonly resources: AsyncDisposableStack;
 }
 
+/** How long a scrape of the metrics waits for what is counted in the database, ms. */
+const SCRAPE_PATIENCE_MS = 1_000;
+
 /** The gRPC role: database, keys and the vault behind its one door. */
 async function startGrpc({ config, log, metrics, now, signal, listening, resources }: Start, socketPath: string | undefined) {
   const { settings } = config;
@@ -143,6 +148,7 @@ async function startGrpc({ config, log, metrics, now, signal, listening, resourc
   const running = await startKeys(masterKeys, config, store, log, resources);
   const { envelope, ring, wakeRotations } = running;
   metrics.watchSealing(() => envelope.counters);
+  watchKeys(metrics, createKeyTally({ store, ring, maxAgeMs: settings.replicaHeartbeatMs, patienceMs: SCRAPE_PATIENCE_MS }));
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
   const prober = createProber({
     maxPerOrganization: settings.testsPerOrganization,

@@ -1,4 +1,4 @@
-import { collectDefaultMetrics, Counter, Histogram, Registry } from "prom-client";
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 
 /** What the gRPC adapter reports of each call. */
 export interface CallObservation {
@@ -17,11 +17,24 @@ export interface SealingCounters {
   readonly failed: Readonly<Record<string, number>>;
 }
 
+/** One value of a gauge, with its labels. */
+export type Sample = readonly [labels: Readonly<Record<string, string>>, value: number];
+
+/** A gauge that is read when it is asked for. */
+export interface Watched {
+  readonly name: string;
+  readonly help: string;
+  readonly labelNames: readonly string[];
+  readonly read: () => Promise<readonly Sample[]>;
+}
+
 /** The service's metrics, in the Prometheus text format. */
 export interface Metrics {
   observe(call: CallObservation): void;
   /** Reads these counters at each scrape. */
   watchSealing(counters: () => SealingCounters): void;
+  /** Adds a gauge that is read at each scrape. */
+  watch(gauge: Watched): void;
   /** Counts a renewal of an access token. */
   renewed(provider: string, outcome: string): void;
   /** Counts a delivery of a webhook. */
@@ -77,6 +90,19 @@ export function createMetrics(): Metrics {
         collect() {
           this.reset();
           for (const [kind, count] of Object.entries(counters().failed)) this.inc({ kind }, count);
+        },
+      });
+    },
+    watch({ name, help, labelNames, read }) {
+      new Gauge({
+        name,
+        help,
+        labelNames: [...labelNames],
+        registers: [registry],
+        async collect() {
+          const samples = await read();
+          this.reset();
+          for (const [labels, value] of samples) this.set(labels, value);
         },
       });
     },
