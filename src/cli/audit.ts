@@ -29,6 +29,7 @@ const EXAMPLE = `
 Example:
   $ flow-credentials audit list --org 22222222-2222-4222-8222-222222222222 --action resolve_credential --from 2026-11-01T00:00:00Z
   $ flow-credentials audit export --org 22222222-2222-4222-8222-222222222222 > trail.jsonl
+  $ flow-credentials audit public-key > audit.pub.pem
   $ flow-credentials audit verify --file trail.jsonl --public-key audit.pub.pem
   $ flow-credentials audit verify --org 22222222-2222-4222-8222-222222222222`;
 
@@ -85,6 +86,11 @@ export function addAudit(program: Command, context: Context): void {
   command("export", "print a whole trail and its signed heads, one JSON object a line, to be checked elsewhere").action(async (options: Options) => {
     await callAdmin(context, options, async (admin) => (await import("./audit-export.ts")).exportTrail(admin, organizationOf(options), context));
   });
+
+  addConnection(group.command("public-key"))
+    .description("print the public key that signs audit heads now, PEM; keep it where the service cannot change it")
+    .addHelpText("after", EXAMPLE)
+    .action(async (options: Options) => context.print((await callAdmin(context, options, (admin) => admin.listSignedAuditHeads({ afterLink: 0n }))).publicKey.trim()));
 
   command("verify", "check a trail of the service, or an export of it, and name the first bad record")
     .option("--file <export>", "check this export, without the service")
