@@ -50,8 +50,10 @@ const link = z.bigint().transform((value, ctx): number => {
 });
 
 const given = <T>(value: T | undefined): T | null => value ?? null;
-const word = z.string().max(1_024).optional().transform(given);
-const time = z.custom<Date>().optional().transform(given);
+/** Text that a record can hold. */
+const word = z.string().max(1_024).refine((text) => !text.includes("\0"), "Input should have no NUL").optional().transform(given);
+/** A time that PostgreSQL knows as well as JavaScript does. */
+const time = z.custom<Date>((date) => date instanceof Date && date.getTime() >= 0 && date.getUTCFullYear() <= 9_999, "Input should be a time since 1970").optional().transform(given);
 const filters = { from: time, until: time, action: word, outcome: word, actorId: word, credentialId: parse.optionalBodyUuid, flowId: word, runId: word, requestId: word };
 const trail = { organizationId: parse.optionalBodyUuid };
 const credential = { organizationId: parse.bodyUuid, credentialId: parse.credentialId };

@@ -80,6 +80,17 @@ describe("a trail that nobody touched", () => {
     expect(await links({ actorId: randomUUID() })).toEqual([]);
     expect(await links({ from: newest?.occurredAt, until: new Date(Date.now() + 60_000) })).toContain(10n);
     expect(await links({ until: created?.occurredAt })).toEqual([]);
+    expect((await list({ oldestFirst: true })).events.map(({ link }) => link)).toEqual(pages.toReversed());
+  });
+
+  test("refuses filters that nothing could fit", async () => {
+    // Field 2 is `from`, field 1 of a time its seconds (protobuf encoding, varints).
+    const farAway = Buffer.from([0x12, 0x09, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+    const refusals = [
+      list({ flowId: "a\0b" }), list({ requestId: "x".repeat(2_000) }), list({ pageToken: "nonsense" }),
+      promised<Buffer>((done) => admin.makeUnaryRequest("/flow.credentials.v1.AdminService/ListAuditEvents", (it: Buffer) => it, (it: Buffer) => it, farAway, metadata, done as never)),
+    ];
+    expect(await Promise.all(refusals.map((refusal) => refusal.then(() => 0, ({ code }: { code: number }) => code)))).toEqual([3, 3, 3, 3]);
   });
 });
 
