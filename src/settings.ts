@@ -24,6 +24,7 @@ const list = z.string().transform((text) => text.split(",").map((part) => part.t
 const url = z.url({ protocol: /^https?$/, error: "must be an http or https URL" });
 const word = z.string().regex(/^[\x21-\x7e]+$/, "must be printable ASCII without spaces");
 const path = z.string();
+const origin = z.string().refine((text) => URL.canParse(text) && new URL(text).origin === text, "must list origins, each exactly scheme://host or scheme://host:port");
 
 /** What one setting means, for the reader of the README and of `.env.example`. */
 interface Setting<T> {
@@ -44,11 +45,12 @@ export const SETTINGS = {
   ROLES: defaulted("grpc,rest", list.pipe(z.array(z.enum(["grpc", "rest"], "must name grpc, rest or both")).min(1)), "what this process serves"),
   GRPC_LISTEN: defaulted("127.0.0.1:50051", address, "address of the gRPC listener; port 0 picks one"),
   REST_LISTEN: defaulted("127.0.0.1:8080", address, "address of the REST listener; port 0 picks one"),
+  OPS_LISTEN: setting(address, "address of a listener of its own for `/healthz`, `/readyz` and `/metrics`, in plain HTTP and for the inner network; where set they are no longer on the REST listener; port 0 picks one"),
   GRPC_TARGET: setting(word, "`host:port` of the gRPC service, where `rest` runs alone"),
   GRPC_TARGET_CA_FILE: setting(path, "certificate authority of that service, PEM; its presence turns TLS on"),
-  TLS_CERT_FILE: setting(path, "certificate chain for both listeners, PEM"),
-  TLS_KEY_FILE: setting(path, "private key for both listeners, PEM"),
-  TLS_CLIENT_CA_FILE: setting(path, "certificate authority of gRPC clients, PEM; its presence requires a client certificate"),
+  TLS_CERT_FILE: setting(path, "certificate chain for the gRPC and the REST listener, PEM; read again on SIGHUP"),
+  TLS_KEY_FILE: setting(path, "private key for the gRPC and the REST listener, PEM; read again on SIGHUP"),
+  TLS_CLIENT_CA_FILE: setting(path, "certificate authority of gRPC clients, PEM; its presence requires a client certificate; read again on SIGHUP"),
   DATA_DIR: defaulted(".data", path, "embedded database and generated development keys"),
   DATABASE_URL: hidden("PostgreSQL for the application role; embedded where unset (development)"),
   DATABASE_MIGRATION_URL: hidden("PostgreSQL for the role that owns the schema; migrations run at start where it is set"),
@@ -114,6 +116,11 @@ export const SETTINGS = {
   REST_RESOLVE: defaulted("off", onOff, "mounts `GET …/credentials/{id}/credentials` for service accounts"),
   REST_DOCS: defaulted("on", onOff, "serves the API reference at `/openapi.json`, and a page for it at `/docs`"),
   REST_MAX_BODY_BYTES: defaulted("131072", whole(1_024, 1_048_576), "largest request body, bytes"),
+  REST_MAX_HEADER_BYTES: defaulted("16384", whole(1_024, 1_048_576), "largest request line and headers together, bytes"),
+  REST_HEADERS_TIMEOUT_MS: defaulted("10000", whole(100, 600_000), "how long the headers of a request may take to arrive, ms"),
+  REST_REQUEST_TIMEOUT_MS: defaulted("30000", whole(100, 600_000), "how long a request may take to arrive as a whole, ms; a client that takes nothing of its answer for so long is cut off"),
+  REST_KEEPALIVE_MS: defaulted("72000", whole(0, 600_000), "how long a connection is kept between two requests, ms; longer than the load balancer in front keeps it"),
+  REST_MAX_CONNECTIONS: defaulted("2048", whole(1, 1_000_000), "connections at once; one more is closed at once"),
   REST_MAX_JSON_DEPTH: defaulted("16", whole(2, 100), "deepest nesting of a JSON body"),
   REST_MAX_JSON_KEYS: defaulted("1000", whole(10, 100_000), "most keys and array elements in a JSON body"),
   RESOLVE_QUEUE: defaulted("4096", whole(1, 1_000_000), "resolve calls that may wait for the database; more are refused at once"),
@@ -146,7 +153,7 @@ export const SETTINGS = {
   FAILPOINTS: setting(list, "development only: where a renewal is to `kill` or `stop` this process or to `error`, such as `after-send=kill`"),
   DATABASE_BACKGROUND_POOL_SIZE: defaulted("4", whole(1, 100), "connections for renewals and webhooks"),
   TESTS_TOTAL: defaulted("16", whole(1, 1_000), "connection tests at a time; more are refused at once"),
-  CORS_ORIGINS: defaulted("", list, "exact origins that browsers may call REST from"),
+  CORS_ORIGINS: defaulted("", list.pipe(z.array(origin)), "exact origins that browsers may call REST from, comma-separated; none where empty"),
   PUBLIC_URL: setting(url, "where browsers reach REST, the base of the OAuth callback's URL: https, or http on loopback in development; the REST listen address where unset"),
   OAUTH_REDIRECTS: defaulted("", list, "where a browser may be sent after an authorization: URLs, comma-separated, of which each allows what its origin and whole path segments begin"),
   OAUTH_IN_PROGRESS_PER_USER: defaulted("20", whole(1, 1_000), "authorizations of one user in progress; the oldest gives way to one more"),

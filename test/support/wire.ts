@@ -1,0 +1,23 @@
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+
+/** A connection to a listener, with everything that it has answered. */
+export interface Wire {
+  readonly socket: Socket;
+  /** What came back so far. */
+  text(): string;
+  /** Settles when the other side has closed, with everything that came back. */
+  readonly closed: Promise<string>;
+}
+
+/** Opens a plain connection to a URL's host, and writes what it is given. */
+export async function wire(url: string, ...parts: string[]): Promise<Wire> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  let text = "";
+  socket.on("data", (chunk: Buffer) => (text += chunk.toString("latin1"))).on("error", () => {});
+  const closed = once(socket, "close").then(() => text);
+  await Promise.race([once(socket, "connect"), closed]);
+  for (const part of parts) socket.write(part);
+  return { socket, text: () => text, closed };
+}
