@@ -10,6 +10,9 @@ import { Certificates, readPem, tlsOf } from "./certificates.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
+import { REASONS } from "./domain/errors.ts";
+import { watchCertificate, watchConnections, watchSealing, watchStore, watchTests } from "./gauges.ts";
+import { MAX_CONNECTIONS } from "./grpc/door.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
 import { createLog, type Log } from "./log.ts";
@@ -126,12 +129,14 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
     resolveQueue: settings.resolveQueue,
     resolveBatch: settings.resolveBatch,
     log,
+    recorded: metrics.recorded,
   });
   resources.defer(() => store.close());
   signal.throwIfAborted();
   const running = await startKeys(masterKeys, config, store, log, resources);
   const { envelope, ring, wakeRotations } = running;
-  metrics.watchSealing(() => envelope.counters);
+  watchSealing(metrics, () => envelope.counters);
+  watchStore(metrics, store.load);
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
   const prober = createProber({
     maxPerOrganization: settings.testsPerOrganization,
@@ -145,11 +150,12 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
     log,
   });
   resources.defer(() => prober.close());
+  watchTests(metrics, () => prober.load);
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
-  resources.use(startUpkeep(config, auditKeys, { store, log, now }));
+  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, tested: (provider, layer) => metrics.tested(provider, layer ?? undefined), renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  resources.use(startUpkeep(config, auditKeys, { store, log, metrics, now }));
   const server = await serveGrpc(
     { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
@@ -168,7 +174,7 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
   );
   certificates.onChange(server.renewCertificate);
   resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
-  return { address: server.address, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
+  return { server, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
 }
 
 /** The REST role: a client of the gRPC service, over a private socket or over the network. */
@@ -220,7 +226,7 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   const { settings } = config;
   const { log = createLog(settings.logLevel), now = () => new Date(), signal = new AbortController().signal } = overrides;
   const certificates = new Certificates(tlsOf(config), log);
-  const start: Start = { config, log, metrics: createMetrics(), certificates, now, signal, listening: {}, resources };
+  const start: Start = { config, log, metrics: createMetrics(Object.keys(REASONS)), certificates, now, signal, listening: {}, resources };
   const state = { stopping: false, ready: async () => false };
   const ops = await startOps(start, state);
   const [serves, adapts] = [settings.roles.includes("grpc"), settings.roles.includes("rest")];
@@ -229,10 +235,15 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   const target = socketPath === undefined ? settings.grpcTarget : `unix:${socketPath}`;
   const rest = adapts && target !== undefined ? await startRest(start, target, grpc?.ready ?? (async () => true)) : undefined;
   if (rest !== undefined) start.listening.rest = rest.address;
+  watchCertificate(start.metrics, certificates);
+  watchConnections(start.metrics, () => [
+    ...(grpc ? [{ name: "grpc", open: grpc.server.connections, most: MAX_CONNECTIONS }] : []),
+    ...(rest ? [{ name: "rest", open: rest.connections, most: settings.restMaxConnections }] : []),
+  ]);
   state.ready = rest?.ready ?? grpc?.ready ?? state.ready;
   const started = resources.move();
   return {
-    grpc: grpc?.address,
+    grpc: grpc?.server.address,
     rest: rest?.address,
     ops: ops?.address,
     async reload(read) {

@@ -52,7 +52,7 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
     request: access.request,
     clientOf: access.clientOf,
     endpoints: access.endpoints,
-    observe: (provider, outcome) => metrics.renewed(provider, outcome),
+    observe: (provider, outcome, cause) => metrics.renewed(provider, outcome, cause),
     leaseMs: settings.refreshLeaseMs,
     providerDeadlineMs: settings.refreshProviderDeadlineMs,
     backoffMs: settings.refreshBackoffMs,

@@ -79,6 +79,7 @@ export const SETTINGS = {
   AUDIT_SIGNING_KEY: hidden("Ed25519 private key that signs audit heads: PKCS#8 in PEM, or the base64 of its DER form; generated in development where unset"),
   AUDIT_TRUSTED_KEYS_FILE: setting(path, "public keys, PEM, whose earlier signatures of audit heads are believed besides the signing key's own"),
   AUDIT_SIGN_INTERVAL_MS: defaulted("60000", whole(100, 86_400_000), "time between two signings of the audit heads that have moved, ms"),
+  TALLY_INTERVAL_MS: defaulted("60000", whole(100, 86_400_000), "time between two counts of credentials by state and of limits that are near, for the metrics, ms"),
   PURGE_AFTER_DAYS: defaulted("30", whole(0, 36_500), "how long the sealed secret of a deleted credential is kept, days"),
   PURGE_INTERVAL_MS: defaulted("3600000", whole(100, 86_400_000), "time between two clearings of what has had its time, ms"),
   REPLICA_HEARTBEAT_MS: defaulted("5000", whole(50, 60_000), "time between two reports of a replica about the master keys it has loaded, ms; silent for three of them, it counts as dead"),

@@ -49,6 +49,8 @@ export interface Prober {
   reserve(organizationId: string): Slot;
   /** Reserves a slot and runs one test in it; throws what either throws. */
   run(task: ProbeTask, call: { readonly organizationId: string; readonly signal: AbortSignal }): Promise<CheckResult>;
+  /** How many tests run, and how many may. */
+  readonly load: { readonly running: number; readonly most: number };
   /** Ends every test and the spare process, and waits until they are gone. */
   close(): Promise<void>;
 }
@@ -141,6 +143,9 @@ export function createProber(options: ProberOptions): Prober {
     async run(task, { organizationId, signal }) {
       using slot = reserve(organizationId);
       return await slot.run(task, signal);
+    },
+    get load() {
+      return { running: running.size, most: maxTotal };
     },
     async close() {
       closing.abort();

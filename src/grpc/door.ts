@@ -111,7 +111,7 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     const seconds = (performance.now() - at) / 1000;
     answer(stream, headers, requestId, known ? toStatus(known) : UNKNOWN_METHOD);
     log.info({ request_id: requestId, method, code, reason: known?.reason, duration_ms: Math.round(seconds * 1_000_000) / 1000 }, "call");
-    metrics.observe({ method, code, seconds });
+    metrics.observe({ method, code, seconds, reason: known?.reason });
   };
   const arrivals = createArrivals<Visitor>({
     deadlineMs,

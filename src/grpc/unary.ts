@@ -222,5 +222,5 @@ function report(deps: { log: Log; metrics: UnaryDeps["metrics"] }, { path, reque
     ...(error?.cause === undefined ? {} : errorFields(error.cause)),
   };
   deps.log[ALARMS.has(code) ? "error" : code === "UNAVAILABLE" ? "warn" : "info"](fields, "call");
-  deps.metrics.observe({ method: path, code, seconds });
+  deps.metrics.observe({ method: path, code, seconds, reason: error?.reason });
 }

@@ -4,6 +4,8 @@ import type { LaneState } from "./lane.ts";
 /** One item that waits for its answer. */
 export interface Waiting<Item, Answer> {
   readonly item: Item;
+  /** When it came, on the clock of `performance.now()`, ms. */
+  readonly since: number;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: CredentialError) => void;
 }
@@ -33,7 +35,7 @@ export interface BatcherOptions<Item, Answer> {
 export class Batcher<Item, Answer> {
   readonly #options: BatcherOptions<Item, Answer>;
   #waiting: Waiting<Item, Answer>[] = [];
-  #inFlight = 0;
+  readonly #sending = new Set<readonly Waiting<Item, Answer>[]>();
   #scheduled = false;
   #closing: (() => void) | undefined;
 
@@ -46,9 +48,19 @@ export class Batcher<Item, Answer> {
     if (this.#closing !== undefined) return Promise.reject(fail("SHUTTING_DOWN"));
     if (this.#waiting.length >= this.#options.queue) return Promise.reject(fail(this.#options.full));
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ item, resolve, reject });
+      this.#waiting.push({ item, since: performance.now(), resolve, reject });
       this.schedule();
     });
+  }
+
+  /** How many items have no answer yet, and how long the oldest of them has waited, ms. */
+  get load(): { readonly waiting: number; readonly oldestMs: number } {
+    let [waiting, since] = [this.#waiting.length, this.#waiting[0]?.since ?? Number.POSITIVE_INFINITY];
+    for (const batch of this.#sending) {
+      waiting += batch.length;
+      since = Math.min(since, batch[0]?.since ?? since);
+    }
+    return { waiting, oldestMs: waiting === 0 ? 0 : performance.now() - since };
   }
 
   /** Looks again, at the end of this turn, whether something can be sent. */
@@ -74,16 +86,16 @@ export class Batcher<Item, Answer> {
     if (state() === "down" || state() === "closed") {
       for (const { reject } of this.#waiting.splice(0)) reject(fail(down));
     }
-    while (this.#waiting.length > 0 && this.#inFlight < inFlight && state() === "up") {
+    while (this.#waiting.length > 0 && this.#sending.size < inFlight && state() === "up") {
       void this.#send(this.#waiting.splice(0, batch));
     }
-    if (this.#waiting.length === 0 && this.#inFlight === 0) this.#closing?.();
+    if (this.#waiting.length === 0 && this.#sending.size === 0) this.#closing?.();
   }
 
   async #send(batch: readonly Waiting<Item, Answer>[]): Promise<void> {
-    this.#inFlight++;
+    this.#sending.add(batch);
     await this.#options.send(batch);
-    this.#inFlight--;
+    this.#sending.delete(batch);
     this.#flush();
   }
 }

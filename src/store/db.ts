@@ -4,11 +4,14 @@ import type { Client } from "pg";
 import { CredentialError, fail } from "../domain/errors.ts";
 import { abortReason, cancelUntil } from "./cancel.ts";
 import type { ConnectionFields } from "./connection.ts";
+import type { PoolLoad } from "./load.ts";
 import { isConflict, isConnectionLoss, translate } from "./errors.ts";
 import { CONTEXT_FOR_KNEX, contextValues, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
 /** How a pool of connections is kept. */
 export interface DatabaseOptions {
+  /** What the pool is for, as the metrics name it. */
+  readonly name: string;
   readonly fields: ConnectionFields;
   readonly session: Session;
   /** Most connections. */
@@ -33,6 +36,8 @@ const GRACE_MS = 1_000;
 /** What is used of Knex's pool itself, which its own interface does not show. */
 interface ConnectionPool {
   numPendingAcquires(): number;
+  numUsed(): number;
+  numFree(): number;
   acquire(): { readonly promise: Promise<Client>; abort(): void };
   release(client: Client): boolean;
 }
@@ -88,6 +93,13 @@ export class Database {
   async write(organizations: readonly string[], statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
     const visible = organizations.map(known);
     return this.#noticing(visible, this.#retrying(isConflict, signal, (client) => runTransaction(client, this.#session, visible, statement, values)));
+  }
+
+  /** How busy the pool is. */
+  get load(): PoolLoad {
+    const { name, poolSize } = this.#options;
+    const [busy, free, waiting] = [this.#pool.numUsed(), this.#pool.numFree(), this.#pool.numPendingAcquires()];
+    return { name, open: busy + free, busy, waiting, most: poolSize };
   }
 
   /** Waits for what is under way and closes every connection. */

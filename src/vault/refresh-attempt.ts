@@ -21,7 +21,7 @@ export interface AttemptDeps extends AskDeps {
   readonly log: Log;
   /** The service's own OAuth client at a provider. */
   readonly clientOf: (provider: ProviderName) => OauthIo["client"];
-  readonly observe: (provider: ProviderName, outcome: RefreshOutcome) => void;
+  readonly observe: (provider: ProviderName, outcome: RefreshOutcome, cause?: string) => void;
   /** Pause after a first failure, and the longest one, ms. */
   readonly backoffMs: number;
   readonly maxBackoffMs: number;
@@ -49,7 +49,7 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
   const settle = async (outcome: RefreshOutcome, end: Omit<Settlement, "sentVersion">, cause?: string): Promise<void> => {
     const asked = [...(cause === undefined ? [] : [events("refresh_credential", cause)]), ...(end.mark === null ? [] : [events(`mark_${end.mark.status}`)])];
     const stood = await persistently(deps.ended, () => deps.store.refresh.settle(lease, { ...end, sentVersion: begun.stored.secretVersion }, asked));
-    deps.observe(provider, stood ? outcome : "lost");
+    deps.observe(provider, stood ? outcome : "lost", cause);
   };
   if (!begun.stored.renewable) return settle("ended", ending(begun.stored));
   let inDoubt = begun.interrupted;

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startGrpcAlone } from "../support/alone.ts";
+import { scrape } from "../support/metrics.ts";
 import { rest, type Service, startFresh } from "../support/service.ts";
 import { wire } from "../support/wire.ts";
 
@@ -53,6 +54,18 @@ describe("a running service", () => {
     const text = await loris.closed;
     dripping.abort();
     expect(statusOf(text)).toBe(408);
+  });
+
+  test("cuts off a client that takes nothing of its answers", async () => {
+    const open = async () => (await scrape(service)).value("credentials_connections", { listener: "rest" });
+    const stuck = await wire(service.rest);
+    stuck.socket.pause();
+    for (let n = 0; n < 20; n += 1) stuck.socket.write(`${head("GET /docs/swagger-ui-bundle.js HTTP/1.1")}\r\n`);
+    await expect.poll(open, { timeout: 10_000 }).toBe(1);
+    await expect.poll(open, { timeout: 10_000 }).toBe(0);
+    stuck.socket.resume();
+    const got = await stuck.closed;
+    expect(got.match(/^HTTP\/1\.1 200 /gm)?.length).toBeLessThan(20);
   });
 
   test("closes a connection that says nothing, and one that has nothing more to say", async () => {

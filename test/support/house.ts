@@ -7,7 +7,7 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "authorization", "background", "certificates", "failpoints", "serve", "announce", "issuer", "master-keys", "metrics", "oauth-access", "process", "upkeep"];
+const COMPOSITION = ["app", "authorization", "background", "certificates", "failpoints", "gauges", "serve", "announce", "issuer", "master-keys", "metrics", "oauth-access", "process", "upkeep"];
 const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */

@@ -16,8 +16,8 @@ export async function wire(url: string, ...parts: string[]): Promise<Wire> {
   const socket = connect(Number(port), hostname);
   let text = "";
   socket.on("data", (chunk: Buffer) => (text += chunk.toString("latin1"))).on("error", () => {});
-  const closed = once(socket, "close").then(() => text);
-  await Promise.race([once(socket, "connect"), closed]);
+  const closed = new Promise<string>((resolve) => socket.once("close", () => resolve(text)));
+  await Promise.race([once(socket, "connect").catch(() => {}), closed]);
   for (const part of parts) socket.write(part);
   return { socket, text: () => text, closed };
 }
