@@ -25,6 +25,7 @@ import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
+import { traceTo } from "./tracing.ts";
 import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
 import { createRepeats } from "./vault/idempotency.ts";
 import { RateLimiter } from "./vault/rates.ts";
@@ -227,6 +228,8 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   const { log = createLog(settings.logLevel), now = () => new Date(), signal = new AbortController().signal } = overrides;
   const certificates = new Certificates(tlsOf(config), log);
   const start: Start = { config, log, metrics: createMetrics(Object.keys(REASONS)), certificates, now, signal, listening: {}, resources };
+  const traces = await traceTo(config, log, start.metrics);
+  if (traces) resources.use(traces);
   const state = { stopping: false, ready: async () => false };
   const ops = await startOps(start, state);
   const [serves, adapts] = [settings.roles.includes("grpc"), settings.roles.includes("rest")];

@@ -3,6 +3,7 @@ import type { AddressInfo, Socket } from "node:net";
 import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { errorFields, isRequestId, type Log, newRequestId } from "../log.ts";
 import type { Address } from "../settings.ts";
+import { beginSpan, within } from "../trace.ts";
 import { type Answer, wireHeaders } from "./answer.ts";
 import { createBrowsers } from "./browser.ts";
 import { createCors } from "./cors.ts";
@@ -10,6 +11,7 @@ import { loadDescriptors } from "./descriptors.ts";
 import { docsPages } from "./docs.ts";
 import { type Refused, refusal } from "./envelope.ts";
 import { createGateway } from "./gateway.ts";
+import { headerValues } from "./headers.ts";
 import { parseJson } from "./json.ts";
 import { answerParserError, createListener, LISTENER_LIMITS, type ListenerLimits, type ListenerTls, renewCertificate } from "./listener.ts";
 import { type Pages, probePages, type ProbeSources } from "./probes.ts";
@@ -121,7 +123,10 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     const gone = new AbortController();
     reply.raw.once("close", () => gone.abort());
     const call = { route, params, path, query, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal };
-    return send(request, reply, await gateway.call(call));
+    const span = beginSpan(`${request.method} ${route.template}`, "server", headerValues(request.raw.rawHeaders, "traceparent"));
+    const answer = await within(span, () => gateway.call(call));
+    span?.end({ "http.request.method": request.method, "http.route": route.template, "http.response.status_code": answer.status, "flow.request_id": request.id, ...(answer.status >= 500 ? { "error.type": String(answer.status) } : {}) });
+    return send(request, reply, answer);
   };
 
   // Node counts a connection that has not sent a request yet as busy, so that it would hold up a stop.

@@ -3,9 +3,11 @@ import knexPackage, { type Knex } from "knex";
 import type { Client } from "pg";
 import { CredentialError, fail } from "../domain/errors.ts";
 import { abortReason, cancelUntil } from "./cancel.ts";
+import { traced } from "../trace.ts";
 import type { ConnectionFields } from "./connection.ts";
 import type { PoolLoad } from "./load.ts";
 import { isConflict, isConnectionLoss, translate } from "./errors.ts";
+import { sqlFacts, traceQueries } from "./statement-spans.ts";
 import { CONTEXT_FOR_KNEX, contextValues, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
 /** How a pool of connections is kept. */
@@ -70,6 +72,7 @@ export class Database {
       pool: { min: 0, max: options.poolSize, propagateCreateError: true },
       log: { warn: () => {}, error: () => {}, deprecate: () => {}, debug: () => {} },
     });
+    traceQueries(this.#knex);
   }
 
   /** Reads in a transaction that sees one organization; none where it is null. Tried again where the connection fails. */
@@ -92,7 +95,8 @@ export class Database {
    */
   async write(organizations: readonly string[], statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
     const visible = organizations.map(known);
-    return this.#noticing(visible, this.#retrying(isConflict, signal, (client) => runTransaction(client, this.#session, visible, statement, values)));
+    const work = () => this.#retrying(isConflict, signal, (client) => runTransaction(client, this.#session, visible, statement, values));
+    return this.#noticing(visible, traced(statement.name, "client", work, sqlFacts));
   }
 
   /** How busy the pool is. */
@@ -119,15 +123,15 @@ export class Database {
 
   #transaction<T>(again: (error: unknown) => boolean, organizations: readonly string[], work: (trx: Knex.Transaction) => PromiseLike<T>, signal: AbortSignal | undefined): Promise<T> {
     const visible = organizations.map(known);
-    return this.#retrying(again, signal, (connection) =>
+    const within = (connection: Client) =>
       this.#knex.transaction(
         async (trx) => {
           await trx.raw(CONTEXT_FOR_KNEX, contextValues(visible, this.#session.timeouts));
           return await work(trx);
         },
         { connection },
-      ),
-    );
+      );
+    return traced("transaction", "client", () => this.#retrying(again, signal, within), sqlFacts);
   }
 
   async #retrying<T>(again: (error: unknown) => boolean, signal: AbortSignal | undefined, work: (client: Client) => Promise<T>): Promise<T> {

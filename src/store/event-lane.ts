@@ -1,11 +1,13 @@
 import type { Reason } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import type { EventRow } from "./audit.ts";
+import { traced } from "../trace.ts";
 import { Batcher, type Waiting } from "./batcher.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { isRolledBack, translate } from "./errors.ts";
 import { Lane } from "./lane.ts";
 import type { EventLaneLoad, Recorded } from "./load.ts";
+import { sqlFacts } from "./statement-spans.ts";
 import type { Row, Session, Statement } from "./transaction.ts";
 
 /** What every lane of events is opened with. */
@@ -75,9 +77,9 @@ export class EventLane<Answer> {
     return this.#lane.open();
   }
 
-  /** Commits an event and gives the answer to it. */
+  /** Commits an event and gives the answer to it. Its span is its own, although the statement is shared. */
   submit(event: EventRow): Promise<Answer> {
-    return this.#batcher.submit(event);
+    return traced(this.#options.statement.name, "client", () => this.#batcher.submit(event), sqlFacts);
   }
 
   /** Waits for the calls that were taken, then disconnects. */

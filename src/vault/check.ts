@@ -5,6 +5,7 @@ import { CredentialError, fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { accept, expose } from "../providers/index.ts";
 import type { Store } from "../store/store.ts";
+import { traced } from "../trace.ts";
 import { auditEvent, type Grant, recordUndelivered } from "./gate.ts";
 import { withIncident } from "./incident.ts";
 
@@ -119,7 +120,7 @@ async function probe(slot: CheckSlot, { log, tested }: Pick<CheckDeps, "log" | "
   const spent = () => Math.round(performance.now() - started);
   let reason = "not_finished";
   try {
-    const result = await slot.run(task, call.signal);
+    const result = await traced("connection test", "internal", () => slot.run(task, call.signal), ({ layer }) => ({ "flow.provider": task.provider, "flow.layer": layer ?? "none" }));
     reason = result.reason;
     tested(task.provider, result.layer);
     return { result, durationMs: spent() };
