@@ -1,7 +1,7 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { type Config, ConfigError } from "./config.ts";
-import { errorFields, type Log } from "./log.ts";
+import { errorFields, identified, type Log } from "./log.ts";
 
 /** What the listeners show to their clients, and whom they trust, PEM. */
 export interface TlsFiles {
@@ -69,14 +69,15 @@ export class Certificates {
   /** Takes over the files of a configuration that is read again. Where they cannot be right those from before stay, and the log says why. */
   reload(read: () => Config): void {
     if (!this.#current) return;
+    const log = identified(this.#log);
     try {
       const next = tlsOf(read());
       if (!next || (next.clientCa === undefined) !== (this.#current.clientCa === undefined)) throw new ConfigError("TLS and client certificates are turned on and off by a restart");
       for (const listener of this.#listeners) listener(next);
       this.#current = next;
-      this.#log.info({}, "the certificate was loaded again");
+      log.info({}, "the certificate was loaded again");
     } catch (error) {
-      this.#log.error({ ...errorFields(error), reason: error instanceof ConfigError ? error.message : undefined }, "the certificate was not loaded again; the one from before stays");
+      log.error({ ...errorFields(error), reason: error instanceof ConfigError ? error.message : undefined }, "the certificate was not loaded again; the one from before stays");
     }
   }
 }

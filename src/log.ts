@@ -47,6 +47,12 @@ export function createLog(level: (typeof LEVELS)[number], stream: DestinationStr
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
 }
 
+/** The same log for a piece of work that no call asked for: all its lines carry one id of their own, unless a line has another. */
+export function identified(log: Log, requestId: string = newRequestId()): Log {
+  const at = (level: (typeof LEVELS)[number]) => (fields: LogFields, message: string) => log[level]({ request_id: requestId, ...fields }, message);
+  return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
+}
+
 /** Random bytes for request ids, drawn many at a time: one by one they cost more than the rest of a log line. */
 const pool = Buffer.alloc(4096);
 let drawn = pool.length;

@@ -12,7 +12,7 @@ import { KeyRing, localMasterKey, type MasterKey } from "./crypto/ring.ts";
 import { isMasterKeyId } from "./crypto/sealed.ts";
 import { secret } from "./domain/secret.ts";
 import { createOperatorHttp, type OperatorHttp } from "./egress/operator-http.ts";
-import { errorFields, type Log } from "./log.ts";
+import { errorFields, identified, type Log } from "./log.ts";
 import type { Store } from "./store/store.ts";
 import { traced } from "./trace.ts";
 import { checkKeys, KeyCheckError } from "./vault/keys.ts";
@@ -143,16 +143,17 @@ export async function startKeys({ keys, primaryKeyId }: Loaded, { settings }: Co
     envelope,
     wakeRotations: () => worker.wake(),
     async reload(read) {
+      const own = identified(log);
       try {
         const next = new KeyRing(loadMasterKeys(read()).keys, ring.primaryId);
         await checkKeys(store.keyRegistry, next);
         ring.replace(next.keys);
         await replica.report();
-        log.info({ count: next.ids.length }, "the master keys were loaded again");
+        own.info({ count: next.ids.length }, "the master keys were loaded again");
       } catch (error) {
         // The messages of these name keys and settings, and never hold a secret.
         const told = [ConfigError, KeyringError, KeyCheckError].some((kind) => error instanceof kind);
-        log.error({ ...errorFields(error), reason: told ? (error as Error).message : undefined }, "the master keys were not loaded again; those from before stay");
+        own.error({ ...errorFields(error), reason: told ? (error as Error).message : undefined }, "the master keys were not loaded again; those from before stay");
       }
     },
     get ready() {

@@ -2,7 +2,7 @@ import type { Context, SpanContext, TimeInput } from "@opentelemetry/api";
 import { readPem } from "./certificates.ts";
 import { type Config, ConfigError, isLoopback } from "./config.ts";
 import { createOperatorHttp } from "./egress/operator-http.ts";
-import { errorFields, type Log } from "./log.ts";
+import { errorFields, identified, type Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 import { otlpExporter, type Post, type SpanCounts } from "./otlp.ts";
 import { type Span, startTracing, type Tracing } from "./trace.ts";
@@ -93,7 +93,7 @@ function postTo(config: Config, endpoint: string, log: Log): Post {
       if (status < 200 || status > 299) throw Object.assign(new Error("refused"), { code: status });
       failing = false;
     } catch (error) {
-      if (!failing) log.warn(errorFields(error), "the collector of traces does not take them");
+      if (!failing) identified(log).warn(errorFields(error), "the collector of traces does not take them");
       failing = true;
       throw error;
     }

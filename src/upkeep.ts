@@ -57,8 +57,8 @@ export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: {
   const stack = new AsyncDisposableStack();
   const { log, metrics, now } = deps;
   let signedAt = signer && now().getTime();
-  const sign = async (by: AuditSigner) => {
-    await signHeads({ ...deps, signer: by });
+  const sign = async (by: AuditSigner, own: Log) => {
+    await signHeads({ ...deps, log: own, signer: by });
     signedAt = now().getTime();
   };
   watchSigning(metrics, () => signedAt);
@@ -69,8 +69,8 @@ export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: {
   };
   watchTally(metrics, () => counted);
   stack.use(repeatedly(log, "credentials could not be counted for the metrics", settings.tallyIntervalMs, count));
-  if (signer) stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, () => sign(signer)));
+  if (signer) stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, (own) => sign(signer, own)));
   else log.warn({}, "CREDENTIALS_AUDIT_SIGNING_KEY is not set: audit heads are not signed, and a trail that is cut is not noticed");
-  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, () => clearAway({ ...deps, purgeAfterDays: settings.purgeAfterDays })));
+  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, (own) => clearAway({ ...deps, log: own, purgeAfterDays: settings.purgeAfterDays })));
   return stack;
 }

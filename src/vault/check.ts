@@ -25,7 +25,7 @@ export interface CheckSlot extends Disposable {
 /** Runs connection tests, each in a process of its own. */
 export interface Prober {
   /** Throws TEST_LIMIT_REACHED beyond its bounds. */
-  reserve(organizationId: string): CheckSlot;
+  reserve(organizationId: string, requestId: string): CheckSlot;
 }
 
 /** What connection tests need. */
@@ -75,7 +75,7 @@ export async function checkSecret(deps: CheckDeps, grant: SecretGrant, input: Ch
   const { caller, call } = grant;
   const { provider, credentialType, testPath } = input;
   // Before the secret is looked at: opening a key is work, and there is none for a test that is refused.
-  using slot = deps.prober.reserve(caller.organizationId);
+  using slot = deps.prober.reserve(caller.organizationId, call.requestId);
   const context = { now: deps.now(), fairness: caller.organizationId, signal: call.signal };
   const { document } = await accept(provider, credentialType, input.document, context).catch(atTopLevel);
   await deps.store.audit.append([auditEvent(call, grant.action)]);
@@ -90,7 +90,7 @@ export async function checkStored(deps: CheckDeps, grant: StoredGrant, { credent
   const { caller, call } = grant;
   const { organizationId } = caller;
   call.signal.throwIfAborted();
-  using slot = deps.prober.reserve(organizationId);
+  using slot = deps.prober.reserve(organizationId, call.requestId);
   const stored = await deps.store.credentials.resolve(organizationId, credentialId, auditEvent(call, grant.action, { credentialId }));
   if (!stored) throw fail("CREDENTIAL_NOT_FOUND");
   const { provider, credentialType, secretVersion } = stored;

@@ -3,7 +3,7 @@ import type { AuditEvent, SystemAction } from "../domain/access.ts";
 import type { CredentialStatusName, ProviderName, SecretDocument, SecretPlace } from "../domain/credential.ts";
 import { CredentialError } from "../domain/errors.ts";
 import type { OauthIo, Refreshed } from "../domain/oauth.ts";
-import { errorFields, type Log, newRequestId } from "../log.ts";
+import { errorFields, identified, type Log, newRequestId } from "../log.ts";
 import { canRefresh, expose, refresherOf } from "../providers/index.ts";
 import type { Begun, Lease, Settlement } from "../store/refresh.ts";
 import type { Store, StoredCredential } from "../store/store.ts";
@@ -59,7 +59,7 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
     const answer = await askProvider(deps, begun, document, leasedAt);
     inDoubt ||= answer.inDoubt || answer.said.kind === "refreshed";
     await deps.failpoint("after-reply");
-    if (answer.said.kind !== "refreshed") return await settleRefusal(deps, begun, answer.said, inDoubt, settle);
+    if (answer.said.kind !== "refreshed") return await settleRefusal({ ...deps, log: identified(deps.log, requestId) }, begun, answer.said, inDoubt, settle);
     await keep(deps, lease, begun, document, answer.said, events("mark_active"));
   } catch (error) {
     deps.breaker.abandoned(provider);
