@@ -1,12 +1,12 @@
 import type { Certificates } from "./certificates.ts";
 import type { EnvelopeCounters } from "./crypto/envelope.ts";
-import type { Metrics, Sample, Watched } from "./metrics.ts";
+import type { Metrics, Sample } from "./metrics.ts";
 import type { StoreLoad } from "./store/load.ts";
 import type { Tally } from "./vault/tally.ts";
 
 // What is read at each scrape. Labels are names of ours: pools, lanes, providers and states, and never an id.
 
-const gauge = (metrics: Pick<Metrics, "watch">, name: string, help: string, labelNames: readonly string[], read: () => readonly Sample[]) => metrics.watch({ name, help, type: "gauge", labelNames, read } satisfies Watched);
+const gauge = (metrics: Pick<Metrics, "watch">, name: string, help: string, labelNames: readonly string[], read: () => readonly Sample[]) => metrics.watch({ name, help, labelNames, read });
 
 /** Secrets sealed and opened, and what did not open. */
 export function watchSealing(metrics: Pick<Metrics, "watch">, counters: () => EnvelopeCounters): void {

@@ -15,9 +15,10 @@ export interface CallObservation {
 export interface Watched {
   readonly name: string;
   readonly help: string;
-  readonly type: "gauge" | "counter";
+  /** A gauge unless said otherwise. */
+  readonly type?: "gauge" | "counter";
   readonly labelNames: readonly string[];
-  readonly read: () => readonly Sample[];
+  readonly read: () => readonly Sample[] | Promise<readonly Sample[]>;
 }
 
 /** One value of such a metric, with its labels. */
@@ -83,15 +84,17 @@ export function createMetrics(reasons: readonly string[] = []): Metrics {
     },
     watch({ name, help, type, labelNames, read }) {
       const options = { name, help, labelNames: [...labelNames], registers };
-      if (type === "gauge") {
-        new Gauge({ ...options, collect() {
+      if (type === "counter") {
+        new Counter({ ...options, async collect() {
+          const samples = await read();
           this.reset();
-          for (const [labels, value] of read()) this.set(labels, value);
+          for (const [labels, value] of samples) this.inc(labels, value);
         } });
       } else {
-        new Counter({ ...options, collect() {
+        new Gauge({ ...options, async collect() {
+          const samples = await read();
           this.reset();
-          for (const [labels, value] of read()) this.inc(labels, value);
+          for (const [labels, value] of samples) this.set(labels, value);
         } });
       }
     },
