@@ -15,6 +15,7 @@ import { watchCertificate, watchConnections, watchSealing, watchStore, watchTest
 import { MAX_CONNECTIONS } from "./grpc/door.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
+import { watchKeys } from "./key-gauges.ts";
 import { createLog, type Log } from "./log.ts";
 import { loadMasterKeys, startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -28,6 +29,7 @@ import { openStore } from "./store/open.ts";
 import { traceTo } from "./tracing.ts";
 import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
 import { createRepeats } from "./vault/idempotency.ts";
+import { createKeyTally } from "./vault/key-tally.ts";
 import { RateLimiter } from "./vault/rates.ts";
 import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
@@ -107,6 +109,9 @@ interface Start {
   readonly resources: AsyncDisposableStack;
 }
 
+/** How long a scrape of the metrics waits for what is counted in the database, ms. */
+const SCRAPE_PATIENCE_MS = 1_000;
+
 /** The gRPC role: database, keys and the vault behind its one door. */
 async function startGrpc({ config, log, metrics, certificates, now, signal, listening, resources }: Start, socketPath: string | undefined) {
   const { settings } = config;
@@ -138,6 +143,7 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
   const { envelope, ring, wakeRotations } = running;
   watchSealing(metrics, () => envelope.counters);
   watchStore(metrics, store.load);
+  watchKeys(metrics, createKeyTally({ store, ring, maxAgeMs: settings.replicaHeartbeatMs, patienceMs: SCRAPE_PATIENCE_MS }));
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
   const prober = createProber({
     maxPerOrganization: settings.testsPerOrganization,

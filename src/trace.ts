@@ -56,6 +56,9 @@ export function beginSpan(name: string, kind: SpanKind, given?: readonly string[
 /** Does work as part of a span: what it begins is below it. */
 export const within = <T>(span: Span | undefined, work: () => T): T => (span === undefined || tracing === undefined ? work() : tracing.current.run(span, work));
 
+/** Begins work that is part of no span. */
+export const outside = <T>(work: () => T): T => (tracing === undefined ? work() : tracing.current.exit(work));
+
 /** Does work in a span of its own. A failure is told by its word or its type, never by its message. */
 export async function traced<T>(name: string, kind: SpanKind, work: () => Promise<T>, facts?: (result: T) => SpanFacts): Promise<T> {
   const span = beginSpan(name, kind);

@@ -1,4 +1,5 @@
 import { type CredentialError, fail, type Reason } from "../domain/errors.ts";
+import { currentSpan, outside, type Span } from "../trace.ts";
 import type { LaneState } from "./lane.ts";
 
 /** One item that waits for its answer. */
@@ -6,6 +7,8 @@ export interface Waiting<Item, Answer> {
   readonly item: Item;
   /** When it came, on the clock of `performance.now()`, ms. */
   readonly since: number;
+  /** The span that it waits in. */
+  readonly span: Span | undefined;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: CredentialError) => void;
 }
@@ -48,7 +51,7 @@ export class Batcher<Item, Answer> {
     if (this.#closing !== undefined) return Promise.reject(fail("SHUTTING_DOWN"));
     if (this.#waiting.length >= this.#options.queue) return Promise.reject(fail(this.#options.full));
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ item, since: performance.now(), resolve, reject });
+      this.#waiting.push({ item, since: performance.now(), span: currentSpan(), resolve, reject });
       this.schedule();
     });
   }
@@ -67,10 +70,13 @@ export class Batcher<Item, Answer> {
   schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      this.#flush();
-    });
+    // What is sent is everyone's, and no part of the trace of whoever came first.
+    outside(() =>
+      setImmediate(() => {
+        this.#scheduled = false;
+        this.#flush();
+      }),
+    );
   }
 
   /** Takes nothing more, and waits for what was taken. */

@@ -149,8 +149,12 @@ export class Database {
   /** Runs a transaction on a connection of the pool, and cancels it where the signal is aborted meanwhile. */
   async #connected<T>(signal: AbortSignal | undefined, work: (client: Client) => Promise<T>): Promise<T> {
     const client = await this.#acquire(signal);
-    const done = new AbortController();
-    const cancel = () => void cancelUntil(done.signal, this.#options.fields, client);
+    // Made only where something is cancelled: aborting it costs more than the rest of this does.
+    let done: AbortController | undefined;
+    const cancel = () => {
+      done = new AbortController();
+      void cancelUntil(done.signal, this.#options.fields, client);
+    };
     signal?.addEventListener("abort", cancel, { once: true });
     try {
       return await work(client);
@@ -159,7 +163,7 @@ export class Database {
       throw error;
     } finally {
       signal?.removeEventListener("abort", cancel);
-      done.abort();
+      done?.abort();
       // A late request would cancel what another call does on this connection.
       if (signal?.aborted) drop(client, signal.reason);
       this.#pool.release(client);

@@ -4,6 +4,7 @@ import type { Log } from "../log.ts";
 import { AuditCommitter } from "./audit.ts";
 import { parseDatabaseUrl } from "./connection.ts";
 import { authorizationStore } from "./authorizations.ts";
+import { Creator } from "./creation.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
@@ -34,7 +35,7 @@ export interface StoreOptions {
   readonly url: string;
   /** Named prepared statements; off behind a pooler that moves transactions between connections. */
   readonly prepared: boolean;
-  /** Connections for what is neither resolving, auditing nor looking up API keys, which have two, one and up to two of their own. */
+  /** Connections for what is neither resolving, auditing nor looking up API keys, which have two, one and up to two of their own, nor creating, which has one. */
   readonly poolSize: number;
   /** Connections for what the service does by itself, renewals and webhooks, so that callers need not wait for it; 2 where not given. */
   readonly backgroundPoolSize?: number;
@@ -53,6 +54,9 @@ export interface StoreOptions {
 
 /** Connections for looking up authorizations by their state. */
 const LOOKUP_CONNECTIONS = 2;
+
+/** Creations that may wait for the database; more are told to try again. */
+const CREATE_QUEUE = 1_024;
 
 /** Longest wait for a lock, ms: a locked row delays its own callers, and should not use up everyone's time. */
 const LOCK_MS = 2_000;
@@ -77,15 +81,16 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const { log, recorded } = options;
   const audit = new AuditCommitter({ fields, session, log, recorded });
   const resolver = new Resolver({ fields, session, log, recorded, queue: options.resolveQueue, batch: options.resolveBatch });
+  const creator = new Creator(database, { fields, session, log, queue: CREATE_QUEUE });
   const usage = new UsageRecorder(database, log);
   const close = async () => {
-    await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
+    await Promise.all([usage.close(), creator.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
     await Promise.all([database.close(), background.close(), moving.close()]);
   };
   try {
     const fault = await database.read(null, setupFault);
     if (fault !== undefined) throw fault;
-    await Promise.all([resolver.open(), audit.open()]);
+    await Promise.all([resolver.open(), creator.open(), audit.open()]);
   } catch (error) {
     await close();
     if (error instanceof StoreSetupError) throw error;
@@ -93,7 +98,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     throw new StoreSetupError(`the database cannot be used: ${fault instanceof StoreFault ? fault.message : "it does not answer"}`);
   }
   return {
-    credentials: { ...credentialStore(database), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
+    credentials: { ...credentialStore(database), create: (row, limits, event, signal) => creator.create(row, limits, event, signal), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
     organizationKeys: organizationKeyStore(database),
     keyRegistry: keyRegistryStore(database),
     replicas: replicaStore(database),
@@ -110,7 +115,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     refresh: refreshStore(background),
     outbox: outboxStore(background),
     tally: tallyStore(background),
-    load: () => ({ pools: [database, background, moving, lookup, states].map(({ load }) => load), lanes: [resolver.load, audit.load] }),
+    load: () => ({ pools: [database, background, moving, lookup, states].map(({ load }) => load), lanes: [resolver.load, audit.load, creator.load] }),
     onKeyMoved(listener) {
       for (const pool of [database, background]) pool.onKeyMoved = listener;
     },

@@ -113,6 +113,8 @@ export class RotationWorker {
     while (performance.now() < deadline) await hold.wait(PAUSE_MS);
     if (!(await this.#drain(hold))) return false;
     await rotations.close(hold.rotation);
+    // At once: who changes a secret that is still under the closed key, and has the old one kept, is told to try again.
+    if (!(await this.#drain(hold))) return false;
     while (!(await rotations.closedForAll(hold.rotation.id))) await hold.wait(PAUSE_MS);
     return this.#drain(hold);
   }

@@ -7,7 +7,7 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "authorization", "background", "certificates", "failpoints", "gauges", "serve", "announce", "issuer", "master-keys", "metrics", "oauth-access", "otlp", "process", "tracing", "upkeep"];
+const COMPOSITION = ["app", "authorization", "background", "certificates", "failpoints", "gauges", "serve", "announce", "issuer", "key-gauges", "master-keys", "metrics", "oauth-access", "otlp", "process", "tracing", "upkeep"];
 const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "trace", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */
@@ -18,8 +18,9 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   main: ["app"],
   app: EVERYTHING,
   // `auth` for the development token, which the service's own code signs; `crypto` for the import of Fernet tokens, whose keys
-  // never reach the service; `domain` for the chain of an audit export, which is checked without the service.
-  cli: ["app", "auth", "client", "config", "crypto", "domain"],
+  // never reach the service, and `store` for the table they are read from; `domain` for the chain of an audit export, which is
+  // checked without the service.
+  cli: ["app", "auth", "client", "config", "crypto", "domain", "store"],
   client: ["gen"],
   rest: ["gen"],
   grpc: ["vault", "auth", "domain", "gen"],
