@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { MIGRATION_LOCK } from "../../src/store/migrate.ts";
 import { startGrpcAlone } from "../support/alone.ts";
 import { scrape } from "../support/metrics.ts";
-import { rest, type Service, startFresh } from "../support/service.ts";
-import { wire } from "../support/wire.ts";
+import { connect, freshDatabase } from "../support/postgres.ts";
+import { rest, type Service, serviceEnv, startFresh, startService, token } from "../support/service.ts";
+import { freePort, wire } from "../support/wire.ts";
 
 const LIST = "/integrations/credentials";
 const ORIGIN = "https://app.example";
@@ -132,4 +134,31 @@ test("without an allow-list no page of any origin is let in, and nothing is said
 test("a process that serves gRPC alone has its probes where they are asked for, until it ends", async () => {
   await using service = await startGrpcAlone();
   for (const path of ["/healthz", "/readyz", "/metrics"]) expect((await fetch(service.ops + path)).status, path).toBe(200);
+});
+
+test("probes are answered while the service starts, and until its last call has ended", async () => {
+  await using database = await freshDatabase();
+  await using holder = await connect(database.superuserUrl);
+  await holder.query("select pg_advisory_lock($1)", [MIGRATION_LOCK]);
+  const port = await freePort();
+  const env = serviceEnv(database, { CREDENTIALS_OPS_LISTEN: `127.0.0.1:${port}` });
+  const starting = startService(env);
+  const ask = (path: string) => fetch(`http://127.0.0.1:${port}${path}`).then(({ status }) => status, () => 0);
+  await expect.poll(() => ask("/healthz"), { timeout: 20_000 }).toBe(200);
+  expect(await ask("/readyz")).toBe(503);
+  await holder.query("select pg_advisory_unlock($1)", [MIGRATION_LOCK]);
+  const service = await starting;
+  await expect.poll(() => ask("/readyz")).toBe(200);
+
+  await holder.query("begin; lock table credential in access exclusive mode");
+  const call = rest(service, "GET", LIST, { token: await token("user", "7b0c4f0e-52a4-4a53-9d53-3b1f0a4f5e01") });
+  const waits = async () => (await holder.query("select 1 from pg_locks where relation = 'credential'::regclass and not granted")).rowCount;
+  await expect.poll(waits).toBe(1);
+  const ended = service.stop();
+  await expect.poll(() => ask("/readyz")).toBe(503);
+  expect(await ask("/healthz")).toBe(200);
+  await holder.query("commit");
+  expect((await call).status).toBe(200);
+  expect(await ended).toBe(0);
+  expect(await ask("/healthz")).toBe(0);
 });

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 
 /** A connection to a listener, with everything that it has answered. */
 export interface Wire {
@@ -20,4 +20,14 @@ export async function wire(url: string, ...parts: string[]): Promise<Wire> {
   await Promise.race([once(socket, "connect").catch(() => {}), closed]);
   for (const part of parts) socket.write(part);
   return { socket, text: () => text, closed };
+}
+
+/** A port that nobody listens on now. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
 }
