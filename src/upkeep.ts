@@ -3,11 +3,14 @@ import { developmentAuditKey } from "./auth/development.ts";
 import { type Config, ConfigError } from "./config.ts";
 import { AuditKeyError, type AuditSigner, createAuditSigner, newAuditKey } from "./crypto/audit-signer.ts";
 import { type HeadKeys, readHeadKeys } from "./domain/audit-chain.ts";
+import { watchSigning, watchTally } from "./gauges.ts";
 import type { Log } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
 import type { Store } from "./store/store.ts";
 import type { LimitedCalls } from "./vault/limited-calls.ts";
 import { clearAway, repeatedly } from "./vault/maintenance.ts";
 import type { Rates } from "./vault/rates.ts";
+import { type Tally, tally } from "./vault/tally.ts";
 import { signHeads } from "./vault/trail.ts";
 
 /** The keys of audit heads. */
@@ -59,16 +62,30 @@ export interface UpkeepDeps {
   readonly store: Store;
   readonly limitedCalls: LimitedCalls;
   readonly log: Log;
+  readonly metrics: Metrics;
   readonly now: () => Date;
 }
 
-/** Starts what a process does by itself now and then: sign audit heads, record limited calls, and clear away what has had its time. */
+/** Starts what a process does by itself now and then: sign audit heads, record limited calls, clear away what has had its time, and count. */
 export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: UpkeepDeps): AsyncDisposable {
   const stack = new AsyncDisposableStack();
-  const { limitedCalls, log } = deps;
+  const { limitedCalls, log, metrics, now } = deps;
+  let signedAt = now().getTime();
+  const sign = async (own: Log) => {
+    await signHeads({ ...deps, log: own, signer });
+    signedAt = now().getTime();
+  };
+  watchSigning(metrics, () => signedAt);
+  let counted: Tally | undefined;
+  const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
+  const count = async () => {
+    counted = await tally({ ...deps, limits });
+  };
+  watchTally(metrics, () => counted);
   stack.defer(() => limitedCalls.record());
   stack.use(repeatedly(log, "limited calls could not be recorded", settings.rateRecordMs, () => limitedCalls.record()));
-  stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, () => signHeads({ ...deps, signer })));
-  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, () => clearAway({ ...deps, purgeAfterDays: settings.purgeAfterDays })));
+  stack.use(repeatedly(log, "credentials could not be counted for the metrics", settings.tallyIntervalMs, count));
+  stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, sign));
+  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, (own) => clearAway({ ...deps, log: own, purgeAfterDays: settings.purgeAfterDays })));
   return stack;
 }

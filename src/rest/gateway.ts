@@ -1,6 +1,7 @@
 import { fromBinary, type Message } from "@bufbuild/protobuf";
 import { type ChannelOptions, Client, credentials, Metadata, type ServiceError, status as Status } from "@grpc/grpc-js";
 import { errorFields, type Log } from "../log.ts";
+import { currentSpan } from "../trace.ts";
 import type { Answer } from "./answer.ts";
 import { browserAnswerField, browserField, type BrowserFacts, type Browsers, redirect, refusalPage } from "./browser.ts";
 import { decodeRequest, type Fault } from "./decode.ts";
@@ -69,6 +70,8 @@ function metadataFor({ rawHeaders, requestId }: GatewayCall, faults: readonly Fa
     const [value] = headerValues(rawHeaders, name);
     if (value !== undefined && isPrintable(value)) metadata.set(name, value);
   }
+  const span = currentSpan();
+  if (span !== undefined) metadata.set("traceparent", span.traceparent);
   if (faults.length > 0) metadata.set("x-rest-faults-bin", Buffer.from(JSON.stringify(faults)));
   return metadata;
 }

@@ -3,6 +3,7 @@ import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { known } from "./db.ts";
 import { EventLane, type LaneSetup } from "./event-lane.ts";
+import type { EventLaneLoad } from "./load.ts";
 import type { AuditStore } from "./store.ts";
 import type { Statement } from "./transaction.ts";
 
@@ -137,6 +138,11 @@ export class AuditCommitter implements AuditStore {
       answer: () => undefined,
       full: "AUDIT_UNAVAILABLE",
     });
+  }
+
+  /** How busy it is. */
+  get load(): EventLaneLoad {
+    return this.#lane.load;
   }
 
   /** Connects. Rejects with the driver's error. */

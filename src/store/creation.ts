@@ -2,6 +2,7 @@ import type { Knex } from "knex";
 import type { AuditEvent } from "../domain/access.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
 import { type CredentialError, fail } from "../domain/errors.ts";
+import { traced, within } from "../trace.ts";
 import { askedEvents, type EventRow, eventRow, recordAnswer } from "./audit.ts";
 import { Batcher, type Waiting } from "./batcher.ts";
 import { abortReason } from "./cancel.ts";
@@ -11,8 +12,10 @@ import type { LaneSetup } from "./event-lane.ts";
 import { announce, eventOf } from "./events.ts";
 import { flowColumns, flowValue, NOW } from "./flow-columns.ts";
 import { Lane } from "./lane.ts";
+import type { EventLaneLoad } from "./load.ts";
 import { credentialColumns, credentialRecord } from "./rows.ts";
 import { scheduleNew } from "./schedule.ts";
+import { sqlFacts } from "./statement-spans.ts";
 import type { CredentialLimits, NewCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -103,10 +106,12 @@ const LANE_LOCK_MS = 250;
 export class Creator {
   readonly #database: Database;
   readonly #lane: Lane;
+  readonly #queue: number;
   readonly #batcher: Batcher<Call, CredentialRecord>;
 
   constructor(database: Database, { fields, session, log, queue }: Pick<LaneSetup, "fields" | "session" | "log" | "queue">) {
     this.#database = database;
+    this.#queue = queue;
     const timeouts = { ...session.timeouts, lockMs: Math.min(LANE_LOCK_MS, session.timeouts.lockMs) };
     this.#lane = new Lane({ fields, session: { ...session, timeouts }, log, name: "create", reserve: false, onChange: () => this.#batcher.schedule() });
     this.#batcher = new Batcher({
@@ -120,6 +125,11 @@ export class Creator {
     });
   }
 
+  /** How busy it is. */
+  get load(): EventLaneLoad {
+    return { name: "create", up: this.#lane.state === "up", most: this.#queue, ...this.#batcher.load };
+  }
+
   /** Connects. Rejects with the driver's error. */
   open(): Promise<void> {
     return this.#lane.open();
@@ -129,7 +139,7 @@ export class Creator {
   async create(row: NewCredential, limits: CredentialLimits, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord> {
     const call = { creation: creation(row, event), limits, signal };
     if (signal.aborted) throw abortReason(signal);
-    return this.#lane.state === "up" ? this.#batcher.submit(call) : this.#alone(call);
+    return this.#lane.state === "up" ? traced(CREATE.name, "client", () => this.#batcher.submit(call), sqlFacts) : this.#alone(call);
   }
 
   /** Waits for the calls that were taken, then disconnects. */
@@ -174,8 +184,8 @@ export class Creator {
     } catch (error) {
       const failure: CredentialError | undefined = isConnectionLoss(error) ? translate(error) : undefined;
       // Nobody knows whether it took effect where the connection was lost; otherwise it surely did not.
-      for (const { item, resolve, reject } of calls) {
-        if (failure === undefined) void this.#alone(item).then(resolve, reject);
+      for (const { item, span, resolve, reject } of calls) {
+        if (failure === undefined) void within(span, () => this.#alone(item)).then(resolve, reject);
         else reject(failure);
       }
       return;

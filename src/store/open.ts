@@ -12,6 +12,7 @@ import { idempotencyStore } from "./idempotency.ts";
 import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
+import type { Recorded } from "./load.ts";
 import { maintenanceStore } from "./maintenance.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
@@ -23,6 +24,7 @@ import { rotationRows } from "./rotation-rows.ts";
 import { rotationStore } from "./rotations.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
 import type { Store } from "./store.ts";
+import { tallyStore } from "./tally.ts";
 import type { Session } from "./transaction.ts";
 import { trailStore } from "./trail.ts";
 import { UsageRecorder } from "./usage.ts";
@@ -46,6 +48,8 @@ export interface StoreOptions {
   /** Resolve calls that share a transaction at most. */
   readonly resolveBatch: number;
   readonly log: Log;
+  /** Is told of every transaction that recorded events. */
+  readonly recorded?: Recorded;
 }
 
 /** Connections for looking up authorizations by their state. */
@@ -68,15 +72,17 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const fields = parseDatabaseUrl(options.url, options.caFile);
   const statementMs = options.statementTimeoutMs;
   const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
-  const database = new Database({ fields, session, poolSize: options.poolSize });
-  const background = new Database({ fields, session, poolSize: options.backgroundPoolSize ?? 2 });
-  const moving = new Database({ fields, session, poolSize: ROTATION_CONNECTIONS });
+  const database = new Database({ name: "calls", fields, session, poolSize: options.poolSize });
+  const background = new Database({ name: "background", fields, session, poolSize: options.backgroundPoolSize ?? 2 });
+  const moving = new Database({ name: "rotations", fields, session, poolSize: ROTATION_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
-  const authorizations = authorizationStore(database, new Database({ fields, session, poolSize: LOOKUP_CONNECTIONS }));
-  const audit = new AuditCommitter({ fields, session, log: options.log });
-  const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
-  const creator = new Creator(database, { fields, session, log: options.log, queue: CREATE_QUEUE });
-  const usage = new UsageRecorder(database, options.log);
+  const states = new Database({ name: "authorizations", fields, session, poolSize: LOOKUP_CONNECTIONS });
+  const authorizations = authorizationStore(database, states);
+  const { log, recorded } = options;
+  const audit = new AuditCommitter({ fields, session, log, recorded });
+  const resolver = new Resolver({ fields, session, log, recorded, queue: options.resolveQueue, batch: options.resolveBatch });
+  const creator = new Creator(database, { fields, session, log, queue: CREATE_QUEUE });
+  const usage = new UsageRecorder(database, log);
   const close = async () => {
     await Promise.all([usage.close(), creator.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
     await Promise.all([database.close(), background.close(), moving.close()]);
@@ -108,6 +114,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     audit,
     refresh: refreshStore(background),
     outbox: outboxStore(background),
+    tally: tallyStore(background),
+    load: () => ({ pools: [database, background, moving, lookup, states].map(({ load }) => load), lanes: [resolver.load, audit.load, creator.load] }),
     onKeyMoved(listener) {
       for (const pool of [database, background]) pool.onKeyMoved = listener;
     },

@@ -5,11 +5,13 @@ import type { IdempotencyStore } from "./idempotency.ts";
 import type { MaintenanceStore } from "./maintenance.ts";
 import type { TrailStore } from "./trail.ts";
 import type { ImportStore } from "./imports.ts";
+import type { StoreLoad } from "./load.ts";
 import type { OutboxStore } from "./outbox.ts";
 import type { RefreshStore } from "./refresh.ts";
 import type { ReplicaStore } from "./replicas.ts";
 import type { RotationRows } from "./rotation-rows.ts";
 import type { RotationStore } from "./rotations.ts";
+import type { TallyStore } from "./tally.ts";
 import type { UsageStore } from "./usage.ts";
 
 export type * from "./account-rows.ts";
@@ -248,6 +250,9 @@ export interface Store {
   readonly audit: AuditStore;
   readonly refresh: RefreshStore;
   readonly outbox: OutboxStore;
+  readonly tally: TallyStore;
+  /** How busy the ways to the database are. */
+  load(): StoreLoad;
   /** Tells of organizations for which a write was refused because its key has moved (KEY_MOVED): what is cached of their keys is out of date. */
   onKeyMoved(listener: (organizations: readonly string[]) => void): void;
   /** Whether the database answers now. */

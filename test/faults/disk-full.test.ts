@@ -110,10 +110,9 @@ test("where no file can grow any more, nothing is released and no key is used, a
 });
 
 test("where the write-ahead log cannot be written, PostgreSQL itself stops, and it recovers by itself", async () => {
-  const { backends } = await servingProcesses(own);
-  limitFiles(backends, 0);
   const outcomes = new Set<string>();
   await vi.waitFor(async () => {
+    limitFiles((await servingProcesses(own)).backends, 0);
     for (const outcome of await Promise.all(Array.from({ length: 5 }, resolve))) outcomes.add(outcome);
     expect(outcomes).toContain("UNAVAILABLE AUDIT_UNAVAILABLE");
   }, { timeout: 20_000, interval: 1 });

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type EmbeddedPostgres, startEmbedded } from "../../src/store/embedded.ts";
 import { identity } from "../../src/store/embedded-binaries.ts";
+import { isAlive } from "../../src/store/embedded-init.ts";
 import { migrate } from "../../src/store/migrate.ts";
 import { connect } from "./postgres.ts";
 
@@ -37,9 +38,16 @@ export async function startOwnServer(): Promise<OwnServer> {
 /**
  * Sets how far files may grow that a process writes, bytes; null for as far as they like. The kernel refuses the write that
  * would go further, which PostgreSQL takes as it takes a full disk; the server's user may set it without any privilege.
+ * A process that has ended meanwhile needs no limit.
  */
 export function limitFiles(pids: readonly number[], bytes: number | null): void {
-  for (const pid of pids) execFileSync("prlimit", ["--pid", String(pid), `--fsize=${bytes ?? "unlimited"}:`], { stdio: "ignore", ...identity });
+  for (const pid of pids) {
+    try {
+      execFileSync("prlimit", ["--pid", String(pid), `--fsize=${bytes ?? "unlimited"}:`], { stdio: "ignore", ...identity });
+    } catch (error) {
+      if (isAlive(pid)) throw error;
+    }
+  }
 }
 
 /** The processes that serve the application role, and the one that starts more of them. */
