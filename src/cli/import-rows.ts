@@ -11,6 +11,9 @@ import { ProgressBar } from "./progress.ts";
 const TRIES = 5;
 const PAUSE_MS = 250;
 
+/** Refusals that are not about one row, besides those of who is not known: every other row would meet them as well. */
+const FOR_ALL: readonly string[] = ["KEY_IS_FOREIGN", "OPERATOR_REQUIRED"];
+
 /** What became of all rows. */
 export interface Counts {
   imported: number;
@@ -57,7 +60,7 @@ async function importOne(context: Context, admin: AdminClient, keys: readonly Fe
     if (alreadyImported) counts.already++;
     else counts.imported++;
   } catch (error) {
-    const refused = error instanceof CredentialClientError && error.reason !== undefined && !error.retryable && error.reason !== "KEY_IS_FOREIGN" && error.reason !== "OPERATOR_REQUIRED";
+    const refused = error instanceof CredentialClientError && error.reason !== undefined && !error.retryable && error.code !== "UNAUTHENTICATED" && !FOR_ALL.includes(error.reason);
     if (!(error instanceof RowFault) && !refused) throw error;
     counts.failed++;
     context.note(`${row.label}: ${(error as Error).message}`);

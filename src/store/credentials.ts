@@ -29,11 +29,15 @@ const REPLACE: Statement = {
     and (select count(*) from before) >= 0
   returning ${credentialColumns("c")}
 ), kept as (
-  insert into credential_previous as p (organization_id, credential_id, secret_version, credential_type, sealed, account_email, token_expires_at, kept_until)
-  select o.organization_id, o.id, o.secret_version, o.credential_type, o.sealed, o.account_email, o.token_expires_at, ${NOW} + make_interval(secs => $14::integer)
+  insert into credential_previous as p (organization_id, credential_id, secret_version, credential_type, sealed, account_email, token_expires_at,
+    oauth_origin, account_id, requested_scopes, granted_scopes, kept_until)
+  select o.organization_id, o.id, o.secret_version, o.credential_type, o.sealed, o.account_email, o.token_expires_at,
+    o.oauth_origin, o.account_id, o.requested_scopes, o.granted_scopes, ${NOW} + make_interval(secs => $14::integer)
   from before o join changed on o.organization_id = changed.organization_id and o.id = changed.id
   on conflict (organization_id, credential_id) do update set secret_version = excluded.secret_version, credential_type = excluded.credential_type,
-    sealed = excluded.sealed, account_email = excluded.account_email, token_expires_at = excluded.token_expires_at, kept_until = excluded.kept_until
+    sealed = excluded.sealed, account_email = excluded.account_email, token_expires_at = excluded.token_expires_at,
+    oauth_origin = excluded.oauth_origin, account_id = excluded.account_id, requested_scopes = excluded.requested_scopes, granted_scopes = excluded.granted_scopes,
+    kept_until = excluded.kept_until
 ), dropped as (
   delete from credential_previous p using changed where p.organization_id = changed.organization_id and p.credential_id = changed.id and $14::integer = 0
 ), ${scheduleAnew("changed", "$13")}, change as (

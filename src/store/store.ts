@@ -89,6 +89,8 @@ export interface PreviousSecret {
   readonly sealed: Buffer;
   readonly accountEmail: string | null;
   readonly tokenExpiresAt: Date | null;
+  /** Present where our own flow made it. */
+  readonly flow: FlowFacts | undefined;
   readonly keptUntil: Date;
 }
 
@@ -203,6 +205,11 @@ export interface AuthorizationRow {
   readonly sealed: Buffer;
 }
 
+/** An authorization that is used up, and when, by the database's clock. */
+export interface TakenAuthorization extends Omit<AuthorizationRow, "stateHash" | "browserHash"> {
+  readonly takenAt: Date;
+}
+
 /** Authorizations in progress. */
 export interface AuthorizationStore {
   /**
@@ -214,7 +221,7 @@ export interface AuthorizationStore {
    * The one authorization with that state, provider and browser, which by that is used up: of several calls one gets it.
    * Undefined where there is none, or not any more. Rejects with OVERLOADED where too many ask.
    */
-  take(stateHash: Buffer, provider: ProviderName, browserHash: Buffer | null, signal: AbortSignal): Promise<Omit<AuthorizationRow, "stateHash" | "browserHash"> | undefined>;
+  take(stateHash: Buffer, provider: ProviderName, browserHash: Buffer | null, signal: AbortSignal): Promise<TakenAuthorization | undefined>;
 }
 
 /** The audit trail; nothing in it is ever changed. */

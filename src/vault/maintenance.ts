@@ -58,7 +58,7 @@ const before = ({ now }: Pick<MaintenanceDeps, "now">, days: number): Date => ne
 /** Organizations that are cleared of what has ended together. */
 const ORGANIZATIONS_AT_ONCE = 500;
 
-/** Clears away what has had its time: purged secrets, ended idempotency keys, old uses. Any number of replicas may do so at once. */
+/** Clears away what has had its time: purged secrets, ended idempotency keys, abandoned authorizations, old uses. Any number of replicas may do so at once. */
 export async function clearAway(deps: Omit<MaintenanceDeps, "limits">): Promise<void> {
   const { store, log } = deps;
   const { credentials, previousSecrets } = await store.maintenance.purge(before(deps, deps.purgeAfterDays));

@@ -168,3 +168,10 @@ test("the URL comes from a file or the environment, is never repeated, and anoth
   const nobody = await refused([...SECRETS, "--database-url-file", fileWith("wrong", "postgresql://app:canary@127.0.0.1:1/legacy")]);
   expect(nobody).toEqual([1, "flow-credentials: the table cannot be read: database error ECONNREFUSED"]);
 });
+
+test("an operator who is not known any more is told so once, not for every row", async () => {
+  const before = await count("imported_credential");
+  const { code, stdout, stderr } = await run([...SECRETS, "--token-file", fileWith("token", "nonsense")]);
+  expect([code, stdout, stderr]).toEqual([1, "", "flow-credentials: Invalid authentication token\n"]);
+  expect(await count("imported_credential")).toBe(before);
+});
