@@ -30,6 +30,7 @@ import { traceTo } from "./tracing.ts";
 import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
 import { createRepeats } from "./vault/idempotency.ts";
 import { createKeyTally } from "./vault/key-tally.ts";
+import { LimitedCalls } from "./vault/limited-calls.ts";
 import { RateLimiter } from "./vault/rates.ts";
 import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
@@ -162,9 +163,10 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
   const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, tested: (provider, layer) => metrics.tested(provider, layer ?? undefined), renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
-  resources.use(startUpkeep(config, auditKeys, { store, log, metrics, now }));
+  const limitedCalls = new LimitedCalls(store.audit);
+  resources.use(startUpkeep(config, auditKeys, { store, limitedCalls, log, metrics, now }));
   const server = await serveGrpc(
-    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
+    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)), limitedCalls }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
       listen: settings.grpcListen,
       ...(socketPath === undefined ? {} : { socketPath }),

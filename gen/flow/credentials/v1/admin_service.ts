@@ -496,6 +496,8 @@ export interface AuditEvent {
     | undefined;
   /** Output only. Hash of the link, SHA-256 in hexadecimal. */
   hash: string;
+  /** Output only. How many calls it stands for, where they were not recorded one by one; unset for the one of `request_id`. */
+  calls?: number | undefined;
 }
 
 /** The newest link of an audit chain at some time, signed. */
@@ -560,11 +562,13 @@ export interface ListAuditEventsRequest {
   pageSize: number;
   /** Optional. Where the page before ended. */
   pageToken: string;
+  /** Optional. Whether the oldest records come first, and not the newest. */
+  oldestFirst: boolean;
 }
 
 /** Response of ListAuditEvents. */
 export interface ListAuditEventsResponse {
-  /** Newest first. */
+  /** In the order that was asked for. */
   events: AuditEvent[];
   /** For the next page; empty where this was the last. */
   nextPageToken: string;
@@ -584,7 +588,7 @@ export interface ListSignedAuditHeadsRequest {
 export interface ListSignedAuditHeadsResponse {
   /** Oldest first, 1,000 at most; ask again after the last one's link. */
   heads: SignedAuditHead[];
-  /** The public key that signs now, PEM; empty where none does. Whoever checks a trail had better have it from elsewhere. */
+  /** The public key that signs now, PEM. Whoever checks a trail had better have it from elsewhere. */
   publicKey: string;
 }
 
@@ -3301,6 +3305,7 @@ function createBaseAuditEvent(): AuditEvent {
     subjectId: undefined,
     keyId: undefined,
     hash: "",
+    calls: undefined,
   };
 }
 
@@ -3353,6 +3358,9 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     }
     if (message.hash !== "") {
       writer.uint32(122).string(message.hash);
+    }
+    if (message.calls !== undefined) {
+      writer.uint32(128).uint32(message.calls);
     }
     return writer;
   },
@@ -3490,6 +3498,14 @@ export const AuditEvent: MessageFns<AuditEvent> = {
             message.hash = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.calls = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3555,6 +3571,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
         ? globalThis.String(object.key_id)
         : undefined,
       hash: isSet(object.hash) ? globalThis.String(object.hash) : "",
+      calls: isSet(object.calls) ? globalThis.Number(object.calls) : undefined,
     };
   },
 
@@ -3605,6 +3622,9 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     if (message.hash !== "") {
       obj.hash = message.hash;
     }
+    if (message.calls !== undefined) {
+      obj.calls = Math.round(message.calls);
+    }
     return obj;
   },
 
@@ -3628,6 +3648,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     message.subjectId = object.subjectId ?? undefined;
     message.keyId = object.keyId ?? undefined;
     message.hash = object.hash ?? "";
+    message.calls = object.calls ?? undefined;
     return message;
   },
 };
@@ -3790,6 +3811,7 @@ function createBaseListAuditEventsRequest(): ListAuditEventsRequest {
     requestId: undefined,
     pageSize: 0,
     pageToken: "",
+    oldestFirst: false,
   };
 }
 
@@ -3830,6 +3852,9 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(98).string(message.pageToken);
+    }
+    if (message.oldestFirst !== false) {
+      writer.uint32(104).bool(message.oldestFirst);
     }
     return writer;
   },
@@ -3943,6 +3968,14 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.oldestFirst = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4001,6 +4034,11 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
         : isSet(object.page_token)
         ? globalThis.String(object.page_token)
         : "",
+      oldestFirst: isSet(object.oldestFirst)
+        ? globalThis.Boolean(object.oldestFirst)
+        : isSet(object.oldest_first)
+        ? globalThis.Boolean(object.oldest_first)
+        : false,
     };
   },
 
@@ -4042,6 +4080,9 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
+    if (message.oldestFirst !== false) {
+      obj.oldestFirst = message.oldestFirst;
+    }
     return obj;
   },
 
@@ -4062,6 +4103,7 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     message.requestId = object.requestId ?? undefined;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.oldestFirst = object.oldestFirst ?? false;
     return message;
   },
 };
