@@ -9,6 +9,7 @@ import { startBackground } from "./background.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
+import { Feed } from "./events/watch-feed.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
 import { createLog, type Log } from "./log.ts";
@@ -158,7 +159,18 @@ async function startGrpc({ config, log, metrics, now, signal, listening, resourc
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  const feed = new Feed({
+    store: store.watch, log,
+    pollMs: settings.watchPollMs,
+    heartbeatMs: settings.watchHeartbeatMs,
+    reauthorizeMs: settings.watchReauthorizeMs,
+    perOrganization: settings.watchPerOrganization,
+    perReplica: settings.watchPerReplica,
+    buffer: settings.watchBuffer,
+  });
+  resources.defer(() => feed.stop());
+  metrics.watchWatchers(() => feed.watchers);
+  const vault = bindUseCases({ feed, clientCacheSeconds: settings.clientCacheSeconds, store, envelope, ring, wakeRotations, prober, renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
   resources.use(startUpkeep(config, auditKeys, { store, log, now }));
   const server = await serveGrpc(
     { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
@@ -171,12 +183,13 @@ async function startGrpc({ config, log, metrics, now, signal, listening, resourc
       maxMessageBytes: settings.grpcMaxMessageBytes,
       maxMetadataBytes: settings.grpcMaxMetadataBytes,
       maxConcurrentStreams: settings.grpcMaxConcurrentStreams,
+      maxConnections: settings.grpcMaxConnections,
       keepaliveMs: settings.grpcKeepaliveMs,
       maxConnectionAgeMs: settings.grpcMaxConnectionAgeMs,
       shutdownGraceMs: settings.shutdownGraceMs,
     },
   );
-  resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
+  resources.defer(async () => void (await Promise.all([server.stop(), feed.stop(), background.quiesce()])));
   return { address: server.address, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
 }
 

@@ -1,4 +1,4 @@
-import { collectDefaultMetrics, Counter, Histogram, Registry } from "prom-client";
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 
 /** What the gRPC adapter reports of each call. */
 export interface CallObservation {
@@ -22,6 +22,8 @@ export interface Metrics {
   observe(call: CallObservation): void;
   /** Reads these counters at each scrape. */
   watchSealing(counters: () => SealingCounters): void;
+  /** Reads how many watch at each scrape. */
+  watchWatchers(watchers: () => number): void;
   /** Counts a renewal of an access token. */
   renewed(provider: string, outcome: string): void;
   /** Counts a delivery of a webhook. */
@@ -56,6 +58,16 @@ export function createMetrics(): Metrics {
     renewed: (provider, outcome) => renewals.inc({ provider, outcome }),
     delivered: (outcome) => deliveries.inc({ outcome }),
     observe: ({ method, code, seconds }) => calls.observe({ method, code }, seconds),
+    watchWatchers(watchers) {
+      new Gauge({
+        name: "credentials_watches",
+        help: "Watches of credentials that are open.",
+        registers: [registry],
+        collect() {
+          this.set(watchers());
+        },
+      });
+    },
     watchSealing(counters) {
       new Counter({
         name: "credentials_sealing_total",

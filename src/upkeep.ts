@@ -53,8 +53,9 @@ export const ratesOf = ({ settings }: Config): Rates => ({
 export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: { readonly store: Store; readonly log: Log; readonly now: () => Date }): AsyncDisposable {
   const stack = new AsyncDisposableStack();
   const { log } = deps;
+  const events = { keptDays: settings.eventsKeptDays, deliveredOnly: settings.webhookUrl !== undefined };
   if (signer) stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, () => signHeads({ ...deps, signer })));
   else log.warn({}, "CREDENTIALS_AUDIT_SIGNING_KEY is not set: audit heads are not signed, and a trail that is cut is not noticed");
-  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, () => clearAway({ ...deps, purgeAfterDays: settings.purgeAfterDays })));
+  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, () => clearAway({ ...deps, purgeAfterDays: settings.purgeAfterDays, events })));
   return stack;
 }

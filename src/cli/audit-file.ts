@@ -13,7 +13,7 @@ const Line = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("event"), organization_id: z.string(), link, position: z.int().min(1), occurred_at: z.iso.datetime({ offset: true }), request_id: z.string(),
     actor_kind: z.string(), actor_id: z.string(), action: z.string(), outcome: z.string(), reason: text, credential_id: text, flow_id: text, run_id: text,
-    subject_id: text, key_id: text, hash,
+    subject_id: text, key_id: text, uses: z.int().min(1).optional(), hash,
   }),
   z.strictObject({ type: z.literal("head"), organization_id: z.string(), link, hash, key_id: z.string(), signed_at: z.iso.datetime({ offset: true }), signature: z.base64() }),
 ]);
@@ -65,7 +65,7 @@ export async function checkExport(path: string, keys: HeadKeys, expected: Expect
     fault ??= reader.next({
       link: event.link, position: event.position, organizationId, occurredAtMs: Date.parse(occurred_at), requestId: event.request_id, actorKind: event.actor_kind, actorId: event.actor_id,
       action: event.action, outcome: event.outcome, reason: event.reason, credentialId: event.credential_id, flowId: event.flow_id, runId: event.run_id,
-      subjectId: event.subject_id, keyId: event.key_id, hash: event.hash,
+      subjectId: event.subject_id, keyId: event.key_id, uses: event.uses ?? null, hash: event.hash,
     });
   }
   fault ??= reader.end();

@@ -40,7 +40,7 @@ const organizationOf = ({ org }: Options): { organizationId?: string } => (org =
 const facts = (event: AuditEvent): Record<string, unknown> => ({
   link: Number(event.link), position: event.position, occurred_at: event.occurredAt?.toISOString() ?? null, request_id: event.requestId, actor_kind: event.actorKind, actor_id: event.actorId,
   action: event.action, outcome: event.outcome, reason: event.reason ?? null, credential_id: event.credentialId ?? null, flow_id: event.flowId ?? null, run_id: event.runId ?? null,
-  subject_id: event.subjectId ?? null, key_id: event.keyId ?? null, hash: event.hash,
+  subject_id: event.subjectId ?? null, key_id: event.keyId ?? null, ...(event.uses === undefined ? {} : { uses: Number(event.uses) }), hash: event.hash,
 });
 
 /** Every record of a trail that fits, newest first. */

@@ -17,6 +17,8 @@ export interface ChainRecord {
   readonly runId: string | null;
   readonly subjectId: string | null;
   readonly keyId: string | null;
+  /** How many uses the record stands for; null where it is one call. */
+  readonly uses: number | null;
   /** Hash of the link, hexadecimal. */
   readonly hash: string;
 }
@@ -61,13 +63,13 @@ const sha256 = (...parts: readonly (Buffer | string)[]): Buffer => parts.reduce(
 const BEGINNING = "00".repeat(32);
 
 /**
- * Digest of a record: SHA-256 of the UTF-8 text of a JSON array of its fields, with a space after each comma. The last two
- * fields are part of it where either is there.
+ * Digest of a record: SHA-256 of the UTF-8 text of a JSON array of its fields, with a space after each comma. Subject and key are
+ * part of it where either of them or a number of uses is there, and that number where it is.
  */
 export function recordDigest(record: ChainRecord): Buffer {
-  const { organizationId, occurredAtMs, requestId, actorKind, actorId, action, outcome, reason, credentialId, flowId, runId, subjectId, keyId } = record;
+  const { organizationId, occurredAtMs, requestId, actorKind, actorId, action, outcome, reason, credentialId, flowId, runId, subjectId, keyId, uses } = record;
   const fields = [organizationId, occurredAtMs, requestId, actorKind, actorId, action, outcome, reason, credentialId, flowId, runId];
-  const all = subjectId === null && keyId === null ? fields : [...fields, subjectId, keyId];
+  const all = uses !== null ? [...fields, subjectId, keyId, uses] : subjectId === null && keyId === null ? fields : [...fields, subjectId, keyId];
   return sha256(`[${all.map((field) => JSON.stringify(field)).join(", ")}]`);
 }
 

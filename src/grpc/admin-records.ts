@@ -11,7 +11,7 @@ const service = api.AdminServiceService;
 /** The RPCs of `AdminService` about records, deleted credentials and limits. */
 export type Records = "listAuditEvents" | "listSignedAuditHeads" | "verifyAudit" | "restoreCredential" | "purgeDeleted" | "setCredentialLimit" | "listCredentialUses";
 
-const toEvent = ({ link, occurredAtMs, reason, credentialId, flowId, runId, subjectId, keyId, ...record }: ChainRecord): api.AuditEvent => ({
+const toEvent = ({ link, occurredAtMs, reason, credentialId, flowId, runId, subjectId, keyId, uses, ...record }: ChainRecord): api.AuditEvent => ({
   link: BigInt(link),
   position: record.position,
   occurredAt: new Date(occurredAtMs),
@@ -26,6 +26,7 @@ const toEvent = ({ link, occurredAtMs, reason, credentialId, flowId, runId, subj
   runId: runId ?? undefined,
   subjectId: subjectId ?? undefined,
   keyId: keyId ?? undefined,
+  uses: uses === null ? undefined : BigInt(uses),
   hash: record.hash,
 });
 

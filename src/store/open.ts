@@ -25,6 +25,8 @@ import type { Store } from "./store.ts";
 import type { Session } from "./transaction.ts";
 import { trailStore } from "./trail.ts";
 import { UsageRecorder } from "./usage.ts";
+import { useReportStore } from "./use-reports.ts";
+import { watchStore } from "./watch.ts";
 
 /** How to reach the database and how much of it to use. */
 export interface StoreOptions {
@@ -56,6 +58,9 @@ const LOCK_MS = 2_000;
 /** Connections for the rows of rotations, opened when there is one: the page that is read and the batch that is written, and not those of callers. */
 const ROTATION_CONNECTIONS = 3;
 
+/** Connections for the watch feed, which asks one thing after the other and must not wait behind renewals. */
+const WATCH_CONNECTIONS = 1;
+
 /**
  * Opens the store. Throws StoreSetupError where the database cannot be reached, the role has more rights than the
  * service may have, or the schema is not the one that this code knows.
@@ -67,6 +72,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const database = new Database({ fields, session, poolSize: options.poolSize });
   const background = new Database({ fields, session, poolSize: options.backgroundPoolSize ?? 2 });
   const moving = new Database({ fields, session, poolSize: ROTATION_CONNECTIONS });
+  const watching = new Database({ fields, session, poolSize: WATCH_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
   const authorizations = authorizationStore(database, new Database({ fields, session, poolSize: LOOKUP_CONNECTIONS }));
   const audit = new AuditCommitter({ fields, session, log: options.log });
@@ -74,7 +80,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const usage = new UsageRecorder(database, options.log);
   const close = async () => {
     await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
-    await Promise.all([database.close(), background.close(), moving.close()]);
+    await Promise.all([database.close(), background.close(), moving.close(), watching.close()]);
   };
   try {
     const fault = await database.read(null, setupFault);
@@ -97,12 +103,14 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     serviceAccounts: serviceAccountStore(database, lookup),
     idempotency: idempotencyStore(database),
     usage,
+    useReports: useReportStore(database, () => usage.flush()),
     trail: trailStore(database),
     maintenance: maintenanceStore(database),
     authorizations,
     audit,
     refresh: refreshStore(background),
     outbox: outboxStore(background),
+    watch: watchStore(watching),
     onKeyMoved(listener) {
       for (const pool of [database, background]) pool.onKeyMoved = listener;
     },

@@ -11,6 +11,8 @@ import type { ReplicaStore } from "./replicas.ts";
 import type { RotationRows } from "./rotation-rows.ts";
 import type { RotationStore } from "./rotations.ts";
 import type { UsageStore } from "./usage.ts";
+import type { UseReportStore } from "./use-reports.ts";
+import type { WatchStore } from "./watch.ts";
 
 export type * from "./account-rows.ts";
 export type * from "./idempotency.ts";
@@ -233,12 +235,14 @@ export interface Store {
   readonly serviceAccounts: ServiceAccountStore;
   readonly idempotency: IdempotencyStore;
   readonly usage: UsageStore;
+  readonly useReports: UseReportStore;
   readonly trail: TrailStore;
   readonly maintenance: MaintenanceStore;
   readonly authorizations: AuthorizationStore;
   readonly audit: AuditStore;
   readonly refresh: RefreshStore;
   readonly outbox: OutboxStore;
+  readonly watch: WatchStore;
   /** Tells of organizations for which a write was refused because its key has moved (KEY_MOVED): what is cached of their keys is out of date. */
   onKeyMoved(listener: (organizations: readonly string[]) => void): void;
   /** Whether the database answers now. */

@@ -64,6 +64,7 @@ const chainRecord = (row: Row): ChainRecord => ({
   runId: row["run_id"] as string | null,
   subjectId: row["subject_id"] as string | null,
   keyId: row["key_id"] as string | null,
+  uses: row["uses"] === null ? null : Number(row["uses"]),
   hash: (row["hash"] as Buffer).toString("hex"),
 });
 

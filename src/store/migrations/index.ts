@@ -8,6 +8,7 @@ import * as refresh from "./0006-refresh.ts";
 import * as rotation from "./0007-rotation.ts";
 import * as accounts from "./0008-accounts.ts";
 import * as retries from "./0009-retries.ts";
+import * as watch from "./0012-watch.ts";
 
 /** One step of the schema. Its name is stored, so it never changes once released; neither does what it does. */
 export interface Migration {
@@ -16,7 +17,7 @@ export interface Migration {
 }
 
 /** Every migration, in order. New ones are appended. */
-export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit, oauth, refresh, rotation, accounts, retries];
+export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit, oauth, refresh, rotation, accounts, retries, watch];
 
 /** Name of the table in which the applied migrations are kept. */
 export const MIGRATION_TABLE = "schema_migration";

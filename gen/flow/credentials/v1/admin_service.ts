@@ -493,6 +493,11 @@ export interface AuditEvent {
     | undefined;
   /** Output only. Hash of the link, SHA-256 in hexadecimal. */
   hash: string;
+  /**
+   * Output only. How many uses the record stands for, where an executor reports those of a secret that it kept; unset where
+   * it stands for one call.
+   */
+  uses?: bigint | undefined;
 }
 
 /** The newest link of an audit chain at some time, signed. */
@@ -3298,6 +3303,7 @@ function createBaseAuditEvent(): AuditEvent {
     subjectId: undefined,
     keyId: undefined,
     hash: "",
+    uses: undefined,
   };
 }
 
@@ -3350,6 +3356,12 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     }
     if (message.hash !== "") {
       writer.uint32(122).string(message.hash);
+    }
+    if (message.uses !== undefined) {
+      if (BigInt.asUintN(64, message.uses) !== message.uses) {
+        throw new globalThis.Error("value provided for field message.uses of type uint64 too large");
+      }
+      writer.uint32(128).uint64(message.uses);
     }
     return writer;
   },
@@ -3487,6 +3499,14 @@ export const AuditEvent: MessageFns<AuditEvent> = {
             message.hash = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.uses = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3552,6 +3572,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
         ? globalThis.String(object.key_id)
         : undefined,
       hash: isSet(object.hash) ? globalThis.String(object.hash) : "",
+      uses: isSet(object.uses) ? BigInt(object.uses) : undefined,
     };
   },
 
@@ -3602,6 +3623,9 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     if (message.hash !== "") {
       obj.hash = message.hash;
     }
+    if (message.uses !== undefined) {
+      obj.uses = message.uses.toString();
+    }
     return obj;
   },
 
@@ -3625,6 +3649,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     message.subjectId = object.subjectId ?? undefined;
     message.keyId = object.keyId ?? undefined;
     message.hash = object.hash ?? "";
+    message.uses = (object.uses !== undefined && object.uses !== null) ? BigInt(object.uses) : undefined;
     return message;
   },
 };
