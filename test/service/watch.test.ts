@@ -22,6 +22,9 @@ afterAll(async () => {
   await database[Symbol.asyncDispose]();
 });
 
+/** Polls for longer than a loaded machine needs. */
+const soon = <T>(what: () => T) => expect.poll(what, { timeout: 15_000 });
+
 const replica = (n: number): Service => replicas[n % replicas.length] as Service;
 const sftp = (password: string) => ({ provider: "sftp", credential_type: "user_password", credentials: { host: "sftp.example.com", username: "u", password } });
 
@@ -112,7 +115,7 @@ test("what was pruned cannot be gone on from, nor what is not of this history; w
   await superuser.query("update credential_event set occurred_at = now() - interval '8 days' where organization_id = $1 and revision = 1", [mine.organization]);
   await using pruning = await startService({ ...env, CREDENTIALS_PURGE_INTERVAL_MS: "100" });
   const kept = async () => (await superuser.query("select array_agg(revision order by revision) as r from credential_event where organization_id = $1", [mine.organization])).rows[0].r as string[];
-  await expect.poll(kept).toEqual(["2"]);
+  await soon(kept).toEqual(["2"]);
   await pruning.stop();
   expect(await watch(replica(1).grpc, mine.machine, start).ended).toBe("WATCH_POSITION_LOST");
   expect(await watch(replica(1).grpc, mine.machine, end.replace(/^2/, "3")).ended).toBe("WATCH_POSITION_LOST");
@@ -129,7 +132,7 @@ test("what was pruned cannot be gone on from, nor what is not of this history; w
   await other.remove(purged);
   await superuser.query("update purge_due set since = now() - interval '40 days' where credential_id = $1", [purged]);
   await superuser.query("update credential set deleted_at = now() - interval '40 days' where id = $1", [purged]);
-  await expect.poll(async () => (await superuser.query("select sealed is null as gone from credential where id = $1", [purged])).rows[0].gone).toBe(true);
+  await soon(async () => (await superuser.query("select sealed is null as gone from credential where id = $1", [purged])).rows[0].gone).toBe(true);
   expect(await kept()).toEqual(["2"]);
   expect(delivering.output()).not.toContain("could not be cleared away");
   watcher.cancel();
@@ -170,7 +173,7 @@ test("a revoked key, a disabled account, an ended token and a destroyed organiza
   expect(await Promise.all(ends.map(({ ended }) => ended))).toEqual(["INVALID_TOKEN", "INVALID_TOKEN", "INVALID_TOKEN", "ORGANIZATION_DESTROYED"]);
   const records = async () => (await superuser.query("select outcome, reason from audit_event where organization_id = any($1) and action = 'watch_credentials' and outcome <> 'allowed' order by reason", [[mine.organization, gone.organization]])).rows;
   const refused = (reason: string) => ({ outcome: "refused", reason });
-  await expect.poll(records).toEqual([refused("INVALID_TOKEN"), refused("INVALID_TOKEN"), refused("INVALID_TOKEN"), refused("ORGANIZATION_DESTROYED")]);
+  await soon(records).toEqual([refused("INVALID_TOKEN"), refused("INVALID_TOKEN"), refused("INVALID_TOKEN"), refused("ORGANIZATION_DESTROYED")]);
   // A key that was revoked is told nothing at all, although it was good a moment ago.
   const late = watch(replica(1).grpc, disabled.key);
   expect([await late.ended, late.messages]).toEqual(["INVALID_TOKEN", []]);
@@ -184,7 +187,7 @@ test("an organization has so many watches and no more; a place is free again onc
   const elsewhere = [watch(replica(0).grpc, other.machine), watch(replica(1).grpc, mine.machine)];
   await Promise.all(elsewhere.map((each) => each.bookmarked()));
   three[0]?.cancel();
-  await expect.poll(async () => {
+  await soon(async () => {
     const again = watch(replica(0).grpc, mine.machine);
     return Promise.race([again.ended, again.bookmarked().then(() => "told", () => "ended")]);
   }).toBe("told");
