@@ -128,7 +128,7 @@ export class CachedResolver {
     this.#follower.start();
     this.#misses += 1;
     const under = this.#shared.get(id);
-    const joined = under !== undefined && !under.flight.touched && call.fresh !== true;
+    const joined = under !== undefined && this.#cache.joinable(under.flight, performance.now()) && call.fresh !== true;
     const held = call.failStatic === true ? this.#cache.stale(id, performance.now()) : undefined;
     const waitMs = Math.min(call.deadlineMs ?? this.#deadlineMs, held === undefined ? Infinity : STALE_WAIT_MS);
     try {

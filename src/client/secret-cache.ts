@@ -99,6 +99,11 @@ export class SecretCache {
     return flight;
   }
 
+  /** Whether what somebody else asked for is as good as asking now. */
+  joinable({ touched, askedAt }: Flight, now: number): boolean {
+    return !touched && now - askedAt <= this.#limits.maxSilenceMs;
+  }
+
   /**
    * Ends what was begun, and keeps its answer, unless something was told meanwhile that it may be from before of. `wallNow` is the
    * clock that the end of an access token is told by.
