@@ -81,7 +81,7 @@ export const SETTINGS = {
   PURGE_INTERVAL_MS: defaulted("3600000", whole(100, 86_400_000), "time between two clearings of what has had its time, ms"),
   EVENTS_KEPT_DAYS: defaulted("7", whole(0, 3_650), "how long events are kept for those who watch and were away, days; where webhooks are configured, one that was not delivered yet is kept longer"),
   WATCH_POLL_MS: defaulted("200", whole(10, 10_000), "pause between two looks for events to tell those who watch, ms; each is one statement for everyone"),
-  WATCH_HEARTBEAT_MS: defaulted("5000", whole(50, 60_000), "time between two bookmarks of one watch, ms"),
+  WATCH_HEARTBEAT_MS: defaulted("5000", whole(50, 7_500), "time between two bookmarks of one watch, ms; executors trust what they keep for 15 s after one"),
   WATCH_REAUTHORIZE_MS: defaulted("5000", whole(50, 60_000), "time between two looks at the rights of those who watch, ms: a watch whose token, key, account or organization has ended is ended within it and one look for events"),
   WATCH_PER_ORGANIZATION: defaulted("1000", whole(1, 1_000_000), "watches of one organization at a time, on each replica; more are refused"),
   WATCH_PER_REPLICA: defaulted("20000", whole(1, 1_000_000), "watches at a time on each replica; more are refused"),

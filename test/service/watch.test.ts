@@ -241,3 +241,25 @@ test("a replica that stops ends its streams as UNAVAILABLE, and one that cannot 
   await again.bookmarked();
   again.cancel();
 }, 60_000);
+
+test("a history that was set back, or has a hole, is not gone on with as if nothing were", async () => {
+  const mine = await world();
+  const id = await mine.create();
+  for (let n = 0; n < 3; n++) await mine.update(id);
+  const watcher = watch(replica(0).grpc, mine.machine);
+  await watcher.bookmarked();
+  const end = watcher.position();
+  await superuser.query("delete from credential_event where organization_id = $1 and revision = 3", [mine.organization]);
+  expect(await watch(replica(1).grpc, mine.machine, end.replace(/^4/, "2")).ended).toBe("WATCH_POSITION_LOST");
+  // As after a restore of the database from a backup.
+  await superuser.query("delete from credential_event where organization_id = $1 and revision > 2", [mine.organization]);
+  await superuser.query("update credential_event_head set revision = 2 where organization_id = $1", [mine.organization]);
+  expect(await watcher.ended).toBe("WATCH_POSITION_LOST");
+  expect(await watch(replica(1).grpc, mine.machine, end).ended).toBe("WATCH_POSITION_LOST");
+  const anew = watch(replica(1).grpc, mine.machine);
+  await anew.bookmarked();
+  await mine.update(id);
+  await anew.until(({ events }) => events().length === 1);
+  expect(anew.events()).toMatchObject([{ revision: 3n }]);
+  anew.cancel();
+});
