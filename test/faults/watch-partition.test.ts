@@ -83,7 +83,8 @@ test(`${CHANGES} changes, while replicas are killed and the client is cut off: i
   const served = { cached: 0, asked: 0, refused: 0 };
   const reader = async () => {
     while (!over.signal.aborted) {
-      const ids = [...versions.keys()];
+      // Mostly of the newest, as the executors of flows that run; one in five of all that ever were.
+      const ids = [...versions.keys()].slice(Math.random() < 0.8 ? -CREDENTIALS : 0);
       const id = ids[Math.floor(Math.random() * ids.length)] as string;
       const hits = client.cache?.status().hits;
       const at = performance.now();
@@ -159,7 +160,7 @@ test(`${CHANGES} changes, while replicas are killed and the client is cut off: i
   // Every event was told, once, and in order.
   const first = told[0] as bigint;
   expect(told).toEqual(Array.from({ length: told.length }, (_, n) => first + BigInt(n)));
-  expect(served.cached).toBeGreaterThan(CHANGES);
+  expect(served.cached).toBeGreaterThan(300);
   expect(trouble).toBeGreaterThan(0);
   process.stdout.write(`${CHANGES} changes, ${trouble} rounds of trouble: ${served.cached} from memory, ${served.asked} asked for, ${served.refused} refused, ${told.length} events told\n`);
 
