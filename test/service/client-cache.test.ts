@@ -45,7 +45,7 @@ async function world(options: Partial<CredentialClientOptions> = {}, body: objec
     resolve: (call: Parameters<CredentialClient["resolveCredential"]>[1] = {}) => client.resolveCredential({ credentialId }, call).then(passwordOf, reasonOf),
     update: (password: string, through = 0) => rest(replica(through), "PATCH", `/integrations/credentials/${credentialId}`, { token: user, body: { credential_type: "user_password", credentials: sftp(password).credentials } }),
     remove: () => rest(replica(0), "DELETE", `/integrations/credentials/${credentialId}`, { token: user }),
-    records: async (action: string) => (await superuser.query("select outcome, uses, flow_id, run_id, actor_id from audit_event where organization_id = $1 and action = $2 order by link, position", [organization, action])).rows,
+    records: async (action: string) => (await superuser.query("select outcome, calls, flow_id, run_id, actor_id from audit_event where organization_id = $1 and action = $2 order by link, position", [organization, action])).rows,
     status: () => (client.cache as NonNullable<CredentialClient["cache"]>).status(),
     ready: () => (client.cache as NonNullable<CredentialClient["cache"]>).ready(),
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
@@ -74,7 +74,7 @@ test("many who ask at the same time share one call, each with its own deadline, 
   expect(await it.records("resolve_credential")).toHaveLength(1);
   await it.client.cache?.report();
   const reported = await it.records("report_credential_uses");
-  expect(reported.map(({ run_id, uses }) => [run_id, Number(uses)]).toSorted()).toEqual([["r0", 24], ["r1", 25]]);
+  expect(reported.map(({ run_id, calls }) => [run_id, calls]).toSorted()).toEqual([["r0", 24], ["r1", 25]]);
   expect(reported[0]).toMatchObject({ outcome: "allowed", flow_id: "f", actor_id: it.accountId });
 });
 
@@ -103,7 +103,7 @@ test("what an account has not resolved it cannot report, whoever has; and a repo
   await mine.resolveCredential({ credentialId: it.credentialId });
   await other.resolve();
   expect(await report({ credentialId: other.credentialId, uses: 3n }, { credentialId: it.credentialId, uses: 2n }, { credentialId: randomUUID(), uses: 1n })).toEqual([0, 2]);
-  expect([await it.records("report_credential_uses"), await other.records("report_credential_uses")]).toMatchObject([[{ uses: "2" }], []]);
+  expect([await it.records("report_credential_uses"), await other.records("report_credential_uses")]).toMatchObject([[{ calls: 2 }], []]);
   await using colleague = createCredentialClient({ target: replica(0).grpc, token: await token("service_account", it.organization) });
   expect((await colleague.reportCredentialUses({ reports: [{ credentialId: it.credentialId, uses: 1n }] })).notResolved).toEqual([0]);
   for (const uses of [0n, 1_000_001n]) expect(await report({ credentialId: it.credentialId, uses })).toBe("INVALID_REQUEST");

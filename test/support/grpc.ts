@@ -1,5 +1,4 @@
 import { generateKeyPairSync, randomUUID } from "node:crypto";
-import { connect } from "node:http2";
 import { type CallOptions, type ChannelCredentials, Client, credentials, type MethodDefinition, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { AdminServiceService } from "../../gen/flow/credentials/v1/admin_service.ts";
 import { AuthorizationServiceService } from "../../gen/flow/credentials/v1/authorization_service.ts";
