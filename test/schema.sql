@@ -127,6 +127,10 @@ column credential_previous.account_email text storage x
 column credential_previous.token_expires_at timestamp(3) with time zone storage p
 column credential_previous.kept_until timestamp(3) with time zone not null storage p
 column credential_previous.key_version bigint default sealed_key_version((sealed)::bytea) storage p
+column credential_previous.oauth_origin text not null default 'posted'::text storage x
+column credential_previous.account_id text storage x
+column credential_previous.requested_scopes text[] storage x
+column credential_previous.granted_scopes text[] storage x
 column credential_refresh.organization_id uuid not null storage p
 column credential_refresh.credential_id uuid not null storage p
 column credential_refresh.provider text not null storage x
@@ -360,6 +364,8 @@ constraint credential_limit_provider_not_null on credential_limit: NOT NULL prov
 constraint credential_previous_credential_id_not_null on credential_previous: NOT NULL credential_id
 constraint credential_previous_credential_type_not_null on credential_previous: NOT NULL credential_type
 constraint credential_previous_kept_until_not_null on credential_previous: NOT NULL kept_until
+constraint credential_previous_oauth_origin_must_be_known on credential_previous: CHECK ((oauth_origin = ANY (ARRAY['flow'::text, 'posted'::text])))
+constraint credential_previous_oauth_origin_not_null on credential_previous: NOT NULL oauth_origin
 constraint credential_previous_organization_id_not_null on credential_previous: NOT NULL organization_id
 constraint credential_previous_pkey on credential_previous: PRIMARY KEY (organization_id, credential_id)
 constraint credential_previous_sealed_must_have_its_format on credential_previous: CHECK ((get_byte((sealed)::bytea, 0) = 197))
@@ -820,8 +826,12 @@ comment on table column public.credential_event_head.attempts: Failed deliveries
 comment on table column public.credential_event_head.due_at: When the next delivery is to be tried.
 comment on table column public.credential_event_head.fence: Counts the leases. A holder writes only while the fence and the token are its own.
 comment on table column public.credential_event_head.sent: Newest event that the webhook endpoint has accepted, or that was given up.
+comment on table column public.credential_previous.account_id: Account at the provider that the grant belongs to, where the service obtained it.
+comment on table column public.credential_previous.granted_scopes: Scopes that the provider said it granted.
 comment on table column public.credential_previous.kept_until: Cannot be gone back to since then, and is removed soon after.
 comment on table column public.credential_previous.key_version: Version of the organization key that the sealed value itself names; generated, so that it cannot differ from the bytes.
+comment on table column public.credential_previous.oauth_origin: Who obtained the grant of that secret: flow, the service itself, or posted, the caller.
+comment on table column public.credential_previous.requested_scopes: Scopes that were asked for.
 comment on table column public.credential_previous.sealed: Sealed secret, bound to the version it had.
 comment on table column public.credential_refresh.attempts: Failures since the last success.
 comment on table column public.credential_refresh.due_at: When its token is to be renewed, or its status to be changed; null where nothing is left to do.

@@ -238,6 +238,8 @@ export function rotationStore(database: Database): RotationStore {
           const sealing: Row | undefined = await trx("organization_key").first("version").where({ ...organization, version: rotation.toVersion, state: "sealing" }).forUpdate();
           const used = await countSecretsNotUnder(trx, rotation.organizationId as string, rotation.toVersion as number);
           if (sealing === undefined || used > 0) throw fail("ROTATION_STATE");
+          // Those whose time is over need no key; they would be cleared away some time anyway.
+          await trx("oauth_authorization").where(organization).whereRaw("expires_at <= clock_timestamp()").delete();
           for (const [table, column] of OUTLIVED_COLUMNS) {
             const lasting: Row | undefined = await trx(table).first("organization_id").where(organization).whereRaw("sealed_key_version(??) <> ?", [column, rotation.toVersion]);
             if (lasting !== undefined) throw fail("KEY_STILL_NEEDED");

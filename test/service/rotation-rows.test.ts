@@ -204,6 +204,24 @@ describe("a closed key", () => {
     expect(await store.rotationRows.secretsNotUnder("credential_previous", organizationId, 2, FIRST_SECRET, 10)).toEqual([]);
   });
 
+  test("is not kept by authorizations that nobody finished", async () => {
+    const { organizationId, page, id } = await midRotation(1);
+    const begun = async () => {
+      const row = { organizationId, id: randomUUID(), userId: randomUUID(), provider: "google", browserHash: null, stateHash: randomBytes(32), sealed: page[0]?.sealed as Buffer } as const;
+      await store.authorizations.begin(row, { seconds: 600, perUser: 5 }, allowed(organizationId, null, "begin_authorization"), NEVER);
+    };
+    await begun();
+    await store.rotationRows.moveSecrets("credential", organizationId, 2, await resealed(organizationId, page));
+    await store.rotations.close((await store.rotations.get(id)) as never);
+    await using superuser = await connect(database.superuserUrl);
+    await superuser.query("update rotation set state = 'proven' where id = $1", [id]);
+    const retired = async () => reasonOf(store.rotations.retire((await store.rotations.get(id)) as never, { ...allowed(organizationId, null, "control_rotation"), actorKind: "operator" }));
+    expect(await retired()).toBe("KEY_STILL_NEEDED");
+    await superuser.query("update oauth_authorization set created_at = now() - interval '1 hour', expires_at = now() - interval '1 second' where organization_id = $1", [organizationId]);
+    expect(await retired()).toBeUndefined();
+    expect((await superuser.query("select state from organization_key where organization_id = $1 order by version", [organizationId])).rows).toEqual([{ state: "retired" }, { state: "sealing" }]);
+  });
+
   test("is not closed for all while a transaction runs that saw it open", async () => {
     const { organizationId, id } = await midRotation(1);
     await using somebody = await connect(database.superuserUrl);
