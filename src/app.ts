@@ -11,8 +11,9 @@ import { type Address, type Config, ConfigError, isLoopback } from "./config.ts"
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { REASONS } from "./domain/errors.ts";
-import { watchCertificate, watchConnections, watchSealing, watchStore, watchTests } from "./gauges.ts";
+import { watchCertificate, watchConnections, watchSealing, watchStore, watchTests, watchWatches } from "./gauges.ts";
 import { MAX_CONNECTIONS } from "./grpc/door.ts";
+import { Feed } from "./events/watch-feed.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
 import { watchKeys } from "./key-gauges.ts";
@@ -162,7 +163,18 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, tested: (provider, layer) => metrics.tested(provider, layer ?? undefined), renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  const feed = new Feed({
+    store: store.watch, log,
+    pollMs: settings.watchPollMs,
+    heartbeatMs: settings.watchHeartbeatMs,
+    reauthorizeMs: settings.watchReauthorizeMs,
+    perOrganization: settings.watchPerOrganization,
+    perReplica: settings.watchPerReplica,
+    buffer: settings.watchBuffer,
+  });
+  resources.defer(() => feed.stop());
+  watchWatches(metrics, () => feed.watchers);
+  const vault = bindUseCases({ feed, clientCacheSeconds: settings.clientCacheSeconds, store, envelope, ring, wakeRotations, prober, tested: (provider, layer) => metrics.tested(provider, layer ?? undefined), renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
   const limitedCalls = new LimitedCalls(store.audit);
   resources.use(startUpkeep(config, auditKeys, { store, limitedCalls, log, metrics, now }));
   const server = await serveGrpc(
@@ -176,13 +188,14 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
       maxMessageBytes: settings.grpcMaxMessageBytes,
       maxMetadataBytes: settings.grpcMaxMetadataBytes,
       maxConcurrentStreams: settings.grpcMaxConcurrentStreams,
+      maxConnections: settings.grpcMaxConnections,
       keepaliveMs: settings.grpcKeepaliveMs,
       maxConnectionAgeMs: settings.grpcMaxConnectionAgeMs,
       shutdownGraceMs: settings.shutdownGraceMs,
     },
   );
   certificates.onChange(server.renewCertificate);
-  resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
+  resources.defer(async () => void (await Promise.all([server.stop(), feed.stop(), background.quiesce()])));
   return { server, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
 }
 

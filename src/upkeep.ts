@@ -70,6 +70,7 @@ export interface UpkeepDeps {
 export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: UpkeepDeps): AsyncDisposable {
   const stack = new AsyncDisposableStack();
   const { limitedCalls, log, metrics, now } = deps;
+  const events = { keptDays: settings.eventsKeptDays, deliveredOnly: settings.webhookUrl !== undefined };
   let signedAt = now().getTime();
   const sign = async (own: Log) => {
     await signHeads({ ...deps, log: own, signer });
@@ -86,6 +87,6 @@ export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: U
   stack.use(repeatedly(log, "limited calls could not be recorded", settings.rateRecordMs, () => limitedCalls.record()));
   stack.use(repeatedly(log, "credentials could not be counted for the metrics", settings.tallyIntervalMs, count));
   stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, sign));
-  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, (own) => clearAway({ ...deps, log: own, purgeAfterDays: settings.purgeAfterDays })));
+  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, (own) => clearAway({ ...deps, log: own, purgeAfterDays: settings.purgeAfterDays, events })));
   return stack;
 }

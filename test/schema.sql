@@ -108,6 +108,7 @@ column credential_event.status text not null storage x
 column credential_event.status_reason text storage x
 column credential_event.status_since timestamp(3) with time zone not null storage p
 column credential_event.secret_version bigint not null storage p
+column credential_event.credential_revision integer storage p
 column credential_event_head.organization_id uuid not null storage p
 column credential_event_head.revision bigint not null storage p
 column credential_event_head.sent bigint not null default 0 storage p
@@ -116,6 +117,8 @@ column credential_event_head.attempts integer not null default 0 storage p
 column credential_event_head.fence bigint not null default 0 storage p
 column credential_event_head.lease_token uuid storage p
 column credential_event_head.lease_until timestamp with time zone storage p
+column credential_event_head.pruned bigint not null default 0 storage p
+column credential_event_head.changed_in xid8 not null default pg_current_xact_id() storage p
 column credential_limit.organization_id uuid not null storage p
 column credential_limit.provider text not null storage x
 column credential_limit.n integer not null storage p
@@ -336,7 +339,7 @@ constraint credential_counter_organization_id_not_null on credential_counter: NO
 constraint credential_counter_pkey on credential_counter: PRIMARY KEY (organization_id, counter)
 constraint credential_event_credential_id_not_null on credential_event: NOT NULL credential_id
 constraint credential_event_credential_type_not_null on credential_event: NOT NULL credential_type
-constraint credential_event_kind_must_be_known on credential_event: CHECK ((kind = ANY (ARRAY['created'::text, 'updated'::text, 'deleted'::text, 'restored'::text, 'status_changed'::text])))
+constraint credential_event_kind_must_be_known on credential_event: CHECK ((kind = ANY (ARRAY['created'::text, 'updated'::text, 'rotated'::text, 'deleted'::text, 'restored'::text, 'status_changed'::text])))
 constraint credential_event_kind_not_null on credential_event: NOT NULL kind
 constraint credential_event_occurred_at_not_null on credential_event: NOT NULL occurred_at
 constraint credential_event_organization_id_not_null on credential_event: NOT NULL organization_id
@@ -349,12 +352,15 @@ constraint credential_event_status_not_null on credential_event: NOT NULL status
 constraint credential_event_status_since_not_null on credential_event: NOT NULL status_since
 constraint credential_event_head_attempts_must_not_be_negative on credential_event_head: CHECK ((attempts >= 0))
 constraint credential_event_head_attempts_not_null on credential_event_head: NOT NULL attempts
+constraint credential_event_head_changed_in_not_null on credential_event_head: NOT NULL changed_in
 constraint credential_event_head_due_at_not_null on credential_event_head: NOT NULL due_at
 constraint credential_event_head_fence_must_not_be_negative on credential_event_head: CHECK ((fence >= 0))
 constraint credential_event_head_fence_not_null on credential_event_head: NOT NULL fence
 constraint credential_event_head_lease_must_be_whole on credential_event_head: CHECK (((lease_token IS NULL) = (lease_until IS NULL)))
 constraint credential_event_head_organization_id_not_null on credential_event_head: NOT NULL organization_id
 constraint credential_event_head_pkey on credential_event_head: PRIMARY KEY (organization_id)
+constraint credential_event_head_pruned_must_not_be_ahead on credential_event_head: CHECK (((pruned >= 0) AND (pruned <= revision)))
+constraint credential_event_head_pruned_not_null on credential_event_head: NOT NULL pruned
 constraint credential_event_head_revision_not_null on credential_event_head: NOT NULL revision
 constraint credential_event_head_sent_must_not_be_ahead on credential_event_head: CHECK (((sent >= 0) AND (sent <= revision)))
 constraint credential_event_head_sent_not_null on credential_event_head: NOT NULL sent
@@ -556,6 +562,7 @@ CREATE INDEX credential_newest_of_user_idx ON public.credential USING btree (org
 CREATE UNIQUE INDEX credential_pkey ON public.credential USING btree (organization_id, id)
 CREATE UNIQUE INDEX credential_counter_pkey ON public.credential_counter USING btree (organization_id, counter)
 CREATE UNIQUE INDEX credential_event_pkey ON public.credential_event USING btree (organization_id, revision)
+CREATE INDEX credential_event_head_changed_idx ON public.credential_event_head USING btree (changed_in)
 CREATE UNIQUE INDEX credential_event_head_pkey ON public.credential_event_head USING btree (organization_id)
 CREATE INDEX credential_event_head_unsent_idx ON public.credential_event_head USING btree (due_at) WHERE (sent < revision)
 CREATE UNIQUE INDEX credential_limit_pkey ON public.credential_limit USING btree (organization_id, provider)
@@ -621,6 +628,7 @@ CREATE TRIGGER credential_deletion AFTER UPDATE OF deleted_at ON public.credenti
 CREATE TRIGGER credential_immutable BEFORE UPDATE ON public.credential FOR EACH ROW WHEN ((((((old.organization_id IS DISTINCT FROM new.organization_id) OR (old.id IS DISTINCT FROM new.id)) OR (old.provider IS DISTINCT FROM new.provider)) OR (old.user_id IS DISTINCT FROM new.user_id)) OR (old.created_at IS DISTINCT FROM new.created_at))) EXECUTE FUNCTION refuse_change()
 CREATE TRIGGER credential_resealed_with_open_key BEFORE UPDATE ON public.credential FOR EACH ROW WHEN (((new.sealed IS NOT NULL) AND (old.secret_version IS DISTINCT FROM new.secret_version))) EXECUTE FUNCTION refuse_closed_key()
 CREATE TRIGGER credential_sealed_with_open_key BEFORE INSERT ON public.credential FOR EACH ROW WHEN ((new.sealed IS NOT NULL)) EXECUTE FUNCTION refuse_closed_key()
+CREATE TRIGGER credential_event_head_changed BEFORE UPDATE OF revision ON public.credential_event_head FOR EACH ROW WHEN ((old.revision IS DISTINCT FROM new.revision)) EXECUTE FUNCTION note_event_head()
 CREATE TRIGGER credential_previous_kept AFTER INSERT OR UPDATE OF kept_until ON public.credential_previous FOR EACH ROW EXECUTE FUNCTION note_previous()
 CREATE TRIGGER credential_previous_resealed_with_open_key BEFORE UPDATE ON public.credential_previous FOR EACH ROW WHEN ((old.secret_version IS DISTINCT FROM new.secret_version)) EXECUTE FUNCTION refuse_closed_key()
 CREATE TRIGGER credential_previous_sealed_with_open_key BEFORE INSERT ON public.credential_previous FOR EACH ROW EXECUTE FUNCTION refuse_closed_key()
@@ -669,6 +677,14 @@ begin
     delete from purge_due where organization_id = new.organization_id and credential_id = new.id and kind = 'deleted';
   end if;
   return null;
+end $function$
+CREATE OR REPLACE FUNCTION public.note_event_head()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  new.changed_in := pg_current_xact_id();
+  return new;
 end $function$
 CREATE OR REPLACE FUNCTION public.note_previous()
  RETURNS trigger
@@ -772,6 +788,7 @@ comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with ti
 comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with time zone,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.uuid,integer): As the one with thirteen fields, which it equals where the last is null; else the JSON array has fourteen.
 comment on function public.displace_organization_key(): The same for rows that are deleted, which only the owner may do.
 comment on function public.note_deletion(): Keeps purge_due in step with deletions, by whatever statement they come.
+comment on function public.note_event_head(): Notes the transaction that wrote the newest event, by whatever statement it came.
 comment on function public.note_previous(): Keeps purge_due in step with kept secrets.
 comment on function public.place_organization_key(): Keeps organization_key_place, and refuses keys that are wrapped under another master key than the primary one. Runs as its owner, so that the application role cannot write the places itself.
 comment on function public.refuse_change(): Trigger that refuses the change it fires on.
@@ -786,7 +803,7 @@ comment on table public.audit_signature: Signed heads of the audit chains: a tra
 comment on table public.audit_signing: Organizations that have an audit chain, so that the heads of all of them can be signed. Holds ids only.
 comment on table public.credential: Credentials of integrations: what is known about them, and the sealed secret.
 comment on table public.credential_counter: Active credentials, counted in the transaction that creates or deletes one, so that limits hold under concurrency.
-comment on table public.credential_event: What happened to credentials, in order: the outbox of webhooks and of the watch feed. Append-only, written in the transaction of what happened.
+comment on table public.credential_event: What happened to credentials, in order: the outbox of webhooks and of the watch feed. Written in the transaction of what happened, never changed, and removed from the oldest on once its time is over.
 comment on table public.credential_event_head: The newest event of each organization, and how far webhooks have come. Its row is locked until an event is committed, which gives the events their order. Read before an organization is known, therefore without row-level security.
 comment on table public.credential_limit: Limits of active credentials that operators set, in the place of the installation's own.
 comment on table public.credential_previous: The secret before the newest one, where its update asked to keep it for a while.
@@ -851,11 +868,14 @@ comment on table column public.credential.updated_at: Strictly increasing with e
 comment on table column public.credential.user_id: User who created it and whose limit it counts against. Immutable.
 comment on table column public.credential_counter.counter: provider:<provider> for the organization, or user:<user id>.
 comment on table column public.credential_counter.n: Rows of credential that are not deleted.
+comment on table column public.credential_event.credential_revision: The credential's own revision after the event; null for events of before it was kept.
 comment on table column public.credential_event.revision: Counts an organization's events from 1 without gaps, in the order in which they were committed.
 comment on table column public.credential_event.secret_version: Version of the secret after the event.
 comment on table column public.credential_event_head.attempts: Failed deliveries of the event after the sent one.
+comment on table column public.credential_event_head.changed_in: Transaction that wrote the newest event, by which the watch feed finds the organizations in which something happened, however many there are.
 comment on table column public.credential_event_head.due_at: When the next delivery is to be tried.
 comment on table column public.credential_event_head.fence: Counts the leases. A holder writes only while the fence and the token are its own.
+comment on table column public.credential_event_head.pruned: Newest event that was removed because its time was over; nobody can go on from before it.
 comment on table column public.credential_event_head.sent: Newest event that the webhook endpoint has accepted, or that was given up.
 comment on table column public.credential_previous.account_id: Account at the provider that the grant belongs to, where the service obtained it.
 comment on table column public.credential_previous.granted_scopes: Scopes that the provider said it granted.
@@ -909,6 +929,7 @@ comment on type public.ciphertext: Sealed bytes. Every column of this type must 
 
 -- grants
 
+grant delete, insert, select on credential_event to credentials_app
 grant delete, insert, select on credential_limit to credentials_app
 grant delete, insert, select on credential_refresh to credentials_app
 grant delete, insert, select on credential_use to credentials_app
@@ -922,6 +943,7 @@ grant execute on function audit_record_digest(uuid,timestamp with time zone,text
 grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text,uuid,uuid) to public
 grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text,uuid,uuid,integer) to public
 grant execute on function note_deletion() to public
+grant execute on function note_event_head() to public
 grant execute on function note_previous() to public
 grant execute on function refuse_change() to public
 grant execute on function refuse_closed_key() to public
@@ -935,7 +957,6 @@ grant insert, select on audit_signature to credentials_app
 grant insert, select on audit_signing to credentials_app
 grant insert, select on credential to credentials_app
 grant insert, select on credential_counter to credentials_app
-grant insert, select on credential_event to credentials_app
 grant insert, select on credential_event_head to credentials_app
 grant insert, select on foreign_key_check to credentials_app
 grant insert, select on imported_credential to credentials_app
@@ -959,6 +980,6 @@ grant update (n) on credential_counter to credentials_app
 grant update (n) on credential_limit to credentials_app
 grant update (name, description, status, granted_providers, granted_credentials, updated_at, modified_by, deleted_at) on service_account to credentials_app
 grant update (name, description, updated_at, modified_by, last_used_at) on service_account_key_label to credentials_app
-grant update (revision, sent, due_at, attempts, fence, lease_token, lease_until) on credential_event_head to credentials_app
+grant update (revision, sent, due_at, attempts, fence, lease_token, lease_until, pruned) on credential_event_head to credentials_app
 grant update (revoked_at) on service_account_key to credentials_app
 grant update (wrapped, master_key_id, destroyed_at, state) on organization_key to credentials_app

@@ -38,6 +38,8 @@ export const ACTIONS = {
   update_credential: TENANT,
   delete_credential: TENANT,
   resolve_credential: ["service_account"],
+  watch_credentials: ["service_account"],
+  report_credential_uses: ["service_account"],
   list_integrations: TENANT,
   test_sftp_connection: TENANT,
   test_postgres_connection: TENANT,

@@ -17,7 +17,7 @@ interface Inside {
 
 type StreamListener = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => void;
 
-/** Connections at once on one address; one more is closed at once. */
+/** Connections at once on one address unless told otherwise; one more is closed at once. */
 export const MAX_CONNECTIONS = 2_048;
 
 /** The flag of a request that ends with its headers, and the code of a stream that is no longer wanted (RFC 9113 sections 6.2 and 7). */
@@ -58,6 +58,8 @@ export interface DoorOptions {
   readonly deadlineMs: number;
   /** Most bytes that requests may hold which have not ended; {@link MAX_UNFINISHED_BYTES} unless given. */
   readonly maxUnfinishedBytes?: number;
+  /** Connections at once on one address; {@link MAX_CONNECTIONS} unless given. */
+  readonly maxConnections?: number;
 }
 
 /** A call that the door has let in, as far as it matters for turning it away later. */
@@ -125,7 +127,7 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     const [grpc, ...others] = server.listeners("stream") as StreamListener[];
     if (!grpc || others.length > 0) throw new Error("grpc-js no longer listens to streams in one place");
     server.removeAllListeners("stream");
-    server.maxConnections = MAX_CONNECTIONS;
+    server.maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
     server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => {
       const path = headers[":path"] ?? "";
       const method = methods.get(path);

@@ -207,7 +207,8 @@ function reply(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Bu
 /** Reasons that an operator has to look at. */
 const ALARMS: ReadonlySet<string> = new Set(["INTERNAL", "DATA_LOSS"]);
 
-interface Report {
+/** How a call went. */
+export interface Report {
   readonly path: string;
   readonly requestId: string;
   readonly trace: Trace;
@@ -215,7 +216,8 @@ interface Report {
   readonly seconds: number;
 }
 
-function report(deps: { log: Log; metrics: UnaryDeps["metrics"] }, { path, requestId, trace, outcome, seconds }: Report): void {
+/** Writes the line of a call that has ended, and counts it. */
+export function report(deps: { log: Log; metrics: UnaryDeps["metrics"] }, { path, requestId, trace, outcome, seconds }: Report): void {
   const error = outcome instanceof CredentialError ? outcome : undefined;
   const code = error ? REASONS[error.reason].grpc : (codes[codes.OK] as string);
   const { caller, credentialId } = trace;

@@ -28,6 +28,8 @@ import { tallyStore } from "./tally.ts";
 import type { Session } from "./transaction.ts";
 import { trailStore } from "./trail.ts";
 import { UsageRecorder } from "./usage.ts";
+import { useReportStore } from "./use-reports.ts";
+import { watchStore } from "./watch.ts";
 
 /** How to reach the database and how much of it to use. */
 export interface StoreOptions {
@@ -64,6 +66,9 @@ const LOCK_MS = 2_000;
 /** Connections for the rows of rotations, opened when there is one: the page that is read and the batch that is written, and not those of callers. */
 const ROTATION_CONNECTIONS = 3;
 
+/** Connections for the watch feed, which asks one thing after the other and must not wait behind renewals. */
+const WATCH_CONNECTIONS = 1;
+
 /**
  * Opens the store. Throws StoreSetupError where the database cannot be reached, the role has more rights than the
  * service may have, or the schema is not the one that this code knows.
@@ -75,6 +80,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const database = new Database({ name: "calls", fields, session, poolSize: options.poolSize });
   const background = new Database({ name: "background", fields, session, poolSize: options.backgroundPoolSize ?? 2 });
   const moving = new Database({ name: "rotations", fields, session, poolSize: ROTATION_CONNECTIONS });
+  const watching = new Database({ name: "watches", fields, session, poolSize: WATCH_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
   const states = new Database({ name: "authorizations", fields, session, poolSize: LOOKUP_CONNECTIONS });
   const authorizations = authorizationStore(database, states);
@@ -85,7 +91,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const usage = new UsageRecorder(database, log);
   const close = async () => {
     await Promise.all([usage.close(), creator.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
-    await Promise.all([database.close(), background.close(), moving.close()]);
+    await Promise.all([database.close(), background.close(), moving.close(), watching.close()]);
   };
   try {
     const fault = await database.read(null, setupFault);
@@ -108,6 +114,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     serviceAccounts: serviceAccountStore(database, lookup),
     idempotency: idempotencyStore(database),
     usage,
+    useReports: useReportStore(database, () => usage.flush()),
     trail: trailStore(database),
     maintenance: maintenanceStore(database),
     authorizations,
@@ -115,7 +122,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     refresh: refreshStore(background),
     outbox: outboxStore(background),
     tally: tallyStore(background),
-    load: () => ({ pools: [database, background, moving, lookup, states].map(({ load }) => load), lanes: [resolver.load, audit.load, creator.load] }),
+    load: () => ({ pools: [database, background, moving, watching, lookup, states].map(({ load }) => load), lanes: [resolver.load, audit.load, creator.load] }),
+    watch: watchStore(watching),
     onKeyMoved(listener) {
       for (const pool of [database, background]) pool.onKeyMoved = listener;
     },

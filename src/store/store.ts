@@ -13,6 +13,8 @@ import type { RotationRows } from "./rotation-rows.ts";
 import type { RotationStore } from "./rotations.ts";
 import type { TallyStore } from "./tally.ts";
 import type { UsageStore } from "./usage.ts";
+import type { UseReportStore } from "./use-reports.ts";
+import type { WatchStore } from "./watch.ts";
 
 export type * from "./account-rows.ts";
 export type * from "./idempotency.ts";
@@ -244,6 +246,7 @@ export interface Store {
   readonly serviceAccounts: ServiceAccountStore;
   readonly idempotency: IdempotencyStore;
   readonly usage: UsageStore;
+  readonly useReports: UseReportStore;
   readonly trail: TrailStore;
   readonly maintenance: MaintenanceStore;
   readonly authorizations: AuthorizationStore;
@@ -253,6 +256,7 @@ export interface Store {
   readonly tally: TallyStore;
   /** How busy the ways to the database are. */
   load(): StoreLoad;
+  readonly watch: WatchStore;
   /** Tells of organizations for which a write was refused because its key has moved (KEY_MOVED): what is cached of their keys is out of date. */
   onKeyMoved(listener: (organizations: readonly string[]) => void): void;
   /** Whether the database answers now. */

@@ -58,15 +58,23 @@ const before = ({ now }: Pick<MaintenanceDeps, "now">, days: number): Date => ne
 /** Organizations that are cleared of what has ended together. */
 const ORGANIZATIONS_AT_ONCE = 500;
 
-/** Clears away what has had its time: purged secrets, ended idempotency keys, abandoned authorizations, old uses. Any number of replicas may do so at once. */
-export async function clearAway(deps: Omit<MaintenanceDeps, "limits">): Promise<void> {
-  const { store, log } = deps;
+/** What clearing away needs besides. */
+export interface ClearAwayDeps {
+  readonly store: Pick<Store, "maintenance" | "outbox" | "trail">;
+  /** How long events are kept, days, and whether one that was not delivered yet stays longer. */
+  readonly events: { readonly keptDays: number; readonly deliveredOnly: boolean };
+}
+
+/** Clears away what has had its time: purged secrets, ended idempotency keys, abandoned authorizations, old uses, old events. Any number of replicas may do so at once. */
+export async function clearAway(deps: Omit<MaintenanceDeps, "limits" | "store"> & ClearAwayDeps): Promise<void> {
+  const { store, log, events } = deps;
   const { credentials, previousSecrets } = await store.maintenance.purge(before(deps, deps.purgeAfterDays));
   if (credentials + previousSecrets > 0) log.info({ count: credentials + previousSecrets }, "secrets that nothing needs any more were removed");
   for (let after: string | null = null; ; ) {
     const organizations: string[] = await store.trail.organizations(after, ORGANIZATIONS_AT_ONCE);
     if (organizations.length === 0) return;
     await store.maintenance.forget(organizations, before(deps, USES_KEPT_DAYS));
+    await store.outbox.prune(organizations, before(deps, events.keptDays), events.deliveredOnly);
     after = organizations.at(-1) ?? null;
   }
 }

@@ -16,6 +16,8 @@ const WRITES = [
 
 const CLASSES: ReadonlyMap<Action, RateClass> = new Map<Action, RateClass>([
   ["resolve_credential", "resolve"],
+  ["watch_credentials", "resolve"],
+  ["report_credential_uses", "resolve"],
   ...TESTS.map((action) => [action, "test"] as const),
   ...WRITES.map((action) => [action, "write"] as const),
 ]);

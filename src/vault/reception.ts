@@ -20,8 +20,8 @@ export interface Reception {
   receive(call: Call, action: Action): Promise<Scope | null>;
 }
 
-/** Actions whose own statement asks how the caller stands, in the same round trip. */
-const SELF_ASKING: ReadonlySet<Action> = new Set(["resolve_credential"]);
+/** Actions whose own statement asks how the caller stands, in the same round trip or for many at once. */
+const SELF_ASKING: ReadonlySet<Action> = new Set(["resolve_credential", "watch_credentials"]);
 
 /** Receives callers. A proof that was cached only tells who someone is; how they stand is asked anew with every call. */
 export function createReception({ store, rates, limitedCalls }: ReceptionDeps): Reception {

@@ -496,7 +496,10 @@ export interface AuditEvent {
     | undefined;
   /** Output only. Hash of the link, SHA-256 in hexadecimal. */
   hash: string;
-  /** Output only. How many calls it stands for, where they were not recorded one by one; unset for the one of `request_id`. */
+  /**
+   * Output only. How many calls it stands for, where they were not recorded one by one, or how many uses of a secret that an
+   * executor kept and reports; unset for the one call of `request_id`.
+   */
   calls?: number | undefined;
 }
 
