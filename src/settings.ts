@@ -24,6 +24,7 @@ const list = z.string().transform((text) => text.split(",").map((part) => part.t
 const url = z.url({ protocol: /^https?$/, error: "must be an http or https URL" });
 const word = z.string().regex(/^[\x21-\x7e]+$/, "must be printable ASCII without spaces");
 const path = z.string();
+const origin = z.string().refine((text) => URL.canParse(text) && new URL(text).origin === text, "must list origins, each exactly scheme://host or scheme://host:port");
 
 /** What one setting means, for the reader of the README and of `.env.example`. */
 interface Setting<T> {
@@ -44,11 +45,12 @@ export const SETTINGS = {
   ROLES: defaulted("grpc,rest", list.pipe(z.array(z.enum(["grpc", "rest"], "must name grpc, rest or both")).min(1)), "what this process serves"),
   GRPC_LISTEN: defaulted("127.0.0.1:50051", address, "address of the gRPC listener; port 0 picks one"),
   REST_LISTEN: defaulted("127.0.0.1:8080", address, "address of the REST listener; port 0 picks one"),
+  OPS_LISTEN: setting(address, "address of a listener of its own for `/healthz`, `/readyz` and `/metrics`, in plain HTTP and for the inner network; where set they are no longer on the REST listener; port 0 picks one"),
   GRPC_TARGET: setting(word, "`host:port` of the gRPC service, where `rest` runs alone"),
   GRPC_TARGET_CA_FILE: setting(path, "certificate authority of that service, PEM; its presence turns TLS on"),
-  TLS_CERT_FILE: setting(path, "certificate chain for both listeners, PEM"),
-  TLS_KEY_FILE: setting(path, "private key for both listeners, PEM"),
-  TLS_CLIENT_CA_FILE: setting(path, "certificate authority of gRPC clients, PEM; its presence requires a client certificate"),
+  TLS_CERT_FILE: setting(path, "certificate chain for the gRPC and the REST listener, PEM; read again on SIGHUP"),
+  TLS_KEY_FILE: setting(path, "private key for the gRPC and the REST listener, PEM; read again on SIGHUP"),
+  TLS_CLIENT_CA_FILE: setting(path, "certificate authority of gRPC clients, PEM; its presence requires a client certificate; read again on SIGHUP"),
   DATA_DIR: defaulted(".data", path, "embedded database and generated development keys"),
   DATABASE_URL: hidden("PostgreSQL for the application role; embedded where unset (development)"),
   DATABASE_MIGRATION_URL: hidden("PostgreSQL for the role that owns the schema; migrations run at start where it is set"),
@@ -77,6 +79,7 @@ export const SETTINGS = {
   AUDIT_SIGNING_KEY: hidden("Ed25519 private key that signs audit heads: PKCS#8 in PEM, or the base64 of its DER form; generated in development where unset"),
   AUDIT_TRUSTED_KEYS_FILE: setting(path, "public keys, PEM, whose earlier signatures of audit heads are believed besides the signing key's own"),
   AUDIT_SIGN_INTERVAL_MS: defaulted("60000", whole(100, 86_400_000), "time between two signings of the audit heads that have moved, ms"),
+  TALLY_INTERVAL_MS: defaulted("60000", whole(100, 86_400_000), "time between two counts of credentials by state and of limits that are near, for the metrics, ms"),
   PURGE_AFTER_DAYS: defaulted("30", whole(0, 36_500), "how long the sealed secret of a deleted credential is kept, days"),
   PURGE_INTERVAL_MS: defaulted("3600000", whole(100, 86_400_000), "time between two clearings of what has had its time, ms"),
   EVENTS_KEPT_DAYS: defaulted("7", whole(0, 3_650), "how long events are kept for those who watch and were away, days; where webhooks are configured, one that was not delivered yet is kept longer"),
@@ -123,12 +126,22 @@ export const SETTINGS = {
   REST_RESOLVE: defaulted("off", onOff, "mounts `GET …/credentials/{id}/credentials` for service accounts"),
   REST_DOCS: defaulted("on", onOff, "serves the API reference at `/openapi.json`, and a page for it at `/docs`"),
   REST_MAX_BODY_BYTES: defaulted("131072", whole(1_024, 1_048_576), "largest request body, bytes"),
+  REST_MAX_HEADER_BYTES: defaulted("16384", whole(1_024, 1_048_576), "largest request line and headers together, bytes"),
+  REST_HEADERS_TIMEOUT_MS: defaulted("10000", whole(100, 600_000), "how long the headers of a request may take to arrive, ms"),
+  REST_REQUEST_TIMEOUT_MS: defaulted("30000", whole(100, 600_000), "how long a request may take to arrive as a whole, ms; a client that takes nothing of its answer for so long is cut off"),
+  REST_KEEPALIVE_MS: defaulted("72000", whole(0, 600_000), "how long a connection is kept between two requests, ms; longer than the load balancer in front keeps it"),
+  REST_MAX_CONNECTIONS: defaulted("2048", whole(1, 1_000_000), "connections at once; one more is closed at once"),
   REST_MAX_JSON_DEPTH: defaulted("16", whole(2, 100), "deepest nesting of a JSON body"),
   REST_MAX_JSON_KEYS: defaulted("1000", whole(10, 100_000), "most keys and array elements in a JSON body"),
   RESOLVE_QUEUE: defaulted("4096", whole(1, 1_000_000), "resolve calls that may wait for the database; more are refused at once"),
   RESOLVE_BATCH: defaulted("256", whole(1, 10_000), "resolve calls that share one round trip at most"),
   SHUTDOWN_GRACE_MS: defaulted("25000", whole(0, 600_000), "how long calls in flight may take after a stop signal, ms"),
   LOG_LEVEL: defaulted("info", z.enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error"), "least severe log line that is written"),
+  OTLP_ENDPOINT: setting(url, "where traces are sent, OTLP over HTTP in JSON: a collector's base URL, such as `http://127.0.0.1:4318`; nothing is traced where unset"),
+  OTLP_HEADERS: hidden("headers for the collector, such as its token: `name=value` pairs, comma-separated"),
+  OTLP_CA_FILE: setting(path, "certificate authority of the collector, PEM, in the place of the system's"),
+  OTLP_INTERVAL_MS: defaulted("5000", whole(50, 60_000), "longest time that spans wait to be sent, ms"),
+  TRACE_SAMPLE_PERCENT: defaulted("100", whole(0, 100), "how many of the traces that begin here are kept, percent; one that a caller's `traceparent` begins is kept as that says"),
   EGRESS_ALLOW: defaulted("", list, "ranges that connection tests, OAuth providers and webhooks may reach although they are not global, CIDR list; loopback only in development, link-local never"),
   EGRESS_NAT64: defaulted("", list, "IPv6 prefixes of the network's own NAT64, beside the well-known one: what they carry is judged by the IPv4 address inside"),
   EGRESS_PORTS_SFTP: setting(list, "the only ports that tests of SFTP may use; any where unset"),
@@ -155,7 +168,7 @@ export const SETTINGS = {
   FAILPOINTS: setting(list, "development only: where a renewal is to `kill` or `stop` this process or to `error`, such as `after-send=kill`"),
   DATABASE_BACKGROUND_POOL_SIZE: defaulted("4", whole(1, 100), "connections for renewals and webhooks"),
   TESTS_TOTAL: defaulted("16", whole(1, 1_000), "connection tests at a time; more are refused at once"),
-  CORS_ORIGINS: defaulted("", list, "exact origins that browsers may call REST from"),
+  CORS_ORIGINS: defaulted("", list.pipe(z.array(origin)), "exact origins that browsers may call REST from, comma-separated; none where empty"),
   PUBLIC_URL: setting(url, "where browsers reach REST, the base of the OAuth callback's URL: https, or http on loopback in development; the REST listen address where unset"),
   OAUTH_REDIRECTS: defaulted("", list, "where a browser may be sent after an authorization: URLs, comma-separated, of which each allows what its origin and whole path segments begin"),
   OAUTH_IN_PROGRESS_PER_USER: defaulted("20", whole(1, 1_000), "authorizations of one user in progress; the oldest gives way to one more"),

@@ -3,10 +3,13 @@ import { developmentAuditKey } from "./auth/development.ts";
 import { type Config, ConfigError } from "./config.ts";
 import { AuditKeyError, type AuditSigner, createAuditSigner, newAuditKey } from "./crypto/audit-signer.ts";
 import { type HeadKeys, readHeadKeys } from "./domain/audit-chain.ts";
+import { watchSigning, watchTally } from "./gauges.ts";
 import type { Log } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
 import type { Store } from "./store/store.ts";
 import { clearAway, repeatedly } from "./vault/maintenance.ts";
 import type { Rates } from "./vault/rates.ts";
+import { type Tally, tally } from "./vault/tally.ts";
 import { signHeads } from "./vault/trail.ts";
 
 /** The keys of audit heads. */
@@ -49,13 +52,26 @@ export const ratesOf = ({ settings }: Config): Rates => ({
   write: { perCaller: settings.rateWritesPerCaller, perOrganization: settings.rateWritesPerOrganization },
 });
 
-/** Starts what a process does by itself now and then: sign audit heads, and clear away what has had its time. */
-export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: { readonly store: Store; readonly log: Log; readonly now: () => Date }): AsyncDisposable {
+/** Starts what a process does by itself now and then: sign audit heads, clear away what has had its time, and count. */
+export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: { readonly store: Store; readonly log: Log; readonly metrics: Metrics; readonly now: () => Date }): AsyncDisposable {
   const stack = new AsyncDisposableStack();
-  const { log } = deps;
   const events = { keptDays: settings.eventsKeptDays, deliveredOnly: settings.webhookUrl !== undefined };
-  if (signer) stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, () => signHeads({ ...deps, signer })));
+  const { log, metrics, now } = deps;
+  let signedAt = signer && now().getTime();
+  const sign = async (by: AuditSigner, own: Log) => {
+    await signHeads({ ...deps, log: own, signer: by });
+    signedAt = now().getTime();
+  };
+  watchSigning(metrics, () => signedAt);
+  let counted: Tally | undefined;
+  const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
+  const count = async () => {
+    counted = await tally({ ...deps, limits });
+  };
+  watchTally(metrics, () => counted);
+  stack.use(repeatedly(log, "credentials could not be counted for the metrics", settings.tallyIntervalMs, count));
+  if (signer) stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, (own) => sign(signer, own)));
   else log.warn({}, "CREDENTIALS_AUDIT_SIGNING_KEY is not set: audit heads are not signed, and a trail that is cut is not noticed");
-  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, () => clearAway({ ...deps, purgeAfterDays: settings.purgeAfterDays, events })));
+  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, (own) => clearAway({ ...deps, log: own, purgeAfterDays: settings.purgeAfterDays, events })));
   return stack;
 }

@@ -130,6 +130,11 @@ column credential_previous.sealed ciphertext not null storage e
 column credential_previous.account_email text storage x
 column credential_previous.token_expires_at timestamp(3) with time zone storage p
 column credential_previous.kept_until timestamp(3) with time zone not null storage p
+column credential_previous.key_version bigint default sealed_key_version((sealed)::bytea) storage p
+column credential_previous.oauth_origin text not null default 'posted'::text storage x
+column credential_previous.account_id text storage x
+column credential_previous.requested_scopes text[] storage x
+column credential_previous.granted_scopes text[] storage x
 column credential_refresh.organization_id uuid not null storage p
 column credential_refresh.credential_id uuid not null storage p
 column credential_refresh.provider text not null storage x
@@ -367,6 +372,8 @@ constraint credential_limit_provider_not_null on credential_limit: NOT NULL prov
 constraint credential_previous_credential_id_not_null on credential_previous: NOT NULL credential_id
 constraint credential_previous_credential_type_not_null on credential_previous: NOT NULL credential_type
 constraint credential_previous_kept_until_not_null on credential_previous: NOT NULL kept_until
+constraint credential_previous_oauth_origin_must_be_known on credential_previous: CHECK ((oauth_origin = ANY (ARRAY['flow'::text, 'posted'::text])))
+constraint credential_previous_oauth_origin_not_null on credential_previous: NOT NULL oauth_origin
 constraint credential_previous_organization_id_not_null on credential_previous: NOT NULL organization_id
 constraint credential_previous_pkey on credential_previous: PRIMARY KEY (organization_id, credential_id)
 constraint credential_previous_sealed_must_have_its_format on credential_previous: CHECK ((get_byte((sealed)::bytea, 0) = 197))
@@ -554,6 +561,7 @@ CREATE INDEX credential_event_head_changed_idx ON public.credential_event_head U
 CREATE UNIQUE INDEX credential_event_head_pkey ON public.credential_event_head USING btree (organization_id)
 CREATE INDEX credential_event_head_unsent_idx ON public.credential_event_head USING btree (due_at) WHERE (sent < revision)
 CREATE UNIQUE INDEX credential_limit_pkey ON public.credential_limit USING btree (organization_id, provider)
+CREATE INDEX credential_previous_key_version_idx ON public.credential_previous USING btree (organization_id, key_version, credential_id)
 CREATE UNIQUE INDEX credential_previous_pkey ON public.credential_previous USING btree (organization_id, credential_id)
 CREATE INDEX credential_refresh_due_idx ON public.credential_refresh USING btree (provider, due_at) WHERE (due_at IS NOT NULL)
 CREATE UNIQUE INDEX credential_refresh_pkey ON public.credential_refresh USING btree (organization_id, credential_id)
@@ -617,6 +625,9 @@ CREATE TRIGGER credential_resealed_with_open_key BEFORE UPDATE ON public.credent
 CREATE TRIGGER credential_sealed_with_open_key BEFORE INSERT ON public.credential FOR EACH ROW WHEN ((new.sealed IS NOT NULL)) EXECUTE FUNCTION refuse_closed_key()
 CREATE TRIGGER credential_event_head_changed BEFORE UPDATE OF revision ON public.credential_event_head FOR EACH ROW WHEN ((old.revision IS DISTINCT FROM new.revision)) EXECUTE FUNCTION note_event_head()
 CREATE TRIGGER credential_previous_kept AFTER INSERT OR UPDATE OF kept_until ON public.credential_previous FOR EACH ROW EXECUTE FUNCTION note_previous()
+CREATE TRIGGER credential_previous_resealed_with_open_key BEFORE UPDATE ON public.credential_previous FOR EACH ROW WHEN ((old.secret_version IS DISTINCT FROM new.secret_version)) EXECUTE FUNCTION refuse_closed_key()
+CREATE TRIGGER credential_previous_sealed_with_open_key BEFORE INSERT ON public.credential_previous FOR EACH ROW EXECUTE FUNCTION refuse_closed_key()
+CREATE TRIGGER oauth_authorization_sealed_with_open_key BEFORE INSERT ON public.oauth_authorization FOR EACH ROW EXECUTE FUNCTION refuse_closed_key()
 CREATE TRIGGER organization_key_displaced AFTER DELETE ON public.organization_key REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION displace_organization_key()
 CREATE TRIGGER organization_key_immutable BEFORE UPDATE ON public.organization_key FOR EACH ROW WHEN (((((old.organization_id IS DISTINCT FROM new.organization_id) OR (old.version IS DISTINCT FROM new.version)) OR (old.commitment IS DISTINCT FROM new.commitment)) OR (old.created_at IS DISTINCT FROM new.created_at))) EXECUTE FUNCTION refuse_change()
 CREATE TRIGGER organization_key_moved AFTER UPDATE ON public.organization_key REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION place_organization_key()
@@ -844,7 +855,12 @@ comment on table column public.credential_event_head.due_at: When the next deliv
 comment on table column public.credential_event_head.fence: Counts the leases. A holder writes only while the fence and the token are its own.
 comment on table column public.credential_event_head.pruned: Newest event that was removed because its time was over; nobody can go on from before it.
 comment on table column public.credential_event_head.sent: Newest event that the webhook endpoint has accepted, or that was given up.
+comment on table column public.credential_previous.account_id: Account at the provider that the grant belongs to, where the service obtained it.
+comment on table column public.credential_previous.granted_scopes: Scopes that the provider said it granted.
 comment on table column public.credential_previous.kept_until: Cannot be gone back to since then, and is removed soon after.
+comment on table column public.credential_previous.key_version: Version of the organization key that the sealed value itself names; generated, so that it cannot differ from the bytes.
+comment on table column public.credential_previous.oauth_origin: Who obtained the grant of that secret: flow, the service itself, or posted, the caller.
+comment on table column public.credential_previous.requested_scopes: Scopes that were asked for.
 comment on table column public.credential_previous.sealed: Sealed secret, bound to the version it had.
 comment on table column public.credential_refresh.attempts: Failures since the last success.
 comment on table column public.credential_refresh.due_at: When its token is to be renewed, or its status to be changed; null where nothing is left to do.

@@ -122,6 +122,8 @@ export interface Facts {
   readonly retryAfterMs?: number;
   /** Where a browser goes on from here, with the refusal; one of the addresses that the operator allows. */
   readonly redirectUri?: string;
+  /** Origins whose pages may hear of the refusal from the page that a browser is shown. */
+  readonly openerOrigins?: readonly string[];
   /** What happened inside; never leaves, and is logged only by type and code. */
   readonly cause?: unknown;
 }
@@ -133,6 +135,7 @@ export class CredentialError extends Error {
   readonly violations: readonly Violation[];
   readonly incident: string | undefined;
   readonly redirectUri: string | undefined;
+  readonly openerOrigins: readonly string[];
   readonly retryAfterMs: number | undefined;
 
   constructor(reason: Reason, facts: Facts = {}) {
@@ -141,6 +144,7 @@ export class CredentialError extends Error {
     this.violations = facts.violations ?? [];
     this.incident = facts.incident;
     this.redirectUri = facts.redirectUri;
+    this.openerOrigins = facts.openerOrigins ?? [];
     this.retryAfterMs = facts.retryAfterMs;
   }
 }

@@ -40,6 +40,10 @@ export interface Door {
   shut(): void;
   /** Cuts every connection, whatever is under way on it. */
   cut(): void;
+  /** Connections that are open now. */
+  readonly connections: number;
+  /** Puts another certificate, and another authority of clients, in the place of those that the guarded servers have; connections that stand keep theirs. */
+  renewCertificate(tls: { readonly certificate: Buffer; readonly key: Buffer; readonly clientCa?: Buffer }): void;
   /** Bytes that requests hold which have not ended, with something for each stream. */
   readonly heldBytes: number;
 }
@@ -99,6 +103,7 @@ function hasCertificate({ session }: ServerHttp2Stream): boolean {
 export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, options: DoorOptions): Door {
   const { methods, maxMetadataBytes, deadlineMs, maxUnfinishedBytes = MAX_UNFINISHED_BYTES } = options;
   const guarded = new WeakSet<object>();
+  const secure: Http2SecureServer[] = [];
   const sessions = new Set<ServerHttp2Session>();
   let shut = false;
   const turnAway = (stream: ServerHttp2Stream, { method, headers, at }: Visitor, error: CredentialError | "UNIMPLEMENTED"): void => {
@@ -108,7 +113,7 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     const seconds = (performance.now() - at) / 1000;
     answer(stream, headers, requestId, known ? toStatus(known) : UNKNOWN_METHOD);
     log.info({ request_id: requestId, method, code, reason: known?.reason, duration_ms: Math.round(seconds * 1_000_000) / 1000 }, "call");
-    metrics.observe({ method, code, seconds });
+    metrics.observe({ method, code, seconds, reason: known?.reason });
   };
   const arrivals = createArrivals<Visitor>({
     deadlineMs,
@@ -118,6 +123,7 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
   const guardOne = (server: Http2Server | Http2SecureServer) => {
     if (guarded.has(server)) return;
     guarded.add(server);
+    if ("setSecureContext" in server) secure.push(server);
     const [grpc, ...others] = server.listeners("stream") as StreamListener[];
     if (!grpc || others.length > 0) throw new Error("grpc-js no longer listens to streams in one place");
     server.removeAllListeners("stream");
@@ -151,6 +157,12 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     },
     cut() {
       for (const session of sessions) session.destroy();
+    },
+    get connections() {
+      return sessions.size;
+    },
+    renewCertificate({ certificate, key, clientCa }) {
+      for (const server of secure) server.setSecureContext({ cert: certificate, key, ...(clientCa === undefined ? {} : { ca: clientCa }) });
     },
     get heldBytes() {
       return arrivals.heldBytes;

@@ -48,6 +48,10 @@ export interface GrpcService {
   readonly address: Address;
   /** Stops it: not serving, new calls UNAVAILABLE, calls in flight finish or are cut after the grace time. */
   stop(): Promise<void>;
+  /** Shows another certificate from now on; see `Door.renewCertificate`. */
+  renewCertificate(tls: NonNullable<GrpcOptions["tls"]>): void;
+  /** Connections that are open now. */
+  readonly connections: number;
   /** What the health service tells. */
   setServing(serving: boolean): void;
 }
@@ -167,6 +171,10 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
   return {
     address: { host: options.listen.host, port },
     stop: () => (stopped ??= stop()),
+    renewCertificate: (tls) => door.renewCertificate(tls),
+    get connections() {
+      return door.connections;
+    },
     setServing: health.setServing,
   };
 }

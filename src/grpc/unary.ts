@@ -2,8 +2,9 @@ import { type handleUnaryCall, Metadata, type MethodDefinition, type sendUnaryDa
 import type { z } from "zod";
 import type { Action, Call, Caller, CallerOf } from "../domain/access.ts";
 import { Uuid } from "../domain/credential.ts";
-import { CredentialError, fail, REASONS } from "../domain/errors.ts";
+import { CredentialError, fail, GRPC_CODE, REASONS } from "../domain/errors.ts";
 import { errorFields, type Log } from "../log.ts";
+import { beginSpan, type SpanFacts, within } from "../trace.ts";
 import { admit, type Grant, recordRefusal } from "../vault/gate.ts";
 import type { RecordedAnswer } from "../vault/use-cases.ts";
 import { type Codec, decodeRequest } from "./decode.ts";
@@ -94,6 +95,7 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
     handler: (call, callback) => {
       const started = performance.now();
       const requestId = requestIdOf(call.metadata);
+      const span = beginSpan(path.slice(1), "server", call.metadata.get("traceparent").map(String));
       const trace: Trace = { caller: null, credentialId: null };
       const aborter = new AbortController();
       let answered = false;
@@ -103,7 +105,8 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
         clearTimeout(timer);
         const seconds = (performance.now() - started) / 1000;
         reply(call, callback, requestId, outcome);
-        report(deps, { path, requestId, trace, outcome, seconds });
+        within(span, () => report(deps, { path, requestId, trace, outcome, seconds }));
+        span?.end(spanFacts(path, requestId, outcome));
       };
       const giveUp = (reason: "CANCELLED" | "DEADLINE_EXCEEDED") => {
         // grpc-js says "cancelled" after every call, finished ones included.
@@ -114,9 +117,17 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
       };
       const timer = setTimeout(giveUp, deps.deadlineMs, "DEADLINE_EXCEEDED");
       call.on("cancelled", () => giveUp(Number(call.getDeadline()) <= Date.now() + DEADLINE_SLACK_MS ? "DEADLINE_EXCEEDED" : "CANCELLED"));
-      performing(call, { requestId, signal: aborter.signal, trace }).then(answer, (error: unknown) => answer(toCredentialError(error)));
+      within(span, () => performing(call, { requestId, signal: aborter.signal, trace })).then(answer, (error: unknown) => answer(toCredentialError(error)));
     },
   };
+}
+
+/** Who called, and what about, is in the log and in the audit trail, and not in a trace. */
+function spanFacts(path: string, requestId: string, outcome: Buffer | CredentialError): SpanFacts {
+  const [, service, method] = path.split("/");
+  const error = outcome instanceof CredentialError ? outcome.reason : undefined;
+  const code = outcome instanceof CredentialError ? GRPC_CODE[REASONS[outcome.reason].grpc] : codes.OK;
+  return { "rpc.system": "grpc", "rpc.service": service, "rpc.method": method, "rpc.grpc.status_code": code, "flow.request_id": requestId, "error.type": error };
 }
 
 /** A client cancels at its deadline too, by its own clock and a little before ours; that is still the deadline, ms. */
@@ -224,5 +235,5 @@ export function report(deps: { log: Log; metrics: UnaryDeps["metrics"] }, { path
     ...(error?.cause === undefined ? {} : errorFields(error.cause)),
   };
   deps.log[ALARMS.has(code) ? "error" : code === "UNAVAILABLE" ? "warn" : "info"](fields, "call");
-  deps.metrics.observe({ method: path, code, seconds });
+  deps.metrics.observe({ method: path, code, seconds, reason: error?.reason });
 }

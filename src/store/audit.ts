@@ -3,6 +3,7 @@ import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { known } from "./db.ts";
 import { EventLane, type LaneSetup } from "./event-lane.ts";
+import type { EventLaneLoad } from "./load.ts";
 import type { AuditStore } from "./store.ts";
 import type { Statement } from "./transaction.ts";
 
@@ -100,14 +101,14 @@ export const recordEvents = (source: string): string => `digested as materialize
 const IDEMPOTENCY_KEPT = "interval '24 hours'";
 
 /**
- * The same for a write that its caller may repeat: the row of `answer`, one at most and without a secret, is committed as
- * what a repetition is answered with. A second write under the same key violates the primary key, and nothing of it stands.
+ * The same for a write that its caller may repeat: the row of `answer`, one at most for each event and without a secret, is
+ * committed as what a repetition is answered with; of several, `belongs` says whose it is. A second write under the same key violates the primary key, and nothing of it stands.
  */
-export const recordAnswer = (source: string, answer: string): string => `${recordEvents(source)}, claimed as (
+export const recordAnswer = (source: string, answer: string, belongs = "true"): string => `${recordEvents(source)}, claimed as (
   insert into idempotency_record (organization_id, actor_kind, actor_id, action, key_hash, request_hash, key_version, answer, expires_at)
   select h.organization_id, h.actor_kind, h.actor_id, h.action, decode(h.idempotency ->> 'key', 'hex'), decode(h.idempotency ->> 'request', 'hex'),
     (h.idempotency ->> 'version')::bigint, to_jsonb(answer), clock_timestamp() + ${IDEMPOTENCY_KEPT}
-  from ${source} h, ${answer} answer where h.idempotency is not null
+  from ${source} h join ${answer} answer on ${belongs} where h.idempotency is not null
 )`;
 
 const APPEND: Statement = { name: "audit_append", text: `with ${askedEvents("$1")}, ${recordEvents("asked")} select 1` };
@@ -138,6 +139,11 @@ export class AuditCommitter implements AuditStore {
       answer: () => undefined,
       full: "AUDIT_UNAVAILABLE",
     });
+  }
+
+  /** How busy it is. */
+  get load(): EventLaneLoad {
+    return this.#lane.load;
   }
 
   /** Connects. Rejects with the driver's error. */

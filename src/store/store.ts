@@ -5,11 +5,13 @@ import type { IdempotencyStore } from "./idempotency.ts";
 import type { MaintenanceStore } from "./maintenance.ts";
 import type { TrailStore } from "./trail.ts";
 import type { ImportStore } from "./imports.ts";
+import type { StoreLoad } from "./load.ts";
 import type { OutboxStore } from "./outbox.ts";
 import type { RefreshStore } from "./refresh.ts";
 import type { ReplicaStore } from "./replicas.ts";
 import type { RotationRows } from "./rotation-rows.ts";
 import type { RotationStore } from "./rotations.ts";
+import type { TallyStore } from "./tally.ts";
 import type { UsageStore } from "./usage.ts";
 import type { UseReportStore } from "./use-reports.ts";
 import type { WatchStore } from "./watch.ts";
@@ -89,6 +91,8 @@ export interface PreviousSecret {
   readonly sealed: Buffer;
   readonly accountEmail: string | null;
   readonly tokenExpiresAt: Date | null;
+  /** Present where our own flow made it. */
+  readonly flow: FlowFacts | undefined;
   readonly keptUntil: Date;
 }
 
@@ -203,6 +207,11 @@ export interface AuthorizationRow {
   readonly sealed: Buffer;
 }
 
+/** An authorization that is used up, and when, by the database's clock. */
+export interface TakenAuthorization extends Omit<AuthorizationRow, "stateHash" | "browserHash"> {
+  readonly takenAt: Date;
+}
+
 /** Authorizations in progress. */
 export interface AuthorizationStore {
   /**
@@ -214,7 +223,7 @@ export interface AuthorizationStore {
    * The one authorization with that state, provider and browser, which by that is used up: of several calls one gets it.
    * Undefined where there is none, or not any more. Rejects with OVERLOADED where too many ask.
    */
-  take(stateHash: Buffer, provider: ProviderName, browserHash: Buffer | null, signal: AbortSignal): Promise<Omit<AuthorizationRow, "stateHash" | "browserHash"> | undefined>;
+  take(stateHash: Buffer, provider: ProviderName, browserHash: Buffer | null, signal: AbortSignal): Promise<TakenAuthorization | undefined>;
 }
 
 /** The audit trail; nothing in it is ever changed. */
@@ -243,6 +252,9 @@ export interface Store {
   readonly refresh: RefreshStore;
   readonly outbox: OutboxStore;
   readonly watch: WatchStore;
+  readonly tally: TallyStore;
+  /** How busy the ways to the database are. */
+  load(): StoreLoad;
   /** Tells of organizations for which a write was refused because its key has moved (KEY_MOVED): what is cached of their keys is out of date. */
   onKeyMoved(listener: (organizations: readonly string[]) => void): void;
   /** Whether the database answers now. */

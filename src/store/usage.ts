@@ -1,5 +1,5 @@
 import { setInterval as every } from "node:timers";
-import { errorFields, type Log } from "../log.ts";
+import { errorFields, identified, type Log } from "../log.ts";
 import { type Database, known } from "./db.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -155,7 +155,8 @@ export class UsageRecorder implements UsageStore {
   async #write(): Promise<void> {
     const [uses, keys] = [[...this.#uses.values()], [...this.#keys.values()]];
     [this.#uses, this.#keys] = [new Map(), new Map()];
-    if (this.#lost > 0) this.#log.warn({ count: this.#lost }, "more credentials were used at once than are noted");
+    const log = identified(this.#log);
+    if (this.#lost > 0) log.warn({ count: this.#lost }, "more credentials were used at once than are noted");
     this.#lost = 0;
     const rows = uses.map(({ organizationId, credentialId, serviceAccountId, flowId, lastRunId, atMs, uses: n }) => ({
       organization_id: organizationId, credential_id: credentialId, service_account_id: serviceAccountId, flow_id: flowId ?? "", run_id: lastRunId, at_ms: atMs, uses: n,
@@ -165,7 +166,7 @@ export class UsageRecorder implements UsageStore {
       await this.#inBatches(WRITE_KEYS, keys);
     } catch (error) {
       // Tried again with the next ones. Some may then be counted twice, but none is forgotten.
-      this.#log.warn({ ...errorFields(error) }, "uses could not be written down yet");
+      log.warn({ ...errorFields(error) }, "uses could not be written down yet");
       for (const use of uses) this.#again(use);
       for (const { organization_id, id } of keys) this.key(organization_id, id);
     }

@@ -1,6 +1,6 @@
 import type { CredentialRecord, ProviderName } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
-import { errorFields, type Log } from "../log.ts";
+import { errorFields, identified, type Log } from "../log.ts";
 import type { CredentialLimits, CredentialUse, Purged, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
 
@@ -65,7 +65,7 @@ export interface ClearAwayDeps {
   readonly events: { readonly keptDays: number; readonly deliveredOnly: boolean };
 }
 
-/** Clears away what has had its time: purged secrets, ended idempotency keys, old uses, old events. Any number of replicas may do so at once. */
+/** Clears away what has had its time: purged secrets, ended idempotency keys, abandoned authorizations, old uses, old events. Any number of replicas may do so at once. */
 export async function clearAway(deps: Omit<MaintenanceDeps, "limits" | "store"> & ClearAwayDeps): Promise<void> {
   const { store, log, events } = deps;
   const { credentials, previousSecrets } = await store.maintenance.purge(before(deps, deps.purgeAfterDays));
@@ -79,14 +79,16 @@ export async function clearAway(deps: Omit<MaintenanceDeps, "limits" | "store"> 
   }
 }
 
-/** Does a piece of work again and again until it is disposed of. A failure is logged under its name, and tried again the next time. */
-export function repeatedly(log: Log, name: string, intervalMs: number, work: () => Promise<unknown>): AsyncDisposable {
+/** Does a piece of work again and again until it is disposed of, each time under an id of its own. A failure is logged under its name, and tried again the next time. */
+export function repeatedly(log: Log, name: string, intervalMs: number, work: (log: Log) => Promise<unknown>): AsyncDisposable {
   let running: Promise<void> | undefined;
   const timer = setInterval(() => {
-    running ??= work()
+    if (running !== undefined) return;
+    const own = identified(log);
+    running = work(own)
       .then(
         () => {},
-        (error: unknown) => log.warn({ ...errorFields(error) }, name),
+        (error: unknown) => own.warn({ ...errorFields(error) }, name),
       )
       .finally(() => (running = undefined));
   }, intervalMs).unref();

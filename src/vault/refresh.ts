@@ -4,6 +4,7 @@ import type { ProviderName } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { StoredCredential } from "../store/store.ts";
 import type { Lease } from "../store/refresh.ts";
+import { traced } from "../trace.ts";
 import { attempt, type AttemptDeps } from "./refresh-attempt.ts";
 import { persistently } from "./refresh-io.ts";
 
@@ -54,7 +55,7 @@ export class Refresher implements TokenRenewal {
 
   /** Renews under a lease that was taken before. Resolves however that ends. */
   async renew(lease: Lease, requestId: string): Promise<void> {
-    await this.#tracked(attempt({ ...this.#deps, ended: this.#ended.signal }, lease, requestId)).catch(() => {});
+    await this.#tracked(this.#attempt(lease, requestId)).catch(() => {});
   }
 
   /** Waits for what is under way, for so long, ms; what then is not stored yet is given up, and its journal says so. */
@@ -91,7 +92,7 @@ export class Refresher implements TokenRenewal {
       // Where nothing is taken it does no harm to look again; a lease whose answer was lost would be held by nobody.
       const claim = mayTake ? await look() : await persistently(this.#ended.signal, look);
       if (claim?.lease !== undefined) {
-        await attempt({ ...this.#deps, ended: this.#ended.signal }, claim.lease, requestId);
+        await this.#attempt(claim.lease, requestId);
         tried = true;
       } else if (claim?.held && mayTake) {
         await sleep(LOOK_MS * (0.5 + Math.random() / 2), undefined, { signal: this.#ended.signal }).catch(() => {});
@@ -99,6 +100,10 @@ export class Refresher implements TokenRenewal {
         return claim?.stored;
       }
     }
+  }
+
+  #attempt(lease: Lease, requestId: string): Promise<void> {
+    return traced("renewal", "internal", () => attempt({ ...this.#deps, ended: this.#ended.signal }, lease, requestId), () => ({ "flow.request_id": requestId }));
   }
 
   #tracked<T>(work: Promise<T>): Promise<T> {

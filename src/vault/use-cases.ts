@@ -8,7 +8,7 @@ import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
 import { type AccountUseCases, bindAccounts } from "./accounts-use-cases.ts";
 import { type CallbackInput, type Completed, completeAuthorization, type OpenCall } from "./callback.ts";
-import { type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
+import { type CheckDeps, type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
 import { type BeginInput, type BegunAuthorization, beginAuthorization, type ConnectDeps } from "./connect.ts";
 import type { Grant } from "./gate.ts";
 import { keyUseCases } from "./keys-administration.ts";
@@ -37,6 +37,7 @@ export interface VaultDeps extends Omit<ConnectDeps, "store" | "envelope"> {
   readonly envelope: Envelope;
   readonly limits: CredentialLimits;
   readonly prober: Prober;
+  readonly tested: CheckDeps["tested"];
   readonly renewal: TokenRenewal;
   readonly newApiKey: ServiceAccountDeps["newApiKey"];
   readonly readCertificate: ServiceAccountDeps["readCertificate"];

@@ -1,24 +1,11 @@
-import { accessSync, constants } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createCredentialClient } from "../../src/client/index.ts";
+import { chromiumInstalled, complaints, picture, startChromium } from "../support/chromium.ts";
 import { type Connectable, newOrganization, startConnectable } from "../support/connect.ts";
 import { rest } from "../support/service.ts";
-
-const CHROMIUM = "/usr/bin/chromium";
-const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-
-/** Debian's package `chromium`. */
-const installed = (() => {
-  try {
-    accessSync(CHROMIUM, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
-})();
 
 /** A platform's own page: asks for the URL with its user's token, opens a window for it, and waits to hear. */
 const PLATFORM = (api: string, bearer: string) => `<!doctype html><title>Platform</title><button>Connect</button><output></output><script>
@@ -42,14 +29,14 @@ async function startPlatform() {
   return { state, origin: `http://localhost:${(server.address() as AddressInfo).port}`, [Symbol.asyncDispose]: close };
 }
 
-describe.skipIf(!installed)("in Chromium", () => {
+describe.skipIf(!chromiumInstalled)("in Chromium", () => {
   let browser: Browser;
   let world: Connectable;
   let platform: Awaited<ReturnType<typeof startPlatform>>;
   beforeAll(async () => {
     platform = await startPlatform();
     world = await startConnectable({ oidc: { pages: true }, env: { CREDENTIALS_CORS_ORIGINS: platform.origin, CREDENTIALS_OAUTH_REDIRECTS: `${platform.origin}/back,https://elsewhere.example` } });
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+    browser = await startChromium();
   }, 60_000);
   afterAll(async () => {
     await browser.close();
@@ -62,14 +49,6 @@ describe.skipIf(!installed)("in Chromium", () => {
     await page.getByLabel("Account").fill(account);
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.getByRole("button", { name: "Allow" }).click();
-  };
-
-  /** What a page complains about. */
-  const complaints = (page: Page): string[] => {
-    const lines: string[] = [];
-    page.on("console", (message) => void (["error", "warning"].includes(message.type()) && lines.push(message.text())));
-    page.on("pageerror", (error) => void lines.push(error.message));
-    return lines;
   };
 
   test("a person signs in and consents, and an executor gets a token that works", async () => {
@@ -88,7 +67,7 @@ describe.skipIf(!installed)("in Chromium", () => {
     // The code and the state are gone from the address bar and the history.
     await expect.poll(() => page.url()).toBe(world.callback);
     expect(lines).toEqual([]);
-    if (process.env["FLOW_TEST_SCREENSHOTS"] !== undefined) await page.screenshot({ path: `${process.env["FLOW_TEST_SCREENSHOTS"]}/connected.png` });
+    await picture(page, "connected");
 
     const [{ id }] = (await rest(world.service, "GET", "/integrations/credentials", { token: bearer })).json;
     await using executor = createCredentialClient({ target: world.service.grpc, token: machine });
@@ -113,6 +92,25 @@ describe.skipIf(!installed)("in Chromium", () => {
     expect(JSON.parse(await page.locator("output").innerText())).toEqual({ origin: world.front.origin, data: { type: "flow-credentials", credential_id: id } });
   });
 
+  test("a window in which a person refuses tells that too, and closes", async () => {
+    const { bearer } = await newOrganization();
+    platform.state.page = PLATFORM(world.front.origin, bearer);
+    await using context = await browser.newContext();
+    const page = await context.newPage();
+    await page.goto(`${platform.origin}/back`);
+    const [popup] = await Promise.all([context.waitForEvent("page"), page.getByRole("button", { name: "Connect" }).click()]);
+    const closed = popup.waitForEvent("close");
+    await popup.getByLabel("Account").fill("refusing-user");
+    await popup.getByRole("button", { name: "Sign in" }).click();
+    await popup.getByRole("button", { name: "Allow" }).waitFor();
+    world.oidc.state.consent = false;
+    await popup.getByRole("button", { name: "Allow" }).click();
+    await closed;
+    world.oidc.state.consent = true;
+    await expect.poll(() => page.locator("output").innerText()).not.toBe("");
+    expect(JSON.parse(await page.locator("output").innerText())).toEqual({ origin: world.front.origin, data: { type: "flow-credentials", error: "authorization_denied" } });
+  });
+
   test("a window that anybody else has opened tells nothing and stays", async () => {
     const { bearer } = await newOrganization();
     platform.state.page = PLATFORM(world.front.origin, bearer);
@@ -135,6 +133,6 @@ describe.skipIf(!installed)("in Chromium", () => {
     expect(response?.status()).toBe(400);
     const text = await page.locator("main").innerText();
     for (const part of ["The account was not connected", "has been used or has expired", "Begin again", "You can close this window."]) expect(text).toContain(part);
-    if (process.env["FLOW_TEST_SCREENSHOTS"] !== undefined) await page.screenshot({ path: `${process.env["FLOW_TEST_SCREENSHOTS"]}/failed.png` });
+    await picture(page, "failed");
   });
 });

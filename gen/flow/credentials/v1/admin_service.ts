@@ -188,7 +188,10 @@ export interface UnreadableRow {
     | undefined;
   /** Version of the organization key that is meant. */
   keyVersion: number;
-  /** What is wrong, as a stable lower-case word, for example `not_authentic`. */
+  /**
+   * What is wrong, as a stable lower-case word, for example `not_authentic`; begins with `previous_` where it is the kept
+   * previous secret. Either is mended by replacing the secret.
+   */
   kind: string;
 }
 
@@ -5503,8 +5506,8 @@ export const AdminServiceService = {
   /**
    * Retires the keys that a rotation has emptied: nothing opens under them any more, and a master key may then be taken out
    * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven, and
-   * KEY_STILL_NEEDED while values that end by themselves (kept previous secrets, authorizations in progress) are still
-   * sealed under an old organization key.
+   * KEY_STILL_NEEDED while authorizations in progress, which end by themselves within ten minutes, are still sealed under an
+   * old organization key.
    */
   retireRotatedKeys: {
     path: "/flow.credentials.v1.AdminService/RetireRotatedKeys" as const,
@@ -5677,8 +5680,8 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
   /**
    * Retires the keys that a rotation has emptied: nothing opens under them any more, and a master key may then be taken out
    * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven, and
-   * KEY_STILL_NEEDED while values that end by themselves (kept previous secrets, authorizations in progress) are still
-   * sealed under an old organization key.
+   * KEY_STILL_NEEDED while authorizations in progress, which end by themselves within ten minutes, are still sealed under an
+   * old organization key.
    */
   retireRotatedKeys: handleUnaryCall<RetireRotatedKeysRequest, RetireRotatedKeysResponse>;
   /**
@@ -5852,8 +5855,8 @@ export interface AdminServiceClient extends Client {
   /**
    * Retires the keys that a rotation has emptied: nothing opens under them any more, and a master key may then be taken out
    * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven, and
-   * KEY_STILL_NEEDED while values that end by themselves (kept previous secrets, authorizations in progress) are still
-   * sealed under an old organization key.
+   * KEY_STILL_NEEDED while authorizations in progress, which end by themselves within ten minutes, are still sealed under an
+   * old organization key.
    */
   retireRotatedKeys(
     request: RetireRotatedKeysRequest,
