@@ -51,7 +51,8 @@ interface Round {
   /** CPU time of this process during the cryptography alone, and during the rotation. */
   readonly cryptoCpu: number;
   readonly rotationCpu: number;
-  readonly grownMegabytes: number;
+  /** Most memory of this process while it rotated, MB. */
+  readonly megabytes: number;
 }
 
 /** Collects garbage, so that what is measured next does not inherit it. */
@@ -80,14 +81,14 @@ async function timed<Row>(pages: AsyncIterable<Row[]>, work: (page: Row[]) => Pr
   return { time: time / rows, cpu: used / rows, first };
 }
 
-/** What a rotation takes of one row, and by how much the process grows meanwhile. */
-async function rotate(count: number, work: () => Promise<unknown>): Promise<Pick<Round, "rotation" | "rotationCpu" | "grownMegabytes">> {
+/** What a rotation takes of one row, and how much memory the process has meanwhile. */
+async function rotate(count: number, work: () => Promise<unknown>): Promise<Pick<Round, "rotation" | "rotationCpu" | "megabytes">> {
   let [rotation, before] = [0, 0];
-  const grownMegabytes = await growth(async () => {
+  const megabytes = await memory(async () => {
     before = cpu();
     rotation = await micros(count, work);
   });
-  return { rotation, rotationCpu: (cpu() - before) / count, grownMegabytes };
+  return { rotation, rotationCpu: (cpu() - before) / count, megabytes };
 }
 
 const micros = async (count: number, work: () => Promise<unknown>): Promise<number> => {
@@ -101,15 +102,14 @@ const audit = (organizationId: string): AuditEvent => ({
   reason: null, credentialId: null, flowId: null, runId: null,
 });
 
-/** Runs work and gives by how much the process has grown at most, MB. */
-async function growth(work: () => Promise<void>): Promise<number> {
+/** Runs work and gives how much memory the process had at most, MB. */
+async function memory(work: () => Promise<void>): Promise<number> {
   collect();
-  const before = process.memoryUsage().rss;
-  let most = before;
+  let most = 0;
   const timer = setInterval(() => (most = Math.max(most, process.memoryUsage().rss)), 20);
   await work();
   clearInterval(timer);
-  return (Math.max(most, process.memoryUsage().rss) - before) / 2 ** 20;
+  return Math.max(most, process.memoryUsage().rss) / 2 ** 20;
 }
 
 /** PostgreSQL alone: every row rewritten in one statement, and taken back. */
@@ -210,7 +210,7 @@ function report(name: string, all: readonly Round[]): void {
       ` (${(1e6 / middle(({ rotation }) => rotation)).toFixed(0)} rows/s), row by row ${seconds(middle(({ oneByOne }) => oneByOne))} s\n` +
       `  (cryptography + PostgreSQL) / rotation: ${(share * 100).toFixed(0)} % (goal 90 %); row by row / rotation: ${middle((round) => round.oneByOne / round.rotation).toFixed(1)} x (goal 12 x)\n` +
       `  CPU time of this process: cryptography alone ${seconds(middle(({ cryptoCpu }) => cryptoCpu))} s, rotation ${seconds(middle(({ rotationCpu }) => rotationCpu))} s; load of the machine ${loadavg()[0]?.toFixed(1)} on ${cpus().length} cores\n` +
-      `  memory grew by ${middle(({ grownMegabytes }) => grownMegabytes).toFixed(0)} MB at most\n`,
+      `  memory of this process, at most: ${all.map(({ megabytes }) => megabytes.toFixed(0)).join(", ")} MB in the rounds\n`,
   );
 }
 

@@ -11,8 +11,8 @@ import { type Address, type Config, ConfigError, isLoopback } from "./config.ts"
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { REASONS } from "./domain/errors.ts";
+import { watchCertificate, watchConnections, watchSealing, watchStore, watchTests, watchWatches } from "./gauges.ts";
 import { Feed } from "./events/watch-feed.ts";
-import { watchCertificate, watchConnections, watchSealing, watchStore, watchTests } from "./gauges.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
 import { watchKeys } from "./key-gauges.ts";
@@ -30,6 +30,7 @@ import { traceTo } from "./tracing.ts";
 import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
 import { createRepeats } from "./vault/idempotency.ts";
 import { createKeyTally } from "./vault/key-tally.ts";
+import { LimitedCalls } from "./vault/limited-calls.ts";
 import { RateLimiter } from "./vault/rates.ts";
 import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
@@ -171,11 +172,12 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
     buffer: settings.watchBuffer,
   });
   resources.defer(() => feed.stop());
-  metrics.watch({ name: "credentials_watches", help: "Watches of credentials that are open.", type: "gauge", labelNames: [], read: () => [[{}, feed.watchers]] });
+  watchWatches(metrics, () => feed.watchers);
   const vault = bindUseCases({ feed, clientCacheSeconds: settings.clientCacheSeconds, store, envelope, ring, wakeRotations, prober, tested: (provider, layer) => metrics.tested(provider, layer ?? undefined), renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
-  resources.use(startUpkeep(config, auditKeys, { store, log, metrics, now }));
+  const limitedCalls = new LimitedCalls(store.audit);
+  resources.use(startUpkeep(config, auditKeys, { store, limitedCalls, log, metrics, now }));
   const server = await serveGrpc(
-    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
+    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)), limitedCalls }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
       listen: settings.grpcListen,
       ...(socketPath === undefined ? {} : { socketPath }),

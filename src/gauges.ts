@@ -47,6 +47,11 @@ export function watchConnections(metrics: Pick<Metrics, "watch">, listeners: () 
   gauge(metrics, "credentials_connections_limit", "Most connections of clients.", ["listener"], of(({ most }) => most));
 }
 
+/** How many watch. */
+export function watchWatches(metrics: Pick<Metrics, "watch">, open: () => number): void {
+  gauge(metrics, "credentials_watches", "Watches of credentials that are open.", [], () => [[{}, open()]]);
+}
+
 /** Connection tests that run. */
 export function watchTests(metrics: Pick<Metrics, "watch">, tests: () => { readonly running: number; readonly most: number }): void {
   gauge(metrics, "credentials_connection_tests_running", "Connection tests that run now.", [], () => [[{}, tests().running]]);

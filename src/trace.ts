@@ -60,9 +60,12 @@ export const within = <T>(span: Span | undefined, work: () => T): T => (span ===
 export const outside = <T>(work: () => T): T => (tracing === undefined ? work() : tracing.current.exit(work));
 
 /** Does work in a span of its own. A failure is told by its word or its type, never by its message. */
-export async function traced<T>(name: string, kind: SpanKind, work: () => Promise<T>, facts?: (result: T) => SpanFacts): Promise<T> {
+export function traced<T>(name: string, kind: SpanKind, work: () => Promise<T>, facts?: (result: T) => SpanFacts): Promise<T> {
   const span = beginSpan(name, kind);
-  if (span === undefined) return work();
+  return span === undefined ? work() : spanned(span, work, facts);
+}
+
+async function spanned<T>(span: Span, work: () => Promise<T>, facts: ((result: T) => SpanFacts) | undefined): Promise<T> {
   try {
     const result = await within(span, work);
     span.end(facts?.(result));

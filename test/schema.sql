@@ -57,7 +57,7 @@ column audit_event.run_id text storage x
 column audit_event.hash bytea not null storage x
 column audit_event.subject_id uuid storage p
 column audit_event.key_id uuid storage p
-column audit_event.uses bigint storage p
+column audit_event.calls integer storage p
 column audit_head.organization_id uuid not null storage p
 column audit_head.link bigint not null storage p
 column audit_head.digest bytea not null storage x
@@ -274,6 +274,7 @@ constraint audit_event_action_not_null on audit_event: NOT NULL action
 constraint audit_event_actor_id_not_null on audit_event: NOT NULL actor_id
 constraint audit_event_actor_kind_must_be_known on audit_event: CHECK ((actor_kind = ANY (ARRAY['user'::text, 'service_account'::text, 'operator'::text, 'system'::text])))
 constraint audit_event_actor_kind_not_null on audit_event: NOT NULL actor_kind
+constraint audit_event_calls_must_be_positive on audit_event: CHECK ((calls >= 1))
 constraint audit_event_hash_must_be_32_bytes on audit_event: CHECK ((length(hash) = 32))
 constraint audit_event_hash_not_null on audit_event: NOT NULL hash
 constraint audit_event_link_not_null on audit_event: NOT NULL link
@@ -286,7 +287,6 @@ constraint audit_event_pkey on audit_event: PRIMARY KEY (organization_id, link, 
 constraint audit_event_place_must_be_positive on audit_event: CHECK (((link >= 1) AND ("position" >= 1)))
 constraint audit_event_position_not_null on audit_event: NOT NULL "position"
 constraint audit_event_request_id_not_null on audit_event: NOT NULL request_id
-constraint audit_event_uses_must_be_positive on audit_event: CHECK ((uses >= 1))
 constraint audit_head_digest_not_null on audit_head: NOT NULL digest
 constraint audit_head_hash_not_null on audit_head: NOT NULL hash
 constraint audit_head_hashes_must_be_32_bytes on audit_head: CHECK (((length(digest) = 32) AND (length(hash) = 32)))
@@ -546,7 +546,12 @@ constraint service_account_key_label_updated_at_not_null on service_account_key_
 
 -- indexes
 
+CREATE INDEX audit_event_action_idx ON public.audit_event USING btree (organization_id, action, link, "position") WHERE (action <> 'resolve_credential'::text)
+CREATE INDEX audit_event_credential_idx ON public.audit_event USING btree (organization_id, credential_id, link, "position") WHERE (credential_id IS NOT NULL)
+CREATE INDEX audit_event_outcome_idx ON public.audit_event USING btree (organization_id, outcome, link, "position") WHERE (outcome <> 'allowed'::text)
 CREATE UNIQUE INDEX audit_event_pkey ON public.audit_event USING btree (organization_id, link, "position")
+CREATE INDEX audit_event_time_idx ON public.audit_event USING btree (organization_id, occurred_at, link) WHERE (("position" = 1) AND ((link % (16)::bigint) = 0))
+CREATE INDEX audit_event_word_idx ON public.audit_event USING brin (request_id text_bloom_ops, run_id text_bloom_ops, flow_id text_bloom_ops, actor_id text_bloom_ops) WITH (pages_per_range='32', autosummarize='on')
 CREATE UNIQUE INDEX audit_head_pkey ON public.audit_head USING btree (organization_id)
 CREATE UNIQUE INDEX audit_signature_pkey ON public.audit_signature USING btree (organization_id, link)
 CREATE UNIQUE INDEX audit_signing_pkey ON public.audit_signing USING btree (organization_id)
@@ -645,11 +650,11 @@ CREATE OR REPLACE FUNCTION public.audit_record_digest(organization_id uuid, occu
  LANGUAGE sql
  STABLE PARALLEL SAFE
 RETURN sha256(convert_to((CASE WHEN ((subject_id IS NULL) AND (key_id IS NULL)) THEN json_build_array(organization_id, ((EXTRACT(epoch FROM occurred_at) * (1000)::numeric))::bigint, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id) ELSE json_build_array(organization_id, ((EXTRACT(epoch FROM occurred_at) * (1000)::numeric))::bigint, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id) END)::text, 'UTF8'::name))
-CREATE OR REPLACE FUNCTION public.audit_record_digest(organization_id uuid, occurred_at timestamp with time zone, request_id text, actor_kind text, actor_id text, action text, outcome text, reason text, credential_id uuid, flow_id text, run_id text, subject_id uuid, key_id uuid, uses bigint)
+CREATE OR REPLACE FUNCTION public.audit_record_digest(organization_id uuid, occurred_at timestamp with time zone, request_id text, actor_kind text, actor_id text, action text, outcome text, reason text, credential_id uuid, flow_id text, run_id text, subject_id uuid, key_id uuid, calls integer)
  RETURNS bytea
  LANGUAGE sql
  STABLE PARALLEL SAFE
-RETURN CASE WHEN (uses IS NULL) THEN audit_record_digest(organization_id, occurred_at, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id) ELSE sha256(convert_to((json_build_array(organization_id, ((EXTRACT(epoch FROM occurred_at) * (1000)::numeric))::bigint, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id, uses))::text, 'UTF8'::name)) END
+RETURN CASE WHEN (calls IS NULL) THEN audit_record_digest(organization_id, occurred_at, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id) ELSE sha256(convert_to((json_build_array(organization_id, ((EXTRACT(epoch FROM occurred_at) * (1000)::numeric))::bigint, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id, calls))::text, 'UTF8'::name)) END
 CREATE OR REPLACE FUNCTION public.displace_organization_key()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -738,6 +743,22 @@ begin
   end if;
   return new;
 end $function$
+CREATE OR REPLACE FUNCTION public.refuse_credential_in_use(organization uuid, credential uuid, within_seconds integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if within_seconds > 0 then
+    -- Whoever has recorded a use, and has not committed it, holds this lock. The query below sees what was committed by then.
+    perform from audit_head h where h.organization_id = organization for update;
+    if (select e.occurred_at >= clock_timestamp() - make_interval(secs => within_seconds) from audit_event e
+        where e.organization_id = organization and e.credential_id = credential and e.action in ('resolve_credential', 'report_credential_uses') and e.outcome = 'allowed'
+        order by e.link desc, e.position desc limit 1) then
+      raise exception using errcode = '23514', message = 'the credential was used lately', table = 'credential', constraint = 'credential_must_not_be_in_use';
+    end if;
+  end if;
+  return true;
+end $function$
 CREATE OR REPLACE FUNCTION public.refuse_credential_limit(provider_has_room boolean)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -764,7 +785,7 @@ RETURN CASE WHEN (length(sealed) >= 7) THEN (((((get_byte(sealed, 3))::bigint <<
 
 comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with time zone,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.text,pg_catalog.text): Digest of one record: SHA-256 of the UTF-8 text of a JSON array of its fields, time in milliseconds since 1970.
 comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with time zone,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.uuid): As the one with eleven fields, which it equals where the last two are null; else the JSON array has thirteen.
-comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with time zone,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.uuid,bigint): As the one with thirteen fields, which it equals where the last is null; else the JSON array has fourteen.
+comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with time zone,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.uuid,integer): As the one with thirteen fields, which it equals where the last is null; else the JSON array has fourteen.
 comment on function public.displace_organization_key(): The same for rows that are deleted, which only the owner may do.
 comment on function public.note_deletion(): Keeps purge_due in step with deletions, by whatever statement they come.
 comment on function public.note_event_head(): Notes the transaction that wrote the newest event, by whatever statement it came.
@@ -772,6 +793,7 @@ comment on function public.note_previous(): Keeps purge_due in step with kept se
 comment on function public.place_organization_key(): Keeps organization_key_place, and refuses keys that are wrapped under another master key than the primary one. Runs as its owner, so that the application role cannot write the places itself.
 comment on function public.refuse_change(): Trigger that refuses the change it fires on.
 comment on function public.refuse_closed_key(): Refuses a secret that a replica has sealed with a key which a rotation has closed meanwhile.
+comment on function public.refuse_credential_in_use(pg_catalog.uuid,pg_catalog.uuid,integer): Raises where the credential was resolved, or uses of it were reported, within so many seconds; 0 does not ask. Afterwards no use can be recorded before the end of the transaction.
 comment on function public.refuse_credential_limit(boolean): Raises, so that nothing of a refused creation is counted; the constraint name says which limit.
 comment on function public.remember_audit_chain(): Notes an organization when its chain begins; later links do not come here.
 comment on function public.sealed_key_version(pg_catalog.bytea): The version of the organization key that a sealed value names, read from its bytes.
@@ -805,6 +827,7 @@ comment on table public.service_account_key: API keys and client certificates. F
 comment on table public.service_account_key_label: What people call an API key, and when it was last used: what the look-up of a key has no need of.
 comment on table column public.audit_event."position": Place in the link, from 1.
 comment on table column public.audit_event.actor_id: User, service account, or an operator's subject.
+comment on table column public.audit_event.calls: Calls that the record stands for, where they are not recorded one by one; null for the one that request_id names.
 comment on table column public.audit_event.hash: Hash of the link: sha256(hash of the link before ‖ sha256(digests of the link's records, in order)); 32 zero bytes come before link 1.
 comment on table column public.audit_event.key_id: API key or certificate by which a service account proved who it is.
 comment on table column public.audit_event.link: Link of the organization's chain: the records that one transaction committed together. Counts from 1 without gaps.
@@ -812,7 +835,6 @@ comment on table column public.audit_event.outcome: A call that was allowed and 
 comment on table column public.audit_event.reason: Why it was refused, cancelled or failed; null where it was allowed.
 comment on table column public.audit_event.request_id: ULID of the request.
 comment on table column public.audit_event.subject_id: What it was done to, where that is no credential: a service account or an API key.
-comment on table column public.audit_event.uses: How many uses the record stands for, where an executor reports those of a secret that it kept.
 comment on table column public.audit_head.digest: sha256(digests of the link's records, in order).
 comment on table column public.audit_head.hash: Hash of the link, as in audit_event.
 comment on table column public.audit_signature.hash: Hash of that link.
@@ -919,12 +941,13 @@ grant delete, insert, select, update on replica to credentials_app
 grant delete, insert, select, update on rotation_failure to credentials_app
 grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text) to public
 grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text,uuid,uuid) to public
-grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text,uuid,uuid,bigint) to public
+grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text,uuid,uuid,integer) to public
 grant execute on function note_deletion() to public
 grant execute on function note_event_head() to public
 grant execute on function note_previous() to public
 grant execute on function refuse_change() to public
 grant execute on function refuse_closed_key() to public
+grant execute on function refuse_credential_in_use(uuid,uuid,integer) to public
 grant execute on function refuse_credential_limit(boolean) to public
 grant execute on function remember_audit_chain() to public
 grant execute on function sealed_key_version(bytea) to public

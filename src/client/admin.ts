@@ -4,7 +4,7 @@ import { channelCredentials } from "./channel.ts";
 import { type Rpcs, rpcsOf } from "./rpcs.ts";
 import type { ServiceAccountClientOptions } from "./service-accounts.ts";
 
-export type { AuditEvent, GetKeyStatusResponse, Rotation } from "../../gen/flow/credentials/v1/admin_service.ts";
+export type { AuditEvent, GetKeyStatusResponse, Rotation, SignedAuditHead } from "../../gen/flow/credentials/v1/admin_service.ts";
 
 /** Enum values by their documented spelling. */
 const byWord = <N extends number>(values: Readonly<Record<string, N>>, prefix: string): Readonly<Record<string, N>> =>

@@ -148,8 +148,8 @@ export interface AuditEvent {
   readonly subjectId?: string | null;
   /** API key that proved the caller. */
   readonly keyId?: string | null;
-  /** How many uses it stands for, where that is not one call. */
-  readonly uses?: number | null;
+  /** How many calls it stands for, where they are not recorded one by one; absent for the one call that it names. */
+  readonly calls?: number | null;
   /** Committed with the effect that the record is of. No part of the record. */
   readonly idempotency?: IdempotencyClaim | null;
 }

@@ -122,7 +122,7 @@ async function begin<A extends Action, S extends z.ZodType, Request extends z.in
     return again.untilMs;
   };
   try {
-    const grant = admit({ ...proven, scope: await deps.reception.receive(caller, action) }, action);
+    const grant = admit({ ...proven, scope: await deps.reception.receive(proven, action) }, action);
     if (read instanceof CredentialError) throw read;
     const decoded = decodeRequest(request, stream.request);
     if (!decoded) throw unreadable(facts.reported);

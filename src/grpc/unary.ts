@@ -158,7 +158,7 @@ async function perform<A extends Action, S extends z.ZodType, Request extends z.
   const decoded = decodeRequest(spec.request, bytes);
   trace.credentialId = knownId(decoded && spec.credentialId?.(decoded.message));
   try {
-    const call: Call = { ...proven, scope: await deps.reception.receive(caller, spec.action) };
+    const call: Call = { ...proven, scope: await deps.reception.receive(proven, spec.action) };
     const grant = admit(call, spec.action);
     if (read instanceof CredentialError) throw read;
     if (!decoded) throw unreadable(facts.reported);

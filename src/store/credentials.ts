@@ -50,7 +50,10 @@ where exists (select from changed)
   or exists (select from credential c where c.organization_id = $1 and c.id = $2 and c.deleted_at is null)`,
 };
 
-/** Gives the counters back in the same order in which a creation takes them, so that the two cannot block each other. */
+/**
+ * Gives the counters back in the same order in which a creation takes them, so that the two cannot block each other. Whether
+ * it was used is asked last, because the lock that answers it is the last one of every writer.
+ */
 const REMOVE: Statement = {
   name: "credential_remove",
   text: `with ${askedEvents("$5")}, removed as (
@@ -67,8 +70,10 @@ const REMOVE: Statement = {
   returning k.counter
 ), ${unschedule("removed")}, change as (
   select * from (${eventOf("removed", "deleted")}) e, (select count(*) as counters from uncounted) k, (select count(*) as schedules from unscheduled) u
-), ${announce("change")}, happened as (
-  select asked.* from asked, (select count(*) from announced) n, removed
+), ${announce("change")}, unused as materialized (
+  select refuse_credential_in_use($1, $2, $6) as ok from removed, (select count(*) from announced) n
+), happened as (
+  select asked.* from asked, unused where unused.ok
 ), ${recordAnswer("happened", "removed")}
 select removed.id is not null as removed from (select) one left join removed on true
 where exists (select from removed)
@@ -123,7 +128,7 @@ export function credentialStore(database: Database): Omit<CredentialStore, "crea
     async remove(where, event, signal) {
       const audited = eventRow(event);
       const [row] = await database.write(organizationsOf(where.organizationId, audited.organization_id), REMOVE, [
-        where.organizationId, known(where.id), where.expectedRevision, where.modifiedBy, JSON.stringify([audited]),
+        where.organizationId, known(where.id), where.expectedRevision, where.modifiedBy, JSON.stringify([audited]), where.refuseIfUsedWithinSeconds ?? 0,
       ], signal);
       if (row === undefined) return undefined;
       return row["removed"] === true ? "removed" : "stale";

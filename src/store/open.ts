@@ -80,7 +80,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const database = new Database({ name: "calls", fields, session, poolSize: options.poolSize });
   const background = new Database({ name: "background", fields, session, poolSize: options.backgroundPoolSize ?? 2 });
   const moving = new Database({ name: "rotations", fields, session, poolSize: ROTATION_CONNECTIONS });
-  const watching = new Database({ name: "watch", fields, session, poolSize: WATCH_CONNECTIONS });
+  const watching = new Database({ name: "watches", fields, session, poolSize: WATCH_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
   const states = new Database({ name: "authorizations", fields, session, poolSize: LOOKUP_CONNECTIONS });
   const authorizations = authorizationStore(database, states);
@@ -121,9 +121,9 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     audit,
     refresh: refreshStore(background),
     outbox: outboxStore(background),
-    watch: watchStore(watching),
     tally: tallyStore(background),
     load: () => ({ pools: [database, background, moving, watching, lookup, states].map(({ load }) => load), lanes: [resolver.load, audit.load, creator.load] }),
+    watch: watchStore(watching),
     onKeyMoved(listener) {
       for (const pool of [database, background]) pool.onKeyMoved = listener;
     },

@@ -150,6 +150,9 @@ from unnest($1::uuid[], $2::bigint[]) u(organization_id, version) join organizat
 where k.wrapped is not null order by k.organization_id, k.version`,
 };
 
+/** An array parameter of ids or numbers, which need no quotes: the driver would look for characters to escape in each. */
+const list = (values: readonly (string | number | bigint)[]): string => `{${values.join(",")}}`;
+
 /** Values in one piece, with the place and size of each, as PostgreSQL counts: from 1. */
 function inOnePiece(values: readonly Buffer[]): { bytes: Buffer; starts: number[]; sizes: number[] } {
   const starts: number[] = [];
@@ -210,10 +213,10 @@ export function rotationRows(database: Database): RotationRows {
       const { bytes, starts, sizes } = inOnePiece(batch.map(({ sealed }) => sealed));
       const [row] = await database.write([organizationId], MOVE_SECRETS[table], [
         known(organizationId),
-        batch.map(({ row: { place } }) => place.credentialId),
-        batch.map(({ row: { place } }) => place.secretVersion.toString()),
-        batch.map(({ row: { keyVersion } }) => keyVersion),
-        version, bytes, starts, sizes,
+        list(batch.map(({ row: { place } }) => known(place.credentialId))),
+        list(batch.map(({ row: { place } }) => place.secretVersion)),
+        list(batch.map(({ row: { keyVersion } }) => keyVersion)),
+        version, bytes, list(starts), list(sizes),
       ]);
       return Number(row?.["n"]);
     },
@@ -235,10 +238,10 @@ export function rotationRows(database: Database): RotationRows {
       const { bytes, starts, sizes } = inOnePiece(batch.map(({ wrapped }) => wrapped));
       const organizations = [...new Set(batch.map(({ row }) => row.organizationId))];
       const [row] = await database.write(organizations, MOVE_KEYS, [
-        batch.map((key) => key.row.organizationId),
-        batch.map((key) => key.row.version),
+        list(batch.map((key) => known(key.row.organizationId))),
+        list(batch.map((key) => key.row.version)),
         batch.map((key) => key.row.masterKeyId),
-        bytes, starts, sizes, masterKeyId,
+        bytes, list(starts), list(sizes), masterKeyId,
       ]);
       return Number(row?.["n"]);
     },

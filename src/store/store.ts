@@ -102,6 +102,8 @@ export interface Removal {
   readonly id: string;
   readonly expectedRevision: number | null;
   readonly modifiedBy: string;
+  /** Nothing is deleted that was resolved within so many seconds; 0 or absent does not ask. */
+  readonly refuseIfUsedWithinSeconds?: number;
 }
 
 /** Limits on active credentials. */
@@ -125,7 +127,7 @@ export interface CredentialStore {
   previous(organizationId: string, id: string, signal: AbortSignal): Promise<PreviousSecret | undefined>;
   /** `stale` where the revision has moved on; undefined where there is no such active credential. */
   replace(change: Replacement, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord | "stale" | undefined>;
-  /** Soft delete; gives both counters back. */
+  /** Soft delete; gives both counters back. Throws CREDENTIAL_IN_USE; every use that was committed before counts. */
   remove(where: Removal, event: AuditEvent, signal: AbortSignal): Promise<"removed" | "stale" | undefined>;
   /**
    * Reads the sealed secret and commits the audit event in the same transaction, sharing one round trip with every
@@ -251,10 +253,10 @@ export interface Store {
   readonly audit: AuditStore;
   readonly refresh: RefreshStore;
   readonly outbox: OutboxStore;
-  readonly watch: WatchStore;
   readonly tally: TallyStore;
   /** How busy the ways to the database are. */
   load(): StoreLoad;
+  readonly watch: WatchStore;
   /** Tells of organizations for which a write was refused because its key has moved (KEY_MOVED): what is cached of their keys is out of date. */
   onKeyMoved(listener: (organizations: readonly string[]) => void): void;
   /** Whether the database answers now. */

@@ -48,7 +48,7 @@ export interface Ending {
 export interface RecordFacts {
   readonly credentialId?: string | null;
   readonly subjectId?: string | null;
-  readonly uses?: number;
+  readonly calls?: number;
   readonly organizationId?: string;
   readonly ending?: Ending;
 }
@@ -67,7 +67,7 @@ export function auditEvent(call: Call, action: Action, facts: RecordFacts = {}):
     flowId: call.flowId,
     runId: call.runId,
     subjectId: facts.subjectId ?? null,
-    ...(facts.uses === undefined ? {} : { uses: facts.uses }),
+    ...(facts.calls === undefined ? {} : { calls: facts.calls }),
     keyId: (call.caller.kind !== "operator" && call.caller.keyId) || null,
     idempotency: facts.ending ? null : (call.idempotency ?? null),
   };

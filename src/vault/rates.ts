@@ -22,6 +22,9 @@ const CLASSES: ReadonlyMap<Action, RateClass> = new Map<Action, RateClass>([
   ...WRITES.map((action) => [action, "write"] as const),
 ]);
 
+/** What a call is counted as; undefined where it is not counted. */
+export const rateClassOf = (action: Action): RateClass | undefined => CLASSES.get(action);
+
 /** How many seconds' worth of calls may come at once. */
 const BURST_SECONDS = 10;
 
@@ -81,7 +84,7 @@ export class RateLimiter {
 
   /** Counts a call. Throws RATE_LIMITED, with the time after which there is room, and then counts nothing. */
   count(caller: Caller, action: Action): void {
-    const limited = CLASSES.get(action);
+    const limited = rateClassOf(action);
     if (limited === undefined) return;
     const now = this.#now();
     const organization = caller.kind === "operator" ? "" : caller.organizationId;

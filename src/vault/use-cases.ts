@@ -42,7 +42,7 @@ export interface VaultDeps extends Omit<ConnectDeps, "store" | "envelope"> {
   readonly newApiKey: ServiceAccountDeps["newApiKey"];
   readonly readCertificate: ServiceAccountDeps["readCertificate"];
   /** What signs audit heads; undefined for nothing. */
-  readonly signer: AuditSigner | undefined;
+  readonly signer: AuditSigner;
   /** Every key whose signatures of audit heads are believed. */
   readonly headKeys: HeadKeys;
   /** How long the secret of a deleted credential is kept, days. */

@@ -15,6 +15,6 @@ export interface UseReport {
  */
 export function reportCredentialUses({ store }: { readonly store: Pick<Store, "useReports"> }, grant: Grant<"report_credential_uses">, reports: readonly UseReport[]): Promise<number[]> {
   const { caller, call, action } = grant;
-  const events = reports.map(({ credentialId, uses, flowId, runId }) => ({ ...auditEvent({ ...call, flowId, runId }, action, { credentialId, uses }) }));
+  const events = reports.map(({ credentialId, uses, flowId, runId }) => ({ ...auditEvent({ ...call, flowId, runId }, action, { credentialId, calls: uses }) }));
   return store.useReports.record(caller.organizationId, caller.id, events);
 }

@@ -45,7 +45,7 @@ async function world(options: Partial<CredentialClientOptions> = {}, body: objec
     resolve: (call: Parameters<CredentialClient["resolveCredential"]>[1] = {}) => client.resolveCredential({ credentialId }, call).then(passwordOf, reasonOf),
     update: (password: string, through = 0) => rest(replica(through), "PATCH", `/integrations/credentials/${credentialId}`, { token: user, body: { credential_type: "user_password", credentials: sftp(password).credentials } }),
     remove: () => rest(replica(0), "DELETE", `/integrations/credentials/${credentialId}`, { token: user }),
-    records: async (action: string) => (await superuser.query("select outcome, uses, flow_id, run_id, actor_id from audit_event where organization_id = $1 and action = $2 order by link, position", [organization, action])).rows,
+    records: async (action: string) => (await superuser.query("select outcome, calls, flow_id, run_id, actor_id from audit_event where organization_id = $1 and action = $2 order by link, position", [organization, action])).rows,
     status: () => (client.cache as NonNullable<CredentialClient["cache"]>).status(),
     ready: () => (client.cache as NonNullable<CredentialClient["cache"]>).ready(),
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
@@ -74,7 +74,7 @@ test("many who ask at the same time share one call, each with its own deadline, 
   expect(await it.records("resolve_credential")).toHaveLength(1);
   await it.client.cache?.report();
   const reported = await it.records("report_credential_uses");
-  expect(reported.map(({ run_id, uses }) => [run_id, Number(uses)]).toSorted()).toEqual([["r0", 24], ["r1", 25]]);
+  expect(reported.map(({ run_id, calls }) => [run_id, calls]).toSorted()).toEqual([["r0", 24], ["r1", 25]]);
   expect(reported[0]).toMatchObject({ outcome: "allowed", flow_id: "f", actor_id: it.accountId });
 });
 
@@ -83,16 +83,30 @@ test("uses are in the audit trail, whose chain holds, and in what is known of wh
   await it.ready();
   for (let n = 0; n < 7; n++) await it.resolve({ flowId: "invoices", runId: "42" });
   await it.client[Symbol.asyncDispose]();
-  expect((await it.records("report_credential_uses")).map(({ uses, flow_id, run_id }) => [Number(uses), flow_id, run_id])).toEqual([[6, "invoices", "42"]]);
+  expect((await it.records("report_credential_uses")).map(({ calls, flow_id, run_id }) => [calls, flow_id, run_id])).toEqual([[6, "invoices", "42"]]);
   const detail = await rest(replica(0), "GET", `/integrations/credentials/${it.credentialId}`, { token: it.user });
   expect(detail.json.used_by).toMatchObject([{ service_account_id: it.accountId, flow_id: "invoices", last_run_id: "42", uses: "7" }]);
   using admin = createAdminClient({ target: replica(1).grpc, token: await operatorToken(), tls: undefined, deadlineMs: 10_000 });
-  const { events } = await admin.listAuditEvents({ organizationId: it.organization, pageSize: 100, pageToken: "", action: "report_credential_uses" });
-  expect(events.map(({ uses }) => uses)).toEqual([6n]);
+  const { events } = await admin.listAuditEvents({ organizationId: it.organization, pageSize: 100, pageToken: "", action: "report_credential_uses", oldestFirst: false });
+  expect(events.map(({ calls }) => calls)).toEqual([6]);
   expect(await admin.verifyAudit({ organizationId: it.organization, afterLink: 0n })).toMatchObject({ complete: true, fault: undefined });
   await superuser.query("alter table audit_event disable trigger all");
-  await superuser.query("update audit_event set uses = 5 where organization_id = $1 and uses = 6", [it.organization]);
+  await superuser.query("update audit_event set calls = 5 where organization_id = $1 and calls = 6", [it.organization]);
   expect(await admin.verifyAudit({ organizationId: it.organization, afterLink: 0n })).toMatchObject({ fault: { link: 4n } });
+});
+
+test("a credential whose kept secret was used is in use, however long ago it was resolved", async () => {
+  await using it = await world();
+  await it.ready();
+  await it.resolve();
+  await it.resolve();
+  await it.client.cache?.report();
+  const remove = () => rest(replica(0), "DELETE", `/integrations/credentials/${it.credentialId}?refuse_if_used_within_seconds=600`, { token: it.user });
+  const age = (action: string) => superuser.query("update audit_event set occurred_at = occurred_at - interval '1 hour' where organization_id = $1 and action = $2", [it.organization, action]);
+  await age("resolve_credential");
+  expect((await remove()).status).toBe(409);
+  await age("report_credential_uses");
+  expect((await remove()).status).toBe(204);
 });
 
 test("what an account has not resolved it cannot report, whoever has; and a report is bounded", async () => {
@@ -103,7 +117,7 @@ test("what an account has not resolved it cannot report, whoever has; and a repo
   await mine.resolveCredential({ credentialId: it.credentialId });
   await other.resolve();
   expect(await report({ credentialId: other.credentialId, uses: 3n }, { credentialId: it.credentialId, uses: 2n }, { credentialId: randomUUID(), uses: 1n })).toEqual([0, 2]);
-  expect([await it.records("report_credential_uses"), await other.records("report_credential_uses")]).toMatchObject([[{ uses: "2" }], []]);
+  expect([await it.records("report_credential_uses"), await other.records("report_credential_uses")]).toMatchObject([[{ calls: 2 }], []]);
   await using colleague = createCredentialClient({ target: replica(0).grpc, token: await token("service_account", it.organization) });
   expect((await colleague.reportCredentialUses({ reports: [{ credentialId: it.credentialId, uses: 1n }] })).notResolved).toEqual([0]);
   for (const uses of [0n, 1_000_001n]) expect(await report({ credentialId: it.credentialId, uses })).toBe("INVALID_REQUEST");

@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { request } from "node:https";
@@ -6,6 +7,7 @@ import { connect, type TLSSocket } from "node:tls";
 import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { expect, test } from "vitest";
 import { makeCertificate } from "../support/certificate.ts";
+import { scrape } from "../support/metrics.ts";
 import { startFresh, temporaryFolder } from "../support/service.ts";
 import { wire } from "../support/wire.ts";
 
@@ -61,6 +63,9 @@ test("REST and gRPC speak TLS, and show another certificate after SIGHUP, unless
   expect((await handshake(address, { ca: other.ca })).code).toBeDefined();
   const plain = await wire(service.rest.replace("https:", "http:"), "GET /integrations/credentials HTTP/1.1\r\nHost: a\r\n\r\n");
   expect(await plain.closed).not.toContain("200");
+
+  const ends = async () => (await scrape(service)).value("credentials_tls_certificate_end_timestamp_seconds");
+  expect(await ends()).toBe(Date.parse(new X509Certificate(first.cert).validTo) / 1000);
 
   put({ cert: second.cert, key: other.key });
   service.process.kill("SIGHUP");

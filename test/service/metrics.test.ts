@@ -76,7 +76,7 @@ test("credentials are counted by state, limits that are near without a name, ren
 
 test("pools, queues and connections are told with their limits, the audit with its lag", () => {
   const labels = (metric: string, label: string) => metrics.samples.filter((sample) => sample.name === metric).map((sample) => sample.labels[label]).sort();
-  expect(labels("credentials_pool_connections", "pool")).toEqual(["api_keys", "authorizations", "background", "calls", "rotations", "watch"]);
+  expect(labels("credentials_pool_connections", "pool")).toEqual(["api_keys", "authorizations", "background", "calls", "rotations", "watches"]);
   expect(metrics.value("credentials_pool_connections", { pool: "calls" })).toBeGreaterThan(0);
   expect([metrics.value("credentials_pool_limit", { pool: "calls" }), metrics.value("credentials_pool_waiting", { pool: "calls" })]).toEqual([10, 0]);
   for (const lane of ["audit", "resolve"]) {

@@ -1,4 +1,4 @@
-import { randomUUID } from "node:crypto";
+import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { type CallOptions, type ChannelCredentials, Client, credentials, type MethodDefinition, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { AdminServiceService } from "../../gen/flow/credentials/v1/admin_service.ts";
 import { AuthorizationServiceService } from "../../gen/flow/credentials/v1/authorization_service.ts";
@@ -167,7 +167,7 @@ export function memoryVault(): UseCases & { readonly rows: Map<string, { record:
     },
     records: {
       listAuditEvents: async () => ({ events: [], next: null }),
-      listSignedAuditHeads: async () => ({ heads: [], publicKey: undefined }),
+      listSignedAuditHeads: async () => ({ heads: [], publicKey: generateKeyPairSync("ed25519").publicKey }),
       verifyAudit: async () => ({ fault: undefined, place: CHAIN_BEGINNING, records: 0, signedHeads: 0, complete: true }),
       restoreCredential: async (_grant, { credentialId }) => find(credentialId).record,
       purgeDeleted: async () => ({ credentials: 0, previousSecrets: 0 }),

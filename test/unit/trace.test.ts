@@ -1,5 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { expect, test } from "vitest";
+import { ConfigError, loadConfig } from "../../src/config.ts";
+import { createLog } from "../../src/log.ts";
+import { traceTo } from "../../src/tracing.ts";
 import { beginSpan, currentSpan, errorType, isTraceparent, startTracing, traced, type Tracing } from "../../src/trace.ts";
 import { summary } from "../../src/store/statement-spans.ts";
 
@@ -15,6 +18,18 @@ test("where nothing is traced nothing is kept, and no module of it is loaded", a
     console.log(JSON.stringify({ off, on: seen.has("@opentelemetry/sdk-trace") }));`;
   // The metrics library brings the bare interface, `@opentelemetry/api`, along.
   expect(JSON.parse(execFileSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" }))).toEqual({ off: 0, on: true });
+});
+
+test.each([
+  ["an endpoint with a password", { CREDENTIALS_OTLP_ENDPOINT: "https://u:canary@collector.example" }, "must not have a user"],
+  ["headers over plaintext", { CREDENTIALS_OTLP_ENDPOINT: "http://collector.example", CREDENTIALS_OTLP_HEADERS: "authorization=canary" }, "needs an endpoint that is https"],
+  ["headers that are none", { CREDENTIALS_OTLP_ENDPOINT: "https://collector.example", CREDENTIALS_OTLP_HEADERS: "canary" }, "must be name=value pairs"],
+  ["an authority that is not there", { CREDENTIALS_OTLP_ENDPOINT: "https://collector.example", CREDENTIALS_OTLP_CA_FILE: "/nowhere/canary" }, "CREDENTIALS_OTLP_CA_FILE cannot be read"],
+])("%s is refused at the start, and not repeated", async (_, env, message) => {
+  const error = await traceTo(loadConfig(env), createLog("error"), { watch: () => {} }).catch((thrown: Error) => thrown);
+  expect(error).toBeInstanceOf(ConfigError);
+  expect((error as Error).message).toContain(message);
+  expect((error as Error).message).not.toContain("canary");
 });
 
 test("spans nest by what begins them, also over a wait, and end once", async () => {

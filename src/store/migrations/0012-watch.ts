@@ -26,24 +26,9 @@ end $$;
 comment on function note_event_head() is 'Notes the transaction that wrote the newest event, by whatever statement it came.';
 create trigger credential_event_head_changed before update of revision on credential_event_head for each row
   when (old.revision is distinct from new.revision) execute function note_event_head();
-
-alter table audit_event
-  add column uses bigint,
-  add constraint audit_event_uses_must_be_positive check (uses >= 1);
-comment on column audit_event.uses is 'How many uses the record stands for, where an executor reports those of a secret that it kept.';
-create function audit_record_digest(
-  organization_id uuid, occurred_at timestamptz, request_id text, actor_kind text, actor_id text, action text,
-  outcome text, reason text, credential_id uuid, flow_id text, run_id text, subject_id uuid, key_id uuid, uses bigint
-) returns bytea language sql stable parallel safe
-return case when uses is null
-  then audit_record_digest(organization_id, occurred_at, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id)
-  else sha256(convert_to(json_build_array(organization_id, (extract(epoch from occurred_at) * 1000)::bigint, request_id, actor_kind, actor_id, action,
-    outcome, reason, credential_id, flow_id, run_id, subject_id, key_id, uses)::text, 'UTF8')) end;
-comment on function audit_record_digest(uuid, timestamptz, text, text, text, text, text, text, uuid, text, text, uuid, uuid, bigint) is
-  'As the one with thirteen fields, which it equals where the last is null; else the JSON array has fourteen.';
 `;
 
-/** What following an organization's events needs, their end, and records of uses that are reported later. */
+/** What following an organization's events needs, and their end. */
 export const up = async (knex: Knex): Promise<void> => {
   await knex.raw(SQL);
 };

@@ -497,10 +497,10 @@ export interface AuditEvent {
   /** Output only. Hash of the link, SHA-256 in hexadecimal. */
   hash: string;
   /**
-   * Output only. How many uses the record stands for, where an executor reports those of a secret that it kept; unset where
-   * it stands for one call.
+   * Output only. How many calls it stands for, where they were not recorded one by one, or how many uses of a secret that an
+   * executor kept and reports; unset for the one call of `request_id`.
    */
-  uses?: bigint | undefined;
+  calls?: number | undefined;
 }
 
 /** The newest link of an audit chain at some time, signed. */
@@ -565,11 +565,13 @@ export interface ListAuditEventsRequest {
   pageSize: number;
   /** Optional. Where the page before ended. */
   pageToken: string;
+  /** Optional. Whether the oldest records come first, and not the newest. */
+  oldestFirst: boolean;
 }
 
 /** Response of ListAuditEvents. */
 export interface ListAuditEventsResponse {
-  /** Newest first. */
+  /** In the order that was asked for. */
   events: AuditEvent[];
   /** For the next page; empty where this was the last. */
   nextPageToken: string;
@@ -589,7 +591,7 @@ export interface ListSignedAuditHeadsRequest {
 export interface ListSignedAuditHeadsResponse {
   /** Oldest first, 1,000 at most; ask again after the last one's link. */
   heads: SignedAuditHead[];
-  /** The public key that signs now, PEM; empty where none does. Whoever checks a trail had better have it from elsewhere. */
+  /** The public key that signs now, PEM. Whoever checks a trail had better have it from elsewhere. */
   publicKey: string;
 }
 
@@ -3306,7 +3308,7 @@ function createBaseAuditEvent(): AuditEvent {
     subjectId: undefined,
     keyId: undefined,
     hash: "",
-    uses: undefined,
+    calls: undefined,
   };
 }
 
@@ -3360,11 +3362,8 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     if (message.hash !== "") {
       writer.uint32(122).string(message.hash);
     }
-    if (message.uses !== undefined) {
-      if (BigInt.asUintN(64, message.uses) !== message.uses) {
-        throw new globalThis.Error("value provided for field message.uses of type uint64 too large");
-      }
-      writer.uint32(128).uint64(message.uses);
+    if (message.calls !== undefined) {
+      writer.uint32(128).uint32(message.calls);
     }
     return writer;
   },
@@ -3507,7 +3506,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
               break;
             }
 
-            message.uses = reader.uint64() as bigint;
+            message.calls = reader.uint32();
             continue;
           }
         }
@@ -3575,7 +3574,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
         ? globalThis.String(object.key_id)
         : undefined,
       hash: isSet(object.hash) ? globalThis.String(object.hash) : "",
-      uses: isSet(object.uses) ? BigInt(object.uses) : undefined,
+      calls: isSet(object.calls) ? globalThis.Number(object.calls) : undefined,
     };
   },
 
@@ -3626,8 +3625,8 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     if (message.hash !== "") {
       obj.hash = message.hash;
     }
-    if (message.uses !== undefined) {
-      obj.uses = message.uses.toString();
+    if (message.calls !== undefined) {
+      obj.calls = Math.round(message.calls);
     }
     return obj;
   },
@@ -3652,7 +3651,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     message.subjectId = object.subjectId ?? undefined;
     message.keyId = object.keyId ?? undefined;
     message.hash = object.hash ?? "";
-    message.uses = (object.uses !== undefined && object.uses !== null) ? BigInt(object.uses) : undefined;
+    message.calls = object.calls ?? undefined;
     return message;
   },
 };
@@ -3815,6 +3814,7 @@ function createBaseListAuditEventsRequest(): ListAuditEventsRequest {
     requestId: undefined,
     pageSize: 0,
     pageToken: "",
+    oldestFirst: false,
   };
 }
 
@@ -3855,6 +3855,9 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(98).string(message.pageToken);
+    }
+    if (message.oldestFirst !== false) {
+      writer.uint32(104).bool(message.oldestFirst);
     }
     return writer;
   },
@@ -3968,6 +3971,14 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.oldestFirst = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4026,6 +4037,11 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
         : isSet(object.page_token)
         ? globalThis.String(object.page_token)
         : "",
+      oldestFirst: isSet(object.oldestFirst)
+        ? globalThis.Boolean(object.oldestFirst)
+        : isSet(object.oldest_first)
+        ? globalThis.Boolean(object.oldest_first)
+        : false,
     };
   },
 
@@ -4067,6 +4083,9 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
+    if (message.oldestFirst !== false) {
+      obj.oldestFirst = message.oldestFirst;
+    }
     return obj;
   },
 
@@ -4087,6 +4106,7 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     message.requestId = object.requestId ?? undefined;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.oldestFirst = object.oldestFirst ?? false;
     return message;
   },
 };

@@ -219,7 +219,8 @@ export interface DeleteCredentialRequest {
   etag: string;
   /**
    * Optional. Nothing is deleted where the credential was resolved within so many seconds, at most 31,536,000 (a year):
-   * FAILED_PRECONDITION with reason CREDENTIAL_IN_USE, which names the flows and the service accounts. Unset and 0 do not ask.
+   * FAILED_PRECONDITION with reason CREDENTIAL_IN_USE, which names the flows and the service accounts. Every use counts that was
+   * answered before this call. Unset and 0 do not ask.
    */
   refuseIfUsedWithinSeconds?: number | undefined;
 }
