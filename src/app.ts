@@ -12,7 +12,6 @@ import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
 import { REASONS } from "./domain/errors.ts";
 import { watchCertificate, watchConnections, watchSealing, watchStore, watchTests, watchWatches } from "./gauges.ts";
-import { MAX_CONNECTIONS } from "./grpc/door.ts";
 import { Feed } from "./events/watch-feed.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
@@ -261,7 +260,7 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   if (rest !== undefined) start.listening.rest = rest.address;
   watchCertificate(start.metrics, certificates);
   watchConnections(start.metrics, () => [
-    ...(grpc ? [{ name: "grpc", open: grpc.server.connections, most: MAX_CONNECTIONS }] : []),
+    ...(grpc ? [{ name: "grpc", open: grpc.server.connections, most: settings.grpcMaxConnections }] : []),
     ...(rest ? [{ name: "rest", open: rest.connections, most: settings.restMaxConnections }] : []),
   ]);
   state.ready = rest?.ready ?? grpc?.ready ?? state.ready;

@@ -752,7 +752,7 @@ begin
     -- Whoever has recorded a use, and has not committed it, holds this lock. The query below sees what was committed by then.
     perform from audit_head h where h.organization_id = organization for update;
     if (select e.occurred_at >= clock_timestamp() - make_interval(secs => within_seconds) from audit_event e
-        where e.organization_id = organization and e.credential_id = credential and e.action = 'resolve_credential' and e.outcome = 'allowed'
+        where e.organization_id = organization and e.credential_id = credential and e.action in ('resolve_credential', 'report_credential_uses') and e.outcome = 'allowed'
         order by e.link desc, e.position desc limit 1) then
       raise exception using errcode = '23514', message = 'the credential was used lately', table = 'credential', constraint = 'credential_must_not_be_in_use';
     end if;
@@ -793,7 +793,7 @@ comment on function public.note_previous(): Keeps purge_due in step with kept se
 comment on function public.place_organization_key(): Keeps organization_key_place, and refuses keys that are wrapped under another master key than the primary one. Runs as its owner, so that the application role cannot write the places itself.
 comment on function public.refuse_change(): Trigger that refuses the change it fires on.
 comment on function public.refuse_closed_key(): Refuses a secret that a replica has sealed with a key which a rotation has closed meanwhile.
-comment on function public.refuse_credential_in_use(pg_catalog.uuid,pg_catalog.uuid,integer): Raises where the credential was resolved within so many seconds; 0 does not ask. Afterwards no use can be recorded before the end of the transaction.
+comment on function public.refuse_credential_in_use(pg_catalog.uuid,pg_catalog.uuid,integer): Raises where the credential was resolved, or uses of it were reported, within so many seconds; 0 does not ask. Afterwards no use can be recorded before the end of the transaction.
 comment on function public.refuse_credential_limit(boolean): Raises, so that nothing of a refused creation is counted; the constraint name says which limit.
 comment on function public.remember_audit_chain(): Notes an organization when its chain begins; later links do not come here.
 comment on function public.sealed_key_version(pg_catalog.bytea): The version of the organization key that a sealed value names, read from its bytes.

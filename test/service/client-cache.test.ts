@@ -95,6 +95,20 @@ test("uses are in the audit trail, whose chain holds, and in what is known of wh
   expect(await admin.verifyAudit({ organizationId: it.organization, afterLink: 0n })).toMatchObject({ fault: { link: 4n } });
 });
 
+test("a credential whose kept secret was used is in use, however long ago it was resolved", async () => {
+  await using it = await world();
+  await it.ready();
+  await it.resolve();
+  await it.resolve();
+  await it.client.cache?.report();
+  const remove = () => rest(replica(0), "DELETE", `/integrations/credentials/${it.credentialId}?refuse_if_used_within_seconds=600`, { token: it.user });
+  const age = (action: string) => superuser.query("update audit_event set occurred_at = occurred_at - interval '1 hour' where organization_id = $1 and action = $2", [it.organization, action]);
+  await age("resolve_credential");
+  expect((await remove()).status).toBe(409);
+  await age("report_credential_uses");
+  expect((await remove()).status).toBe(204);
+});
+
 test("what an account has not resolved it cannot report, whoever has; and a report is bounded", async () => {
   await using it = await world();
   await using other = await world();
