@@ -61,7 +61,7 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
   });
   const webhooks = startWebhooks(settings.webhookUrl, secrets.webhookSecret?.reveal());
   const sweep = new Sweep({
-    store, refresher, breaker, log,
+    store, refresher, log,
     providers: refreshingProviders,
     idleMs: settings.refreshSweepMs,
     concurrency: settings.refreshConcurrency,

@@ -144,6 +144,8 @@ column credential_refresh.fence bigint not null default 0 storage p
 column credential_refresh.lease_token uuid storage p
 column credential_refresh.lease_until timestamp with time zone storage p
 column credential_refresh.intent_version bigint storage p
+column credential_refresh.intent_fence bigint storage p
+column credential_refresh.tried_at timestamp with time zone storage p
 column credential_use.organization_id uuid not null storage p
 column credential_use.credential_id uuid not null storage p
 column credential_use.service_account_id uuid not null storage p
@@ -887,10 +889,12 @@ comment on table column public.credential_previous.sealed: Sealed secret, bound 
 comment on table column public.credential_refresh.attempts: Failures since the last success.
 comment on table column public.credential_refresh.due_at: When its token is to be renewed, or its status to be changed; null where nothing is left to do.
 comment on table column public.credential_refresh.fence: Counts the leases. A holder writes only while the fence and the token are its own.
+comment on table column public.credential_refresh.intent_fence: Fence of the renewal that was journaled last, until its outcome is stored: what it brings is still taken after its lease, as long as nobody else has sent anything.
 comment on table column public.credential_refresh.intent_version: Journal: a renewal was begun with the secret of this version and its outcome is not known yet.
 comment on table column public.credential_refresh.lease_token: Who holds the lease; drawn anew for each.
 comment on table column public.credential_refresh.lease_until: When others may take the lease.
 comment on table column public.credential_refresh.provider: Provider of the credential, by which work is capped.
+comment on table column public.credential_refresh.tried_at: When the last attempt ended; null before the first with this secret.
 comment on table column public.credential_use.flow_id: Flow that the caller named; empty where it named none.
 comment on table column public.idempotency_record.answer: The row that the answer was made of.
 comment on table column public.idempotency_record.key_hash: SHA-256 of the key that the caller chose.
@@ -972,7 +976,7 @@ grant select on organization_key_place to credentials_app
 grant select on schema_migration to credentials_app
 grant update (canary, canary_commitment, retired_at) on key_registry to credentials_app
 grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at, oauth_origin, account_id, requested_scopes, granted_scopes, renewable, status_since) on credential to credentials_app
-grant update (due_at, attempts, fence, lease_token, lease_until, intent_version) on credential_refresh to credentials_app
+grant update (due_at, attempts, fence, lease_token, lease_until, intent_version, intent_fence, tried_at) on credential_refresh to credentials_app
 grant update (last_run_id, last_used_at, uses) on credential_use to credentials_app
 grant update (link, digest, hash) on audit_head to credentials_app
 grant update (master_key_id, promoted_at) on primary_master_key to credentials_app

@@ -65,6 +65,14 @@ export class Envelope {
   }
 
   /**
+   * Fetches what sealing for an organization needs, so that a seal soon after need not wait for a key service or the database.
+   * Throws as `seal` does.
+   */
+  prepare(organizationId: string): Promise<void> {
+    return this.#counting(async () => void (await this.keys.current(organizationId)));
+  }
+
+  /**
    * Opens a sealed document. The place comes from the authorised request and the row's key, never from the bytes. Throws
    * ORGANIZATION_DESTROYED, and SECRET_UNREADABLE with an UnreadableError as its cause: one failure outside, whatever it
    * was.

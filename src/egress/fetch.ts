@@ -17,6 +17,8 @@ export interface FetchRequest {
   /** Whose port rules apply; none where not given. */
   readonly provider?: string;
   readonly signal?: AbortSignal;
+  /** Called before the first byte of the request leaves, once there is a connection. */
+  readonly sending?: () => void;
   /** Called when the whole request was handed to the system: from then on the other side may have acted on it. */
   readonly sent?: () => void;
 }
@@ -118,6 +120,7 @@ function exchange(socket: GuardedSocket, carrier: Duplex, target: FetchTarget, r
       outgoing.removeListener("close", closed);
       read(response, bounds.body).then(resolve, fail);
     });
+    request.sending?.();
     outgoing.end(request.body);
   });
 }

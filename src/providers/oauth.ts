@@ -116,7 +116,8 @@ export function timestamp(text: string): Date | null {
   return exists && !Number.isNaN(time.getTime()) && time.getTime() >= 0 ? time : null;
 }
 
-const WITHHELD: ReadonlySet<string> = new Set(["refreshtoken", "idtoken", "clientsecret"]);
+/** Besides what renews a token, what the service keeps there for itself: the scopes that were granted once. */
+const WITHHELD: ReadonlySet<string> = new Set(["refreshtoken", "idtoken", "clientsecret", "scopebefore"]);
 
 /** Leaves out what an executor must not have, at every level and in every spelling of the key (`refreshToken`, `client-secret`). */
 function withoutGrants(value: unknown): unknown {

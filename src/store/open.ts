@@ -78,7 +78,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const statementMs = options.statementTimeoutMs;
   const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
   const database = new Database({ name: "calls", fields, session, poolSize: options.poolSize });
-  const background = new Database({ name: "background", fields, session, poolSize: options.backgroundPoolSize ?? 2 });
+  const backgroundPoolSize = options.backgroundPoolSize ?? 2;
+  const background = new Database({ name: "background", fields, session, poolSize: backgroundPoolSize });
   const moving = new Database({ name: "rotations", fields, session, poolSize: ROTATION_CONNECTIONS });
   const watching = new Database({ name: "watches", fields, session, poolSize: WATCH_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
@@ -119,7 +120,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     maintenance: maintenanceStore(database),
     authorizations,
     audit,
-    refresh: refreshStore(background),
+    refresh: refreshStore(background, backgroundPoolSize),
     outbox: outboxStore(background),
     tally: tallyStore(background),
     load: () => ({ pools: [database, background, moving, watching, lookup, states].map(({ load }) => load), lanes: [resolver.load, audit.load, creator.load] }),

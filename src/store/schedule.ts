@@ -33,7 +33,7 @@ export const scheduleAnew = (source: string, renewal: string): string => `schedu
   insert into credential_refresh as r (organization_id, credential_id, provider, due_at)
   select organization_id, id, provider, ${firstDue(renewal)} from ${source} where ${HAS_DUTIES}
   on conflict (organization_id, credential_id) do update set due_at = excluded.due_at, attempts = 0, fence = r.fence + 1,
-    lease_token = null, lease_until = null, intent_version = null
+    lease_token = null, lease_until = null, intent_version = null, intent_fence = null, tried_at = null
   returning 1
 ), unscheduled as (
   delete from credential_refresh r using ${source} s where r.organization_id = s.organization_id and r.credential_id = s.id

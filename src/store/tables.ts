@@ -30,7 +30,7 @@ export const APPLICATION_GRANTS: Readonly<Record<string, readonly string[]>> = {
   credential_counter: ["select", "insert", "update (n)"],
   credential_event: ["select", "insert", "delete"],
   credential_event_head: ["select", "insert", "update (revision, pruned, sent, due_at, attempts, fence, lease_token, lease_until)"],
-  credential_refresh: ["select", "insert", "delete", "update (due_at, attempts, fence, lease_token, lease_until, intent_version)"],
+  credential_refresh: ["select", "insert", "delete", "update (due_at, attempts, fence, lease_token, lease_until, intent_version, intent_fence, tried_at)"],
   oauth_authorization: ["select", "insert", "delete"],
   oauth_state: ["select", "insert"],
   organization_key: ["select", "insert", "update (wrapped, master_key_id, state, destroyed_at)"],

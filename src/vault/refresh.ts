@@ -1,18 +1,16 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Call } from "../domain/access.ts";
-import type { ProviderName } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
 import type { StoredCredential } from "../store/store.ts";
 import type { Lease } from "../store/refresh.ts";
 import { traced } from "../trace.ts";
-import { attempt, type AttemptDeps } from "./refresh-attempt.ts";
+import { attempt, type AttemptDeps, nameOf, NotBegun } from "./refresh-attempt.ts";
 import { persistently } from "./refresh-io.ts";
 
 /** Which credential. */
 export interface CredentialPlace {
   readonly organizationId: string;
   readonly credentialId: string;
-  readonly provider: ProviderName;
 }
 
 /** Renews access tokens. */
@@ -22,6 +20,15 @@ export interface TokenRenewal {
    * renewed now. Undefined where it is gone. Waits no longer than the call; the renewal goes on without it.
    */
   renewed(place: CredentialPlace, call: Pick<Call, "requestId" | "signal">): Promise<StoredCredential | undefined>;
+}
+
+/** One renewal for all who wait for it. */
+interface Flight {
+  readonly outcome: Promise<StoredCredential | undefined>;
+  /** How many wait. */
+  waiting: number;
+  /** Tells that nobody does. */
+  leave(): void;
 }
 
 /** Pause until somebody else's renewal is looked at again, ms; shortened at random. */
@@ -34,7 +41,7 @@ const LOOK_MS = 80;
 export class Refresher implements TokenRenewal {
   readonly #deps: Omit<AttemptDeps, "ended">;
   readonly #ended = new AbortController();
-  readonly #flights = new Map<string, Promise<StoredCredential | undefined>>();
+  readonly #flights = new Map<string, Flight>();
   readonly #running = new Set<Promise<unknown>>();
 
   constructor(deps: Omit<AttemptDeps, "ended">) {
@@ -46,16 +53,19 @@ export class Refresher implements TokenRenewal {
     const given = Promise.withResolvers<never>();
     const giveUp = () => given.reject(signal.reason);
     signal.addEventListener("abort", giveUp, { once: true });
+    const flight = this.#flight(place, requestId);
+    flight.waiting++;
     try {
-      return await Promise.race([this.#flight(place, requestId), given.promise]);
+      return await Promise.race([flight.outcome, given.promise]);
     } finally {
       signal.removeEventListener("abort", giveUp);
+      if (--flight.waiting === 0) flight.leave();
     }
   }
 
-  /** Renews under a lease that was taken before. Resolves however that ends. */
-  async renew(lease: Lease, requestId: string): Promise<void> {
-    await this.#tracked(this.#attempt(lease, requestId)).catch(() => {});
+  /** Renews under a lease that was taken before. Resolves however that ends, with whether it was begun. */
+  async renew(lease: Lease, requestId: string): Promise<boolean> {
+    return this.#tracked(this.#attempt(lease, requestId)).then(() => true, (error: unknown) => !(error instanceof NotBegun));
   }
 
   /** Waits for what is under way, for so long, ms; what then is not stored yet is given up, and its journal says so. */
@@ -71,30 +81,43 @@ export class Refresher implements TokenRenewal {
     await idle();
   }
 
-  #flight(place: CredentialPlace, requestId: string): Promise<StoredCredential | undefined> {
-    const name = `${place.organizationId}/${place.credentialId}`;
+  #flight(place: CredentialPlace, requestId: string): Flight {
+    const name = nameOf(place);
     const running = this.#flights.get(name);
     if (running !== undefined) return running;
-    const flight = this.#tracked(this.#fly(place, requestId)).finally(() => this.#flights.delete(name));
+    const unwanted = new AbortController();
+    const forget = () => {
+      if (this.#flights.get(name) === flight) this.#flights.delete(name);
+    };
+    const leave = () => {
+      // Whoever comes now must not wait for what may not be done any more.
+      forget();
+      unwanted.abort(fail("CANCELLED"));
+    };
+    const flight: Flight = { waiting: 0, leave, outcome: this.#tracked(this.#fly(place, requestId, unwanted.signal)).finally(forget) };
     // Everyone who waits may have left before it fails.
-    flight.catch(() => {});
+    flight.outcome.catch(() => {});
     this.#flights.set(name, flight);
     return flight;
   }
 
-  async #fly({ organizationId, credentialId, provider }: CredentialPlace, requestId: string): Promise<StoredCredential | undefined> {
+  /** `unwanted` aborts when nobody waits any longer: what has not begun by then need not begin. */
+  async #fly({ organizationId, credentialId }: CredentialPlace, requestId: string, unwanted: AbortSignal): Promise<StoredCredential | undefined> {
     const { store, breaker, leaseMs } = this.#deps;
     let tried = false;
     for (;;) {
       this.#ended.signal.throwIfAborted();
-      const mayTake = !tried && breaker.admits(provider);
-      const look = () => store.refresh.claim(organizationId, credentialId, leaseMs, mayTake);
+      const mayTake = !tried && breaker.mayTry(nameOf({ organizationId, credentialId }));
+      const look = () => store.refresh.claim(organizationId, credentialId, leaseMs, mayTake, unwanted);
       // Where nothing is taken it does no harm to look again; a lease whose answer was lost would be held by nobody.
       const claim = mayTake ? await look() : await persistently(this.#ended.signal, look);
       if (claim?.lease !== undefined) {
-        await this.#attempt(claim.lease, requestId);
+        await this.#attempt(claim.lease, requestId).catch((error: unknown) => {
+          throw error instanceof NotBegun ? error.cause : error;
+        });
         tried = true;
       } else if (claim?.held && mayTake) {
+        unwanted.throwIfAborted();
         await sleep(LOOK_MS * (0.5 + Math.random() / 2), undefined, { signal: this.#ended.signal }).catch(() => {});
       } else {
         return claim?.stored;

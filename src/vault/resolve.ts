@@ -72,7 +72,7 @@ async function open(deps: ResolveDeps, grant: Grant<"resolve_credential">, store
 async function openRenewed(deps: ResolveDeps, grant: Grant<"resolve_credential">, before: StoredCredential): Promise<Resolved> {
   const { caller, call } = grant;
   const lasts = before.remainingMs !== null && before.remainingMs > 0;
-  const stored = await deps.renewal.renewed({ organizationId: caller.organizationId, credentialId: before.id, provider: before.provider }, call).catch((error: unknown) => {
+  const stored = await deps.renewal.renewed({ organizationId: caller.organizationId, credentialId: before.id }, call).catch((error: unknown) => {
     if (!lasts || call.signal.aborted) throw error;
     return before;
   });

@@ -75,6 +75,22 @@ describe("an expired token", () => {
     expect(provider.calls.length - before).toBe(1);
   });
 
+  test("whose whole life is short is renewed before it leaves with less than a minute, and not at every call", async () => {
+    const { access_token: first, ...grant } = provider.grant();
+    const id = await fleet.post({ ...grant, access_token: first, expires_in: 50 });
+    const before = provider.calls.length;
+    provider.lifetime(50);
+    const [renewed] = tokens([await fleet.resolve(replica(0), id)]);
+    expect(provider.issued).toContain(renewed);
+    // The provider gives no more than that: it is handed out as it is, for a while.
+    expect(new Set(tokens(await everywhere(id, 3)))).toEqual(new Set([renewed]));
+    expect(provider.calls.length - before).toBe(1);
+    provider.lifetime(3_600);
+    await fleet.superuser.query("update credential_refresh set tried_at = tried_at - interval '15 seconds' where credential_id = $1", [id]);
+    const [last] = tokens([await fleet.resolve(replica(1), id)]);
+    expect([last === renewed, provider.issued.has(last as string), provider.calls.length - before]).toEqual([false, true, 2]);
+  });
+
   test("of a grant that came without an access token is fetched by whoever resolves first", async () => {
     const { access_token: _, expires_in: __, ...grant } = provider.grant();
     const id = await fleet.post(grant);

@@ -1,5 +1,7 @@
+import { randomUUID } from "node:crypto";
 import { afterEach, describe, expect, test } from "vitest";
 import { type Fleet, NO_SWEEP, SHORT, startFleet } from "../support/fleet.ts";
+import { rest, type Service, token } from "../support/service.ts";
 import { startTokenEndpoint, type TokenEndpoint } from "../support/token-endpoint.ts";
 import { startWebhookEndpoint, webhookSecret } from "../support/webhook-endpoint.ts";
 
@@ -43,10 +45,10 @@ describe("what is due, in three processes", () => {
     await fleet.superuser.query("update credential_refresh set due_at = now() - random() * interval '1 hour'");
     const good = ids.slice(7);
     await fleet.until("count(*) = $2 from credential where id = any($1) and secret_version = 2", [good, good.length]);
-    await fleet.until("count(*) = 7 from credential where id = any($1) and status = 'refresh_failed'", [ids.slice(0, 7)]);
+    await fleet.until("count(*) = 7 from credential where id = any($1) and status <> 'active'", [ids.slice(0, 7)]);
     const { rows } = await fleet.superuser.query("select status, status_reason, count(*)::integer as n from credential where id = any($1) group by 1, 2 order by 2", [ids.slice(0, 7)]);
-    expect(rows.map(({ status, n }) => [status, n])).toEqual([["refresh_failed", 1], ["refresh_failed", 6]]);
-    expect(rows[1]?.status_reason).toBe("secret_unreadable");
+    expect(rows.map(({ status, n }) => [status, n])).toEqual([["in_doubt", 1], ["refresh_failed", 6]]);
+    expect(rows.map(({ status_reason: reason }) => reason)).toEqual(["provider_error", "secret_unreadable"]);
     // Strict rotation: a second call for any of them would have ended its grant, and nothing was called for the unreadable.
     expect(provider.calls.filter(({ refreshToken }) => refreshToken !== failing)).toHaveLength(good.length);
     expect(new Set(provider.calls.map(({ refreshToken }) => refreshToken)).size).toBe(good.length + 1);
@@ -57,6 +59,24 @@ describe("what is due, in three processes", () => {
     expect(peak(times, 1_000)).toBeLessThanOrEqual(2 * 3 * perSecond);
     expect(await fleet.faults()).toEqual([]);
   }, LONG ? 1_800_000 : 60_000);
+
+  test("and cannot be begun keeps no other organization's waiting", async () => {
+    const { provider, fleet } = await setup(1, { CREDENTIALS_REFRESH_SWEEP_MS: "3600000" }, "lenient");
+    const [first] = fleet.replicas as [Service];
+    const neighbour = await token("user", randomUUID());
+    const stuck = await Promise.all(Array.from({ length: 20 }, () => fleet.post(provider.grant())));
+    const good = await Promise.all(Array.from({ length: 3 }, async () => (await rest(first, "POST", "/integrations/credentials", { token: neighbour, body: { provider: "google", credential_type: "oauth2", credentials: provider.grant() } })).json.id as string));
+    // From now on the first organization's trail takes no record.
+    await fleet.superuser.query("update audit_head set link = 1 where organization_id = $1", [fleet.organization]);
+    for (const [ids, hours] of [[stuck, 2], [good, 1]] as const) await fleet.superuser.query("update credential_refresh set due_at = now() - $2 * interval '1 hour' where credential_id = any($1)", [ids, hours]);
+    await fleet.start({ CREDENTIALS_REFRESH_SWEEP_MS: "200", CREDENTIALS_REFRESH_BACKOFF_MS: "600000" });
+    await fleet.until("count(*) = 3 from credential where id = any($1) and secret_version = 2", [good]);
+    // What was tried in vain is put off; what was not tried yet has its turn later.
+    await fleet.until("bool_or(attempts > 0) from credential_refresh where credential_id = any($1)", [stuck]);
+    const { rows } = await fleet.superuser.query("select max(fence)::integer as leases, bool_and(attempts = 0 or due_at > now()) as off from credential_refresh where credential_id = any($1)", [stuck]);
+    expect(rows).toEqual([{ leases: 1, off: true }]);
+    expect(provider.calls).toHaveLength(3);
+  }, 60_000);
 
   test("that was cut off is found by the others, tried once more and told, without anybody asking for it", async () => {
     await using endpoint = await startWebhookEndpoint();

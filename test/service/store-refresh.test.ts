@@ -19,6 +19,7 @@ afterAll(async () => {
 });
 
 const LEASE_MS = 30_000;
+const BACKOFF = { firstMs: 60_000, longestMs: 600_000 };
 const system = (organizationId: string, id: string, action: SystemAction, reason: string | null = null): AuditEvent => ({
   ...allowed(organizationId, id), actorKind: "system", actorId: "refresh", action, outcome: reason === null ? "allowed" : "failed", reason,
 });
@@ -77,22 +78,48 @@ describe("a lease", () => {
     expect(await schedule(id)).toBeUndefined();
   });
 
-  test("of a loser writes nothing after it ran out and somebody else took it: neither success nor refusal", async () => {
+  test("of a loser writes nothing after it ran out and somebody else began: neither success nor refusal", async () => {
     const { organizationId, id, row } = await dueGrant();
     const paused = await lease(organizationId, id);
     await begin(paused);
     await runOut(id);
     const winner = await lease(organizationId, id);
+    expect(await settle(paused, { mark: { status: "reauth_required", reason: "invalid_grant" } })).toBe(false);
+    await begin(winner);
     expect(await keep(paused)).toBe(false);
     expect(await settle(paused, { mark: { status: "reauth_required", reason: "invalid_grant" } })).toBe(false);
-    expect(await resolve(store, organizationId, id)).toMatchObject({ status: "active", sealed: row.sealed });
-    await begin(winner);
+    expect(await resolve(store, organizationId, id)).toMatchObject({ secretVersion: 1n, sealed: row.sealed });
     const sealed = sealedBytes();
     expect(await keep(winner, 1n, sealed)).toBe(true);
     expect(await keep(paused)).toBe(false);
     expect(await settle(paused, { mark: { status: "reauth_required", reason: "invalid_grant" } })).toBe(false);
-    await store.refresh.release(paused);
+    await store.refresh.release(paused, BACKOFF);
     expect(await resolve(store, organizationId, id)).toMatchObject({ status: "active", secretVersion: 2n, sealed });
+  });
+
+  test("that ran out still stores what was renewed while whoever has it now has not begun, and that one does not begin", async () => {
+    const { organizationId, id } = await dueGrant();
+    const late = await lease(organizationId, id);
+    expect(late.takenOver).toBe(false);
+    await begin(late);
+    await runOut(id);
+    const second = await lease(organizationId, id);
+    expect(second.takenOver).toBe(true);
+    const sealed = sealedBytes();
+    expect(await keep(late, 1n, sealed)).toBe(true);
+    expect([await begin(second), await keep(second), await keep(late, 2n)]).toEqual([undefined, false, false]);
+    expect(await resolve(store, organizationId, id)).toMatchObject({ status: "active", secretVersion: 2n, sealed });
+    expect(await schedule(id)).toMatchObject({ lease_token: null, intent_version: null });
+  });
+
+  test("is taken over from nobody where the outcome was stored, and from nobody who only had it", async () => {
+    const { organizationId, id } = await dueGrant();
+    const first = await lease(organizationId, id);
+    await begin(first);
+    await settle(first, { inDoubt: true });
+    const second = await lease(organizationId, id);
+    await store.refresh.release(second, { firstMs: -1_000, longestMs: 0 });
+    expect([second.takenOver, (await lease(organizationId, id)).takenOver]).toEqual([false, false]);
   });
 
   test("writes nothing over an update or a delete that came in between", async () => {
@@ -172,18 +199,43 @@ describe("the schedule", () => {
     const ids = await Promise.all(Array.from({ length: 30 }, async () => (await dueGrant("due", 1_000, organizationId)).id));
     const taken: string[] = [];
     while (taken.length < 30) {
-      const leases = await Promise.all(Array.from({ length: 3 }, () => store.refresh.claimDue([{ provider: "google", limit: 4 }, { provider: "microsoft", limit: 4 }], LEASE_MS)));
+      const leases = await Promise.all(Array.from({ length: 3 }, () => store.refresh.claimDue([{ provider: "google", limit: 4 }, { provider: "microsoft", limit: 4 }], LEASE_MS, [])));
       for (const part of leases) expect(part.length).toBeLessThanOrEqual(4);
       taken.push(...leases.flat().map(({ credentialId }) => credentialId).filter((id) => ids.includes(id)));
     }
     expect(taken.toSorted()).toEqual(ids.toSorted());
   });
 
+  test("gives each organization its turn, however much of another is due before, and nothing of those that are passed over", async () => {
+    await using superuser = await connect(database.superuserUrl);
+    const [big, small, unwell] = [randomUUID(), randomUUID(), randomUUID()];
+    for (const [organization, count, hours] of [[big, 40, 9], [unwell, 40, 8], [small, 2, 7]] as const) {
+      await superuser.query("insert into credential_refresh (organization_id, credential_id, provider, due_at) select $1, gen_random_uuid(), 'sharepoint', now() - $3 * interval '1 hour' from generate_series(1, $2)", [organization, count, hours]);
+    }
+    const taken: string[] = [];
+    for (let look = 0; look < 2; look++) taken.push(...(await store.refresh.claimDue([{ provider: "sharepoint", limit: 4 }], LEASE_MS, [unwell])).map(({ organizationId }) => organizationId));
+    expect(taken.toSorted()).toEqual([...Array(6).fill(big), ...Array(2).fill(small)].toSorted());
+    await superuser.query("delete from credential_refresh where organization_id = any($1)", [[big, small, unwell]]);
+  });
+
+  test("puts off what could not be begun, longer each time", async () => {
+    const { organizationId, id } = await dueGrant();
+    for (const [n, least, most] of [[1, 30, 60], [2, 60, 120], [3, 120, 240]] as const) {
+      await using superuser = await connect(database.superuserUrl);
+      await superuser.query("update credential_refresh set due_at = now() where credential_id = $1", [id]);
+      await store.refresh.release(await lease(organizationId, id), BACKOFF);
+      const { attempts, due_in: dueIn, lease_token: token } = await schedule(id);
+      expect([attempts, token]).toEqual([n, null]);
+      expect(Number(dueIn)).toBeGreaterThan(least - 5);
+      expect(Number(dueIn)).toBeLessThan(most + 5);
+    }
+  });
+
   test("reads no more than it takes, in a table of many", async () => {
     await using superuser = await connect(database.superuserUrl);
     await superuser.query("insert into credential_refresh (organization_id, credential_id, provider, due_at) select gen_random_uuid(), gen_random_uuid(), 'sharepoint', now() + n * interval '1 second' from generate_series(-50, 20000) n");
     await superuser.query("analyze credential_refresh");
-    const leases = await store.refresh.claimDue([{ provider: "sharepoint", limit: 100 }], LEASE_MS);
+    const leases = await store.refresh.claimDue([{ provider: "sharepoint", limit: 100 }], LEASE_MS, []);
     expect(leases.length).toBeGreaterThanOrEqual(50);
     expect(leases.length).toBeLessThan(100);
   });

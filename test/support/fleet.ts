@@ -35,10 +35,10 @@ export interface StatusView {
   readonly etag: string;
 }
 
-/** Several service processes on one database of their own, a user and an executor of one organization, and the keys to the database. */
-export async function startFleet(size: number, extra: Record<string, string> = {}) {
+/** Several service processes on one database of their own, `without` some settings, a user and an executor of one organization, and the keys to the database. */
+export async function startFleet(size: number, extra: Record<string, string> = {}, without: readonly string[] = []) {
   const database = await freshDatabase();
-  const env = serviceEnv(database, { ...ALWAYS, ...extra });
+  const env = Object.fromEntries(Object.entries(serviceEnv(database, { ...ALWAYS, ...extra })).filter(([name]) => !without.includes(name)));
   const organization = randomUUID();
   const [user, machine] = await Promise.all([token("user", organization, undefined, 7_200), token("service_account", organization, undefined, 7_200)]);
   const superuser: pg.Client & AsyncDisposable = await connect(database.superuserUrl);

@@ -11,7 +11,7 @@ export interface TokenCall {
   readonly index: number;
 }
 
-/** What is answered instead of a token: a status and a body, or a connection that is cut. `undefined` leaves it to the rules. */
+/** What is answered instead of a token: a status and a body, or nothing, the connection being cut after the token was replaced by the rules. `undefined` leaves it to the rules. */
 export type Odd = { readonly status: number; readonly body: string | object; readonly headers?: Record<string, string> } | "cut" | undefined;
 
 /** The client that every grant belongs to. */
@@ -59,7 +59,10 @@ export async function startTokenEndpoint(dress: "strict" | "lenient" = "strict")
     calls.push(call);
     for (const wake of waiting) wake();
     const said = await odd(call);
-    if (said === "cut") return void response.destroy();
+    if (said === "cut") {
+      refresh(form);
+      return void response.destroy();
+    }
     const { status, body, headers = {} } = said === undefined ? { ...refresh(form), headers: {} } : { headers: {}, ...said };
     const payload = typeof body === "string" ? body : JSON.stringify(body);
     response.writeHead(status, { "content-type": typeof body === "string" ? "text/html" : "application/json", ...headers }).end(payload);

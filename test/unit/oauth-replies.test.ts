@@ -81,7 +81,9 @@ const MEANINGS: readonly (readonly [string, Exclude<OddReply, "cut"> | Error, Re
   ["unauthorized_client", { status: 400, body: { error: "unauthorized_client" } }, refused],
   ["a client secret that ended", { status: 401, body: { error: "invalid_client", error_codes: [7000222] } }, refused],
   ["a client that the tenant does not know", { status: 400, body: { error: "invalid_request", error_description: "AADSTS700016: no such application" } }, refused],
-  ["401 with a page", { status: 401, body: `<html>${CANARIES[0]}</html>` }, refused],
+  ["401 with a page", { status: 401, body: `<html>${CANARIES[0]}</html>` }, unavailable("reply_unusable")],
+  ["401 with an error that no token endpoint knows", { status: 401, body: { error: "unauthorized", ...hostile } }, unavailable("request_refused")],
+  ["401 with JSON of somebody else", { status: 401, body: { message: "sign in at the proxy" } }, unavailable("request_refused")],
   ["too many requests", { status: 429, body: { error: "invalid_grant" }, headers: { "retry-after": "17" } }, unavailable("provider_throttled", 17_000)],
   ["too many requests, until a date", { status: 429, body: "", headers: { "retry-after": "Tue, 06 May 2031 07:09:09 GMT" } }, unavailable("provider_throttled", 60_000)],
   ["a pause of years", { status: 503, body: "", headers: { "retry-after": "9999999999" } }, unavailable("provider_error", 3_600_000)],
@@ -130,6 +132,21 @@ describe.each(PROVIDERS)("%s: an answer without a token", (provider) => {
   test("a client of the caller's that is refused is not ours", async () => {
     const own = { ...DOCUMENT, client_id: "theirs", client_secret: "theirs" };
     expect(await refresh(provider, { status: 401, body: { error: "invalid_client" } }, own)).toEqual({ kind: "client_rejected", ours: false });
+  });
+});
+
+describe.each(["microsoft", "sharepoint"] as const)("%s: our client in an account's own tenant", (provider) => {
+  const account = { ...DOCUMENT, tenant_id: "6f1d7a52-0b7c-4d2e-9a51-3c1f0e8b7a11" };
+  const answer = (error: string, code: number) => ({ status: error === "invalid_client" ? 401 : 400, body: { error, error_codes: [code], ...hostile } });
+
+  test.each([["unauthorized_client", 700016], ["invalid_request", 700016], ["unauthorized_client", 7000112], ["unauthorized_client", 1]] as const)("%s %d ends the grant: its administrator does not allow the client", async (error, code) => {
+    expect(await refresh(provider, answer(error, code), account)).toEqual(rejected("client_not_allowed"));
+    expect(await refresh(provider, answer(error, code))).toEqual(refused);
+    expect(await refresh(provider, answer(error, code), { ...account, client_id: "theirs", client_secret: "theirs" })).toEqual({ kind: "client_rejected", ours: false });
+  });
+
+  test.each([["invalid_client", 7000215], ["invalid_client", 7000222], ["invalid_client", 1], ["unauthorized_client", 7000215]] as const)("%s %d is ours to mend", async (error, code) => {
+    expect(await refresh(provider, answer(error, code), account)).toEqual(refused);
   });
 });
 

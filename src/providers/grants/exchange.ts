@@ -26,7 +26,7 @@ export async function exchanged(ask: CodeAsk, redeem: () => Promise<Grant>): Pro
 }
 
 function ofFailure(failure: Failure): Exchanged {
-  if (failure.kind === "client_rejected") return failure;
+  if (failure.kind === "client_rejected") return { kind: failure.kind };
   if (failure.kind === "rejected") return { kind: "refused", cause: failure.cause === "invalid_grant" ? "code_rejected" : failure.cause };
   return failure.cause === "request_refused" ? { kind: "refused", cause: failure.cause } : failure;
 }

@@ -63,7 +63,7 @@ export async function refreshMicrosoft(document: SecretDocument, io: OauthIo, { 
     return { kind: "refreshed", document: withTokens(document, reply, end), tokenExpiresAt: end, scopes: reply.scopes };
   } catch (error) {
     if (!(error instanceof TokenFailure)) throw error;
-    return refreshFailure(error.failure, client.ours);
+    return refreshFailure(error.failure, client.ours, typeof tenantId === "string");
   }
 }
 

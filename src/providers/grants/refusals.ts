@@ -3,7 +3,8 @@ import type { GuardedResponse } from "../../domain/check.ts";
 /** Why no token came. Every word is ours: nothing of the provider's text is kept. */
 export type Failure =
   | { readonly kind: "rejected"; readonly cause: string }
-  | { readonly kind: "client_rejected" }
+  /** `here`: the client may be in order, but may not be used here. */
+  | { readonly kind: "client_rejected"; readonly here: boolean }
   | { readonly kind: "unavailable"; readonly cause: string; readonly retryAfterMs: number | null };
 
 /** Carries a failure through a provider's library. */
@@ -20,7 +21,7 @@ export class TokenFailure extends Error {
 /** A failure that may pass. */
 export const unavailable = (cause: string, retryAfterMs: number | null = null): TokenFailure => new TokenFailure({ kind: "unavailable", cause, retryAfterMs });
 const rejected = (cause: string): TokenFailure => new TokenFailure({ kind: "rejected", cause });
-const clientRejected = (): TokenFailure => new TokenFailure({ kind: "client_rejected" });
+const clientRejected = (here = false): TokenFailure => new TokenFailure({ kind: "client_rejected", here });
 
 /** Longest pause that a provider may ask for, ms. */
 const MAX_RETRY_AFTER_MS = 3_600_000;
@@ -50,8 +51,10 @@ const AADSTS: Readonly<Record<number, string>> = {
   50076: "interaction_required", 50078: "interaction_required", 50079: "interaction_required", 50158: "interaction_required", 53000: "interaction_required", 53003: "interaction_required",
   65001: "consent_required", 65004: "consent_required",
 };
-/** Of them, those that say that the client is at fault: its secret is wrong or has expired, or it is not known to the tenant. */
-const AADSTS_CLIENT: ReadonlySet<number> = new Set([7000215, 7000222, 7000216, 700016, 7000218, 50011, 700027]);
+/** Of them, those that say that the client is at fault: its secret is wrong or has expired. */
+const AADSTS_CLIENT: ReadonlySet<number> = new Set([7000215, 7000222, 7000216, 7000218, 50011, 700027]);
+/** Of them, those that say that the client is not in the tenant, or disabled there. */
+const AADSTS_TENANT: ReadonlySet<number> = new Set([700016, 7000112]);
 
 /** What an answer without a token means. `said` is its JSON object, where it has one. */
 export function refusalIn(response: GuardedResponse, said: Readonly<Record<string, unknown>> | undefined, now: Date): TokenFailure {
@@ -59,13 +62,16 @@ export function refusalIn(response: GuardedResponse, said: Readonly<Record<strin
   const pause = retryAfterMs(response, now);
   if (status === 429) return unavailable("provider_throttled", pause);
   if (status >= 500 || status === 408) return unavailable("provider_error", pause);
-  if (status < 400 || said === undefined) return status === 401 ? clientRejected() : unavailable("reply_unusable", pause);
+  // Pages come from whatever stands in between, whatever their status.
+  if (status < 400 || said === undefined) return unavailable("reply_unusable", pause);
   const code = typeof said["error"] === "string" ? said["error"] : "";
   const numbers = numbersIn(said);
-  if (CLIENT.has(code) || numbers.some((number) => AADSTS_CLIENT.has(number))) return clientRejected();
+  if (numbers.some((number) => AADSTS_CLIENT.has(number))) return clientRejected();
+  if (numbers.some((number) => AADSTS_TENANT.has(number))) return clientRejected(true);
+  if (CLIENT.has(code)) return clientRejected(code === "unauthorized_client");
   if (REJECTED.has(code)) return rejected(causeOf(code, said, numbers));
   if (code === "slow_down" || code === "temporarily_unavailable") return unavailable("provider_throttled", pause);
-  return status === 401 ? clientRejected() : unavailable("request_refused", pause);
+  return unavailable("request_refused", pause);
 }
 
 function causeOf(code: string, said: Readonly<Record<string, unknown>>, numbers: readonly number[]): string {

@@ -154,7 +154,11 @@ export function withTokens(document: SecretDocument, reply: TokenReply, end: Dat
   };
 }
 
-/** What a renewal says of a failure. */
-export function refreshFailure(failure: Failure, ours: boolean): Refreshed {
-  return failure.kind === "client_rejected" ? { kind: "client_rejected", ours } : failure;
+/**
+ * What a renewal says of a failure. Where it was asked for in the account's own tenant, that our client may not be used there is
+ * the tenant's decision: its administrator has removed or disabled it, and our settings are right.
+ */
+export function refreshFailure(failure: Failure, ours: boolean, ownTenant = false): Refreshed {
+  if (failure.kind !== "client_rejected") return failure;
+  return ours && ownTenant && failure.here ? { kind: "rejected", cause: "client_not_allowed" } : { kind: "client_rejected", ours };
 }
