@@ -11,6 +11,7 @@ import { parseFailpoints } from "./failpoints.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 import { createOauthAccess } from "./oauth-access.ts";
+import { Grace } from "./process.ts";
 import { refreshingProviders } from "./providers/index.ts";
 import type { Store } from "./store/store.ts";
 import { traced } from "./trace.ts";
@@ -23,7 +24,7 @@ export interface Background {
   readonly renewal: TokenRenewal;
   /** The way to a provider's own endpoints, with our client there, for one call. */
   oauthIo(provider: ProviderName, signal: AbortSignal): OauthIo;
-  /** Begins nothing more by itself; renewals that callers wait for go on. */
+  /** Begins nothing more by itself; renewals that callers wait for go on. The time for stopping runs from here. */
   quiesce(): Promise<void>;
   /** Finishes what is under way, within the time for stopping. */
   stop(): Promise<void>;
@@ -68,14 +69,19 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
     perSecond: settings.refreshPerSecond,
     leaseMs: settings.refreshLeaseMs,
   });
-  const quiesce = async () => void (await Promise.all([sweep.stop(), webhooks?.stop()]));
+  const grace = new Grace(settings.shutdownGraceMs);
+  const quiesce = async () => {
+    grace.begin();
+    await Promise.all([sweep.stop(), webhooks?.stop()]);
+  };
   return {
     renewal: refresher,
     oauthIo: (provider, signal) => access.io(provider, signal, settings.refreshProviderDeadlineMs),
     quiesce,
     async stop() {
       await quiesce();
-      await refresher.close(settings.shutdownGraceMs);
+      // Calls in flight had the same time to end, and much of it may be gone.
+      await refresher.close(grace.leftMs);
     },
   };
 

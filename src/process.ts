@@ -26,6 +26,29 @@ export function stopRequest(): StopRequest {
   };
 }
 
+/** The time that everything has together to end, once the process is told to stop. */
+export class Grace {
+  readonly #ms: number;
+  readonly #now: () => number;
+  #until: number | undefined;
+
+  /** @param now milliseconds on a clock that never goes back */
+  constructor(ms: number, now: () => number = () => performance.now()) {
+    this.#ms = ms;
+    this.#now = now;
+  }
+
+  /** Lets it run, unless it does. */
+  begin(): void {
+    this.#until ??= this.#now() + this.#ms;
+  }
+
+  /** What is left of it, ms. */
+  get leftMs(): number {
+    return this.#until === undefined ? this.#ms : Math.max(0, this.#until - this.#now());
+  }
+}
+
 /** Options of Node.js that open a process's memory to others, or write it to a file. */
 const OPENING = /--(inspect|heapsnapshot|heap-prof|cpu-prof|report-|diagnostic-dir|experimental-repl|abort-on-uncaught)/;
 

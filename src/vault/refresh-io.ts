@@ -30,6 +30,8 @@ export interface AskDeps {
   readonly providerDeadlineMs: number;
   /** For how long a renewal is one process's alone, ms. */
   readonly leaseMs: number;
+  /** Aborts when the process has to end. */
+  readonly ended: AbortSignal;
 }
 
 /** What is asked, of whom and as whom, and for whom. */
@@ -60,8 +62,8 @@ export interface Answer {
 const DOWN: ReadonlySet<string> = new Set(["provider_unreachable", "deadline_exceeded", "provider_error", "provider_throttled"]);
 
 /**
- * Asks a provider for a new token. Resolves within the deadline whatever the provider and its library do; nothing is thrown
- * but what a failpoint throws.
+ * Asks a provider for a new token. Resolves within the deadline, and when the process has to end, whatever the provider and its
+ * library do; nothing is thrown but what a failpoint throws.
  */
 export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
   const { provider, client, now } = question;
@@ -100,17 +102,28 @@ export async function ask(deps: AskDeps, question: Question): Promise<Answer> {
     },
   };
   const late = sleep(deps.providerDeadlineMs, "late" as const, { signal: deadline.signal }).catch(() => "late" as const);
-  const said = await Promise.race([question.refresh(io).catch(() => "failed" as const), late]);
+  const said = await Promise.race([question.refresh(io).catch(() => "failed" as const), late, aborted(deps.ended, deadline.signal)]);
   deadline.abort();
   if (broken !== undefined) {
     judge(passage, undefined);
     throw broken;
+  }
+  if (said === "ended") {
+    judge(passage, undefined);
+    return { said: unanswered("shutting_down"), inDoubt: open, ...(open ? {} : { leftAloneMs: 0 }) };
   }
   if (leftAloneMs !== undefined) return { said: unanswered("provider_left_alone"), inDoubt: false, leftAloneMs };
   const heard = said === "late" ? unanswered("deadline_exceeded") : said === "failed" ? unanswered("reply_unusable") : said;
   judge(passage, heard);
   return { said: heard, inDoubt: heard.kind === "unavailable" && open };
 }
+
+/** Resolves when the process has to end; no longer looks for that when it is of no interest any more. */
+const aborted = (ended: AbortSignal, done: AbortSignal): Promise<"ended"> =>
+  new Promise((resolve) => {
+    if (ended.aborted) resolve("ended");
+    ended.addEventListener("abort", () => resolve("ended"), { once: true, signal: done });
+  });
 
 /** Whether it says that nothing was replaced. An error of a server may be that of a gateway in front of one that has. */
 const refuses = ({ status }: GuardedResponse): boolean => status >= 300 && status <= 499 && status !== 408;

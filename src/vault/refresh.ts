@@ -22,6 +22,9 @@ export interface TokenRenewal {
   renewed(place: CredentialPlace, call: Pick<Call, "requestId" | "signal">): Promise<StoredCredential | undefined>;
 }
 
+/** How long it may take to say in the database what was given up, ms. */
+const ENDING_MS = 2_000;
+
 /** One renewal for all who wait for it. */
 interface Flight {
   readonly outcome: Promise<StoredCredential | undefined>;
@@ -68,7 +71,7 @@ export class Refresher implements TokenRenewal {
     return this.#tracked(this.#attempt(lease, requestId)).then(() => true, (error: unknown) => !(error instanceof NotBegun));
   }
 
-  /** Waits for what is under way, for so long, ms; what then is not stored yet is given up, and its journal says so. */
+  /** Waits for what is under way, for so long, ms; what then has no answer yet is given up, and its journal says so. */
   async close(graceMs: number): Promise<void> {
     const over = new AbortController();
     const timer = sleep(graceMs, undefined, { signal: over.signal }).catch(() => {});
@@ -78,7 +81,7 @@ export class Refresher implements TokenRenewal {
     await Promise.race([idle(), timer]);
     over.abort();
     this.#ended.abort(fail("SHUTTING_DOWN"));
-    await idle();
+    await Promise.race([idle(), sleep(ENDING_MS, undefined, { ref: false })]);
   }
 
   #flight(place: CredentialPlace, requestId: string): Flight {

@@ -119,4 +119,17 @@ describe("a process that is told to stop", () => {
     expect(rows).toEqual([{ renewed: 10, held: 0, open: 0 }]);
     expect(provider.calls).toHaveLength(10);
   }, 60_000);
+
+  test("waits no longer for a provider than it may, leaves no lease, and says what is open", async () => {
+    const { provider, fleet } = await setup(1, {
+      CREDENTIALS_REFRESH_SWEEP_MS: "50", CREDENTIALS_SHUTDOWN_GRACE_MS: "300", CREDENTIALS_REFRESH_PROVIDER_DEADLINE_MS: "300000", CREDENTIALS_REFRESH_LEASE_MS: "600000",
+    });
+    const id = await fleet.post(provider.grant());
+    provider.hold();
+    await fleet.expire([id]);
+    await provider.until(1);
+    expect(await fleet.replicas[0]?.stop()).toBe(0);
+    const { rows } = await fleet.superuser.query("select status, status_reason, lease_token, intent_version from credential c join credential_refresh r on r.credential_id = c.id");
+    expect(rows).toEqual([{ status: "in_doubt", status_reason: "reply_lost", lease_token: null, intent_version: "1" }]);
+  }, 60_000);
 });

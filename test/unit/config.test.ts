@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ConfigError, loadConfig } from "../../src/config.ts";
 import { patternIn } from "../../src/domain/pattern.ts";
-import { refuseInspection } from "../../src/process.ts";
+import { Grace, refuseInspection } from "../../src/process.ts";
 
 const production = {
   CREDENTIALS_PROFILE: "production",
@@ -77,4 +77,16 @@ test("a process whose memory is open is refused in production", () => {
 
 test.each([["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], ["changemechangemechangemechangeme"], ["\u0001\u0002\u0003\u0004\u0005\u0006\u0007\u0008"]])("%j was not drawn at random", (text) => {
   expect(patternIn(Buffer.from(text))).toBeDefined();
+});
+
+test("the time for stopping runs once, from the first who is told, for everyone together", () => {
+  let now = 100;
+  const grace = new Grace(25, () => now);
+  expect(grace.leftMs).toBe(25);
+  grace.begin();
+  now += 20;
+  grace.begin();
+  expect(grace.leftMs).toBe(5);
+  now += 20;
+  expect(grace.leftMs).toBe(0);
 });

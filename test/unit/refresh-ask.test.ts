@@ -13,7 +13,7 @@ function clouds(reply: (url: string) => Reply | Error, client?: OauthIo["client"
   const asked: string[] = [];
   const breaker = new Breaker({ failures: 1, openMs: 3_600_000, maxOpenMs: 3_600_000, now: () => performance.now() });
   const deps: AskDeps = {
-    breaker, failpoint: async () => {}, providerDeadlineMs: 10_000, leaseMs: 30_000,
+    breaker, failpoint: async () => {}, providerDeadlineMs: 10_000, leaseMs: 30_000, ended: new AbortController().signal,
     async request({ url }, { sending, sent }) {
       asked.push(new URL(url).host);
       const said = reply(url);
