@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
@@ -6,22 +6,31 @@ import { createAuthenticator } from "./auth/authenticate.ts";
 import { readCertificate } from "./auth/certificate.ts";
 import { connecting, secureBrowsers } from "./authorization.ts";
 import { startBackground } from "./background.ts";
+import { Certificates, readPem, tlsOf } from "./certificates.ts";
 import { type Address, type Config, ConfigError, isLoopback } from "./config.ts";
 import { parsePorts } from "./egress/policy.ts";
 import { createProber } from "./egress/probe.ts";
+import { REASONS } from "./domain/errors.ts";
+import { watchCertificate, watchConnections, watchSealing, watchStore, watchTests, watchWatches } from "./gauges.ts";
+import { Feed } from "./events/watch-feed.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
+import { watchKeys } from "./key-gauges.ts";
 import { createLog, type Log } from "./log.ts";
 import { loadMasterKeys, startKeys } from "./master-keys.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { findings } from "./providers/index.ts";
-import { serveRest } from "./rest/server.ts";
+import { type OpsServer, serveOps } from "./rest/ops.ts";
+import { type RestServer, serveRest } from "./rest/server.ts";
 import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
 import { openStore } from "./store/open.ts";
+import { traceTo } from "./tracing.ts";
 import { auditKeysOf, ratesOf, startUpkeep } from "./upkeep.ts";
 import { createRepeats } from "./vault/idempotency.ts";
+import { createKeyTally } from "./vault/key-tally.ts";
+import { LimitedCalls } from "./vault/limited-calls.ts";
 import { RateLimiter } from "./vault/rates.ts";
 import { createReception } from "./vault/reception.ts";
 import { bindUseCases } from "./vault/use-cases.ts";
@@ -32,8 +41,10 @@ export interface App extends AsyncDisposable {
   readonly grpc: Address | undefined;
   /** Where REST listens; undefined where this process does not serve it. */
   readonly rest: Address | undefined;
-  /** Takes over the master keys of a configuration that is read again; see `RunningKeys.reload`. */
-  reloadKeys(read: () => Config): Promise<void>;
+  /** Where probes and metrics are; undefined where they have no listener of their own. */
+  readonly ops: Address | undefined;
+  /** Takes over the master keys and the certificate of a configuration that is read again; see `RunningKeys.reload` and `Certificates.reload`. */
+  reload(read: () => Config): Promise<void>;
 }
 
 /** What is put in place of the real thing, and when to give up. */
@@ -75,21 +86,6 @@ function portsOf({ egressPortsSftp, egressPortsPostgresql, egressPortsAwsSes }: 
   };
 }
 
-function readPem(setting: string, file: string): Buffer {
-  try {
-    return readFileSync(file);
-  } catch (error) {
-    throw new ConfigError(`${setting} cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
-  }
-}
-
-function tlsOf({ settings: { tlsCertFile, tlsKeyFile, tlsClientCaFile } }: Config): { certificate: Buffer; key: Buffer; clientCa?: Buffer } | undefined {
-  if (tlsCertFile === undefined || tlsKeyFile === undefined) return undefined;
-  const certificate = readPem("CREDENTIALS_TLS_CERT_FILE", tlsCertFile);
-  const key = readPem("CREDENTIALS_TLS_KEY_FILE", tlsKeyFile);
-  return tlsClientCaFile === undefined ? { certificate, key } : { certificate, key, clientCa: readPem("CREDENTIALS_TLS_CLIENT_CA_FILE", tlsClientCaFile) };
-}
-
 /** Applies every migration that the database lacks; gives their names. */
 export async function runMigrations(config: Config): Promise<string[]> {
   await using resources = new AsyncDisposableStack();
@@ -107,19 +103,23 @@ interface Start {
   readonly metrics: Metrics;
   readonly now: () => Date;
   readonly signal: AbortSignal;
+  readonly certificates: Certificates;
   /** Where REST listens, once it does. */
   readonly listening: { rest?: Address };
   /** Everything that has to be stopped again, in reverse order. */
   readonly resources: AsyncDisposableStack;
 }
 
+/** How long a scrape of the metrics waits for what is counted in the database, ms. */
+const SCRAPE_PATIENCE_MS = 1_000;
+
 /** The gRPC role: database, keys and the vault behind its one door. */
-async function startGrpc({ config, log, metrics, now, signal, listening, resources }: Start, socketPath: string | undefined) {
+async function startGrpc({ config, log, metrics, certificates, now, signal, listening, resources }: Start, socketPath: string | undefined) {
   const { settings } = config;
   const masterKeys = loadMasterKeys(config);
   const clock = () => now().getTime();
   const jwt = tokenVerifier(config, log, clock);
-  const tls = tlsOf(config);
+  const tls = certificates.current;
   const auditKeys = auditKeysOf(config);
   const database = await databaseOf(config, log, resources);
   signal.throwIfAborted();
@@ -136,12 +136,15 @@ async function startGrpc({ config, log, metrics, now, signal, listening, resourc
     resolveQueue: settings.resolveQueue,
     resolveBatch: settings.resolveBatch,
     log,
+    recorded: metrics.recorded,
   });
   resources.defer(() => store.close());
   signal.throwIfAborted();
   const running = await startKeys(masterKeys, config, store, log, resources);
   const { envelope, ring, wakeRotations } = running;
-  metrics.watchSealing(() => envelope.counters);
+  watchSealing(metrics, () => envelope.counters);
+  watchStore(metrics, store.load);
+  watchKeys(metrics, createKeyTally({ store, ring, maxAgeMs: settings.replicaHeartbeatMs, patienceMs: SCRAPE_PATIENCE_MS }));
   const authenticator = createAuthenticator({ jwt, keys: store.serviceAccounts, cacheEntries: settings.tokenCacheEntries, apiKeyCacheSeconds: settings.apiKeyCacheSeconds, now: clock });
   const prober = createProber({
     maxPerOrganization: settings.testsPerOrganization,
@@ -155,13 +158,26 @@ async function startGrpc({ config, log, metrics, now, signal, listening, resourc
     log,
   });
   resources.defer(() => prober.close());
+  watchTests(metrics, () => prober.load);
   const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
   const background = startBackground({ config, store, envelope, log, metrics });
   resources.defer(() => background.stop());
-  const vault = bindUseCases({ store, envelope, ring, wakeRotations, prober, renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
-  resources.use(startUpkeep(config, auditKeys, { store, log, now }));
+  const feed = new Feed({
+    store: store.watch, log,
+    pollMs: settings.watchPollMs,
+    heartbeatMs: settings.watchHeartbeatMs,
+    reauthorizeMs: settings.watchReauthorizeMs,
+    perOrganization: settings.watchPerOrganization,
+    perReplica: settings.watchPerReplica,
+    buffer: settings.watchBuffer,
+  });
+  resources.defer(() => feed.stop());
+  watchWatches(metrics, () => feed.watchers);
+  const vault = bindUseCases({ feed, clientCacheSeconds: settings.clientCacheSeconds, store, envelope, ring, wakeRotations, prober, tested: (provider, layer) => metrics.tested(provider, layer ?? undefined), renewal: background.renewal, oauthIo: background.oauthIo, ...connecting(config, () => listening.rest), limits, newApiKey, readCertificate, ...auditKeys, purgeAfterDays: settings.purgeAfterDays, log, now });
+  const limitedCalls = new LimitedCalls(store.audit);
+  resources.use(startUpkeep(config, auditKeys, { store, limitedCalls, log, metrics, now }));
   const server = await serveGrpc(
-    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)) }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
+    { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)), limitedCalls }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
       listen: settings.grpcListen,
       ...(socketPath === undefined ? {} : { socketPath }),
@@ -171,19 +187,21 @@ async function startGrpc({ config, log, metrics, now, signal, listening, resourc
       maxMessageBytes: settings.grpcMaxMessageBytes,
       maxMetadataBytes: settings.grpcMaxMetadataBytes,
       maxConcurrentStreams: settings.grpcMaxConcurrentStreams,
+      maxConnections: settings.grpcMaxConnections,
       keepaliveMs: settings.grpcKeepaliveMs,
       maxConnectionAgeMs: settings.grpcMaxConnectionAgeMs,
       shutdownGraceMs: settings.shutdownGraceMs,
     },
   );
-  resources.defer(async () => void (await Promise.all([server.stop(), background.quiesce()])));
-  return { address: server.address, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
+  certificates.onChange(server.renewCertificate);
+  resources.defer(async () => void (await Promise.all([server.stop(), feed.stop(), background.quiesce()])));
+  return { server, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
 }
 
 /** The REST role: a client of the gRPC service, over a private socket or over the network. */
-async function startRest({ config, log, metrics, resources }: Start, target: string, ready: () => Promise<boolean>): Promise<Address> {
+async function startRest({ config, log, metrics, certificates, resources }: Start, target: string, ready: () => Promise<boolean>): Promise<RestServer> {
   const { settings } = config;
-  const tls = tlsOf(config);
+  const tls = certificates.current;
   const server = await serveRest({
     listen: settings.restListen,
     target,
@@ -194,15 +212,33 @@ async function startRest({ config, log, metrics, resources }: Start, target: str
     maxJsonDepth: settings.restMaxJsonDepth,
     maxJsonKeys: settings.restMaxJsonKeys,
     deadlineMs: settings.grpcDeadlineMs,
+    limits: {
+      headersMs: settings.restHeadersTimeoutMs,
+      requestMs: settings.restRequestTimeoutMs,
+      keepAliveMs: settings.restKeepaliveMs,
+      maxHeaderBytes: settings.restMaxHeaderBytes,
+      maxConnections: settings.restMaxConnections,
+    },
     secureBrowsers: secureBrowsers(config),
     docs: settings.restDocs,
     resolve: settings.restResolve,
     log,
     ready,
     metrics: () => metrics.render(),
+    probes: settings.opsListen === undefined,
   });
+  certificates.onChange((files) => server.renewCertificate(files));
   resources.defer(() => server.stop());
-  return server.address;
+  return server;
+}
+
+/** The listener for operators, if one is asked for: the first to answer, while the rest still starts, and the last to go. */
+async function startOps({ config, log, metrics, resources }: Start, state: { readonly stopping: boolean; readonly ready: () => Promise<boolean> }): Promise<OpsServer | undefined> {
+  const listen = config.settings.opsListen;
+  if (listen === undefined) return undefined;
+  const server = await serveOps({ listen, log, ready: () => state.ready(), metrics: () => metrics.render(), stopping: () => state.stopping });
+  resources.defer(() => server.stop());
+  return server;
 }
 
 /** Starts everything the configuration asks for, or nothing: what was started before a failure is stopped again. */
@@ -210,16 +246,38 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   await using resources = new AsyncDisposableStack();
   const { settings } = config;
   const { log = createLog(settings.logLevel), now = () => new Date(), signal = new AbortController().signal } = overrides;
-  const start: Start = { config, log, metrics: createMetrics(), now, signal, listening: {}, resources };
+  const certificates = new Certificates(tlsOf(config), log);
+  const start: Start = { config, log, metrics: createMetrics(Object.keys(REASONS)), certificates, now, signal, listening: {}, resources };
+  const traces = await traceTo(config, log, start.metrics);
+  if (traces) resources.use(traces);
+  const state = { stopping: false, ready: async () => false };
+  const ops = await startOps(start, state);
   const [serves, adapts] = [settings.roles.includes("grpc"), settings.roles.includes("rest")];
   const socketPath = serves && adapts ? privateSocket(resources) : undefined;
   const grpc = serves ? await startGrpc(start, socketPath) : undefined;
   const target = socketPath === undefined ? settings.grpcTarget : `unix:${socketPath}`;
   const rest = adapts && target !== undefined ? await startRest(start, target, grpc?.ready ?? (async () => true)) : undefined;
-  if (rest !== undefined) start.listening.rest = rest;
+  if (rest !== undefined) start.listening.rest = rest.address;
+  watchCertificate(start.metrics, certificates);
+  watchConnections(start.metrics, () => [
+    ...(grpc ? [{ name: "grpc", open: grpc.server.connections, most: settings.grpcMaxConnections }] : []),
+    ...(rest ? [{ name: "rest", open: rest.connections, most: settings.restMaxConnections }] : []),
+  ]);
+  state.ready = rest?.ready ?? grpc?.ready ?? state.ready;
   const started = resources.move();
-  const reloadKeys = grpc?.reload ?? (async () => {});
-  return { grpc: grpc?.address, rest, reloadKeys, [Symbol.asyncDispose]: () => started.disposeAsync() };
+  return {
+    grpc: grpc?.server.address,
+    rest: rest?.address,
+    ops: ops?.address,
+    async reload(read) {
+      certificates.reload(read);
+      await grpc?.reload(read);
+    },
+    [Symbol.asyncDispose]: () => {
+      state.stopping = true;
+      return started.disposeAsync();
+    },
+  };
 }
 
 /** Where REST reaches gRPC inside one process: a socket in a folder that only this user may enter. */

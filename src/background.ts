@@ -14,6 +14,7 @@ import { createOauthAccess } from "./oauth-access.ts";
 import { Grace } from "./process.ts";
 import { refreshingProviders } from "./providers/index.ts";
 import type { Store } from "./store/store.ts";
+import { traced } from "./trace.ts";
 import { Breaker } from "./vault/breaker.ts";
 import { Refresher, type TokenRenewal } from "./vault/refresh.ts";
 import { Sweep } from "./vault/refresh-sweep.ts";
@@ -53,7 +54,7 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
     request: access.request,
     clientOf: access.clientOf,
     endpoints: access.endpoints,
-    observe: (provider, outcome) => metrics.renewed(provider, outcome),
+    observe: (provider, outcome, cause) => metrics.renewed(provider, outcome, cause),
     leaseMs: settings.refreshLeaseMs,
     providerDeadlineMs: settings.refreshProviderDeadlineMs,
     backoffMs: settings.refreshBackoffMs,
@@ -89,7 +90,7 @@ export function startBackground({ config, store, envelope, log, metrics }: Backg
     return new Webhooks({
       outbox: store.outbox,
       signer: webhookSigner(secret),
-      post: (headers, body, signal) => goOut({ url, method: "POST", headers, body, signal }),
+      post: (headers, body, signal) => traced("POST webhook", "client", () => goOut({ url, method: "POST", headers, body, signal })),
       log,
       observe: (outcome) => metrics.delivered(outcome),
       timeoutMs: settings.webhookTimeoutMs,

@@ -97,7 +97,9 @@ function withProfile({ settings, secrets }: { settings: Written; secrets: Secret
   if (settings.roles.includes("grpc") && settings.grpcTarget !== undefined) throw new ConfigError("CREDENTIALS_GRPC_TARGET is only for a process that serves rest alone");
   if (secrets.databaseMigrationUrl && !secrets.databaseUrl) throw new ConfigError("CREDENTIALS_DATABASE_MIGRATION_URL is given without CREDENTIALS_DATABASE_URL");
   if (settings.restMaxBodyBytes > settings.grpcMaxMessageBytes) throw new ConfigError("CREDENTIALS_REST_MAX_BODY_BYTES must not be above CREDENTIALS_GRPC_MAX_MESSAGE_BYTES");
+  if (settings.restHeadersTimeoutMs > settings.restRequestTimeoutMs) throw new ConfigError("CREDENTIALS_REST_HEADERS_TIMEOUT_MS must not be above CREDENTIALS_REST_REQUEST_TIMEOUT_MS");
   if (settings.refreshProviderDeadlineMs * 2 > settings.refreshLeaseMs) throw new ConfigError("CREDENTIALS_REFRESH_LEASE_MS must be at least twice CREDENTIALS_REFRESH_PROVIDER_DEADLINE_MS");
+  if (secrets.otlpHeaders && settings.otlpEndpoint === undefined) throw new ConfigError("CREDENTIALS_OTLP_HEADERS is given without CREDENTIALS_OTLP_ENDPOINT");
   if ((settings.webhookUrl === undefined) !== (secrets.webhookSecret === undefined)) throw new ConfigError("CREDENTIALS_WEBHOOK_URL and CREDENTIALS_WEBHOOK_SECRET go together");
   checkAuthorization(settings);
   if (production) refuseDevelopment({ settings, secrets });

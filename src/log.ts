@@ -1,12 +1,13 @@
 import { randomFillSync } from "node:crypto";
 import pino, { type DestinationStream } from "pino";
 import { ulid } from "ulid";
+import { currentSpan } from "./trace.ts";
 
 /** Fields a log line may carry. Whatever else is handed in is left out, so that a secret cannot ride along. */
 const FIELDS = [
   "request_id", "method", "code", "reason", "duration_ms", "caller_kind", "caller_id", "organization_id", "credential_id", "incident",
   "error_name", "error_code", "address", "count", "key_id", "table", "migration", "signal", "state", "pid", "path", "status", "attempt",
-  "link", "hash",
+  "link", "hash", "trace_id",
 ] as const;
 
 /** What a log line says besides its message. Values are ids, names, counts and codes; never text from outside. */
@@ -41,9 +42,15 @@ function allowed(fields: LogFields): Record<string, unknown> {
 export function createLog(level: (typeof LEVELS)[number], stream: DestinationStream = pino.destination({ fd: 2, sync: false, maxLength: MAX_WAITING_BYTES })): Log {
   const out = pino({ level, base: null, messageKey: "message", timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } }, stream);
   const write = (at: (typeof LEVELS)[number]) => (fields: LogFields, message: string) => {
-    if (out.isLevelEnabled(at)) out[at](allowed(fields), message);
+    if (out.isLevelEnabled(at)) out[at](allowed({ trace_id: currentSpan()?.traceId, ...fields }), message);
   };
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
+}
+
+/** The same log for a piece of work that no call asked for: all its lines carry one id of their own, unless a line has another. */
+export function identified(log: Log, requestId: string = newRequestId()): Log {
+  const at = (level: (typeof LEVELS)[number]) => (fields: LogFields, message: string) => log[level]({ request_id: requestId, ...fields }, message);
+  return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
 }
 
 /** Random bytes for request ids, drawn many at a time: one by one they cost more than the rest of a log line. */

@@ -11,9 +11,10 @@ import { transitService } from "./crypto/kms/transit.ts";
 import { KeyRing, localMasterKey, type MasterKey } from "./crypto/ring.ts";
 import { isMasterKeyId } from "./crypto/sealed.ts";
 import { secret } from "./domain/secret.ts";
-import { createOperatorHttp } from "./egress/operator-http.ts";
-import { errorFields, type Log } from "./log.ts";
+import { createOperatorHttp, type OperatorHttp } from "./egress/operator-http.ts";
+import { errorFields, identified, type Log } from "./log.ts";
 import type { Store } from "./store/store.ts";
+import { traced } from "./trace.ts";
 import { checkKeys, KeyCheckError } from "./vault/keys.ts";
 import { Replica } from "./vault/replica.ts";
 import { RotationWorker } from "./vault/rotation-worker.ts";
@@ -44,7 +45,8 @@ function readCa(file: string | undefined): Buffer | undefined {
 
 /** What makes a key service of the name of a key. */
 function serviceOf({ settings, secrets }: Config): (name: string) => KeyService {
-  const http = createOperatorHttp(readCa(settings.kmsCaFile));
+  const direct = createOperatorHttp(readCa(settings.kmsCaFile));
+  const http: OperatorHttp = (request) => traced("key service", "client", () => direct(request), ({ status }) => ({ "http.response.status_code": status }));
   const { kmsTransitUrl, kmsAwsRegion, kmsAwsAccessKeyId: accessKeyId } = settings;
   const { kmsTransitToken, kmsAwsSecretAccessKey: secretAccessKey, kmsAwsSessionToken: sessionToken } = secrets;
   if (settings.kms === "aws") {
@@ -141,16 +143,17 @@ export async function startKeys({ keys, primaryKeyId }: Loaded, { settings }: Co
     envelope,
     wakeRotations: () => worker.wake(),
     async reload(read) {
+      const own = identified(log);
       try {
         const next = new KeyRing(loadMasterKeys(read()).keys, ring.primaryId);
         await checkKeys(store.keyRegistry, next);
         ring.replace(next.keys);
         await replica.report();
-        log.info({ count: next.ids.length }, "the master keys were loaded again");
+        own.info({ count: next.ids.length }, "the master keys were loaded again");
       } catch (error) {
         // The messages of these name keys and settings, and never hold a secret.
         const told = [ConfigError, KeyringError, KeyCheckError].some((kind) => error instanceof kind);
-        log.error({ ...errorFields(error), reason: told ? (error as Error).message : undefined }, "the master keys were not loaded again; those from before stay");
+        own.error({ ...errorFields(error), reason: told ? (error as Error).message : undefined }, "the master keys were not loaded again; those from before stay");
       }
     },
     get ready() {

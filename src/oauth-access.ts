@@ -4,6 +4,7 @@ import type { OauthEndpoints, OauthIo } from "./domain/oauth.ts";
 import { dialError } from "./egress/dial-error.ts";
 import type { GuardedFetch } from "./egress/fetch.ts";
 import { cloudOfAuthority, GOOGLE_ISSUER, isTenant, MICROSOFT_CLOUDS, WORLDWIDE } from "./providers/clouds.ts";
+import { traced } from "./trace.ts";
 import type { ProviderRequest } from "./vault/refresh-io.ts";
 
 /** How the service reaches OAuth providers, and as whom. */
@@ -26,7 +27,7 @@ export function createOauthAccess(config: Config, goOut: GuardedFetch): OauthAcc
   const clients: Partial<Record<ProviderName, OauthIo["client"]>> = { google, microsoft, sharepoint: microsoft };
   const request: ProviderRequest = async (ask, options) => {
     try {
-      const { status, headers, body } = await goOut({ ...ask, ...options });
+      const { status, headers, body } = await traced(`${ask.method} ${options.provider}`, "client", () => goOut({ ...ask, ...options }), answered);
       return { status, headers, body };
     } catch (error) {
       throw dialError(error);
@@ -42,6 +43,8 @@ export function createOauthAccess(config: Config, goOut: GuardedFetch): OauthAcc
     },
   };
 }
+
+const answered = (response: { readonly status: number }) => ({ "http.response.status_code": response.status });
 
 function clientIn({ settings, secrets }: Config, name: "GOOGLE" | "MICROSOFT"): OauthIo["client"] {
   const [id, given] = name === "GOOGLE" ? [settings.googleClientId, secrets.googleClientSecret] : [settings.microsoftClientId, secrets.microsoftClientSecret];

@@ -35,7 +35,7 @@ export async function serve(env: Readonly<Record<string, string | undefined>>): 
     if (config.settings.profile === "production") refuseInspection(env);
     await using app = await createApp(config, { signal: stop.signal });
     // Files are read again; the environment of a process does not change.
-    const reload = () => void app.reloadKeys(() => loadConfig(env));
+    const reload = () => void app.reload(() => loadConfig(env));
     process.on("SIGHUP", reload);
     using _ = { [Symbol.dispose]: () => void process.off("SIGHUP", reload) };
     await announce(app, config);
@@ -49,7 +49,7 @@ export async function serve(env: Readonly<Record<string, string | undefined>>): 
 }
 
 async function announce(app: App, config: Config): Promise<void> {
-  const addresses = [app.grpc && `grpc=${printed(app.grpc)}`, app.rest && `rest=${printed(app.rest)}`].filter(Boolean).join(" ");
+  const addresses = [app.grpc && `grpc=${printed(app.grpc)}`, app.rest && `rest=${printed(app.rest)}`, app.ops && `ops=${printed(app.ops)}`].filter(Boolean).join(" ");
   process.stdout.write(`ready ${addresses}\n`);
   const development = config.settings.profile === "development" && !config.secrets.jwtPublicKey && config.settings.jwtJwksUrl === undefined;
   if (development && app.grpc && app.rest) process.stdout.write(await firstSteps(config, app.grpc, app.rest));

@@ -3,25 +3,33 @@ import { developmentAuditKey } from "./auth/development.ts";
 import { type Config, ConfigError } from "./config.ts";
 import { AuditKeyError, type AuditSigner, createAuditSigner, newAuditKey } from "./crypto/audit-signer.ts";
 import { type HeadKeys, readHeadKeys } from "./domain/audit-chain.ts";
+import { watchSigning, watchTally } from "./gauges.ts";
 import type { Log } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
 import type { Store } from "./store/store.ts";
+import type { LimitedCalls } from "./vault/limited-calls.ts";
 import { clearAway, repeatedly } from "./vault/maintenance.ts";
 import type { Rates } from "./vault/rates.ts";
+import { type Tally, tally } from "./vault/tally.ts";
 import { signHeads } from "./vault/trail.ts";
 
 /** The keys of audit heads. */
 export interface AuditKeys {
-  /** Undefined where none is configured, in production. */
-  readonly signer: AuditSigner | undefined;
+  readonly signer: AuditSigner;
   /** Every key whose signatures are believed. */
   readonly headKeys: HeadKeys;
 }
 
-/** Reads the key that signs audit heads, or in development makes it once, and the keys that are believed besides. Throws ConfigError. */
+/**
+ * Reads the key that signs audit heads, or in development makes it once, and the keys that are believed besides. Throws
+ * ConfigError, in production also where there is none: a trail that nobody signs can be cut at its end without a trace.
+ */
 export function auditKeysOf({ settings, secrets }: Config): AuditKeys {
-  const key = secrets.auditSigningKey ?? (settings.profile === "production" ? undefined : developmentAuditKey(settings.dataDir, newAuditKey));
+  if (settings.profile === "production" && !secrets.auditSigningKey) {
+    throw new ConfigError("CREDENTIALS_AUDIT_SIGNING_KEY is required in production: `openssl genpkey -algorithm ed25519` makes one");
+  }
+  const key = secrets.auditSigningKey ?? developmentAuditKey(settings.dataDir, newAuditKey);
   const trusted = settings.auditTrustedKeysFile === undefined ? new Map() : trustedKeys(settings.auditTrustedKeysFile);
-  if (!key) return { signer: undefined, headKeys: trusted };
   try {
     const signer = createAuditSigner(key);
     return { signer, headKeys: new Map([...trusted, [signer.keyId, signer.publicKey]]) };
@@ -49,12 +57,36 @@ export const ratesOf = ({ settings }: Config): Rates => ({
   write: { perCaller: settings.rateWritesPerCaller, perOrganization: settings.rateWritesPerOrganization },
 });
 
-/** Starts what a process does by itself now and then: sign audit heads, and clear away what has had its time. */
-export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: { readonly store: Store; readonly log: Log; readonly now: () => Date }): AsyncDisposable {
+/** What {@link startUpkeep} needs. */
+export interface UpkeepDeps {
+  readonly store: Store;
+  readonly limitedCalls: LimitedCalls;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly now: () => Date;
+}
+
+/** Starts what a process does by itself now and then: sign audit heads, record limited calls, clear away what has had its time, and count. */
+export function startUpkeep({ settings }: Config, { signer }: AuditKeys, deps: UpkeepDeps): AsyncDisposable {
   const stack = new AsyncDisposableStack();
-  const { log } = deps;
-  if (signer) stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, () => signHeads({ ...deps, signer })));
-  else log.warn({}, "CREDENTIALS_AUDIT_SIGNING_KEY is not set: audit heads are not signed, and a trail that is cut is not noticed");
-  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, () => clearAway({ ...deps, purgeAfterDays: settings.purgeAfterDays })));
+  const { limitedCalls, log, metrics, now } = deps;
+  const events = { keptDays: settings.eventsKeptDays, deliveredOnly: settings.webhookUrl !== undefined };
+  let signedAt = now().getTime();
+  const sign = async (own: Log) => {
+    await signHeads({ ...deps, log: own, signer });
+    signedAt = now().getTime();
+  };
+  watchSigning(metrics, () => signedAt);
+  let counted: Tally | undefined;
+  const limits = { perProvider: settings.limitPerProvider, perUser: settings.limitPerUser };
+  const count = async () => {
+    counted = await tally({ ...deps, limits });
+  };
+  watchTally(metrics, () => counted);
+  stack.defer(() => limitedCalls.record());
+  stack.use(repeatedly(log, "limited calls could not be recorded", settings.rateRecordMs, () => limitedCalls.record()));
+  stack.use(repeatedly(log, "credentials could not be counted for the metrics", settings.tallyIntervalMs, count));
+  stack.use(repeatedly(log, "audit heads could not be signed", settings.auditSignIntervalMs, sign));
+  stack.use(repeatedly(log, "what has had its time could not be cleared away", settings.purgeIntervalMs, (own) => clearAway({ ...deps, log: own, purgeAfterDays: settings.purgeAfterDays, events })));
   return stack;
 }

@@ -57,6 +57,7 @@ column audit_event.run_id text storage x
 column audit_event.hash bytea not null storage x
 column audit_event.subject_id uuid storage p
 column audit_event.key_id uuid storage p
+column audit_event.calls integer storage p
 column audit_head.organization_id uuid not null storage p
 column audit_head.link bigint not null storage p
 column audit_head.digest bytea not null storage x
@@ -107,6 +108,7 @@ column credential_event.status text not null storage x
 column credential_event.status_reason text storage x
 column credential_event.status_since timestamp(3) with time zone not null storage p
 column credential_event.secret_version bigint not null storage p
+column credential_event.credential_revision integer storage p
 column credential_event_head.organization_id uuid not null storage p
 column credential_event_head.revision bigint not null storage p
 column credential_event_head.sent bigint not null default 0 storage p
@@ -115,6 +117,8 @@ column credential_event_head.attempts integer not null default 0 storage p
 column credential_event_head.fence bigint not null default 0 storage p
 column credential_event_head.lease_token uuid storage p
 column credential_event_head.lease_until timestamp with time zone storage p
+column credential_event_head.pruned bigint not null default 0 storage p
+column credential_event_head.changed_in xid8 not null default pg_current_xact_id() storage p
 column credential_limit.organization_id uuid not null storage p
 column credential_limit.provider text not null storage x
 column credential_limit.n integer not null storage p
@@ -126,6 +130,11 @@ column credential_previous.sealed ciphertext not null storage e
 column credential_previous.account_email text storage x
 column credential_previous.token_expires_at timestamp(3) with time zone storage p
 column credential_previous.kept_until timestamp(3) with time zone not null storage p
+column credential_previous.key_version bigint default sealed_key_version((sealed)::bytea) storage p
+column credential_previous.oauth_origin text not null default 'posted'::text storage x
+column credential_previous.account_id text storage x
+column credential_previous.requested_scopes text[] storage x
+column credential_previous.granted_scopes text[] storage x
 column credential_refresh.organization_id uuid not null storage p
 column credential_refresh.credential_id uuid not null storage p
 column credential_refresh.provider text not null storage x
@@ -267,6 +276,7 @@ constraint audit_event_action_not_null on audit_event: NOT NULL action
 constraint audit_event_actor_id_not_null on audit_event: NOT NULL actor_id
 constraint audit_event_actor_kind_must_be_known on audit_event: CHECK ((actor_kind = ANY (ARRAY['user'::text, 'service_account'::text, 'operator'::text, 'system'::text])))
 constraint audit_event_actor_kind_not_null on audit_event: NOT NULL actor_kind
+constraint audit_event_calls_must_be_positive on audit_event: CHECK ((calls >= 1))
 constraint audit_event_hash_must_be_32_bytes on audit_event: CHECK ((length(hash) = 32))
 constraint audit_event_hash_not_null on audit_event: NOT NULL hash
 constraint audit_event_link_not_null on audit_event: NOT NULL link
@@ -331,7 +341,7 @@ constraint credential_counter_organization_id_not_null on credential_counter: NO
 constraint credential_counter_pkey on credential_counter: PRIMARY KEY (organization_id, counter)
 constraint credential_event_credential_id_not_null on credential_event: NOT NULL credential_id
 constraint credential_event_credential_type_not_null on credential_event: NOT NULL credential_type
-constraint credential_event_kind_must_be_known on credential_event: CHECK ((kind = ANY (ARRAY['created'::text, 'updated'::text, 'deleted'::text, 'restored'::text, 'status_changed'::text])))
+constraint credential_event_kind_must_be_known on credential_event: CHECK ((kind = ANY (ARRAY['created'::text, 'updated'::text, 'rotated'::text, 'deleted'::text, 'restored'::text, 'status_changed'::text])))
 constraint credential_event_kind_not_null on credential_event: NOT NULL kind
 constraint credential_event_occurred_at_not_null on credential_event: NOT NULL occurred_at
 constraint credential_event_organization_id_not_null on credential_event: NOT NULL organization_id
@@ -344,12 +354,15 @@ constraint credential_event_status_not_null on credential_event: NOT NULL status
 constraint credential_event_status_since_not_null on credential_event: NOT NULL status_since
 constraint credential_event_head_attempts_must_not_be_negative on credential_event_head: CHECK ((attempts >= 0))
 constraint credential_event_head_attempts_not_null on credential_event_head: NOT NULL attempts
+constraint credential_event_head_changed_in_not_null on credential_event_head: NOT NULL changed_in
 constraint credential_event_head_due_at_not_null on credential_event_head: NOT NULL due_at
 constraint credential_event_head_fence_must_not_be_negative on credential_event_head: CHECK ((fence >= 0))
 constraint credential_event_head_fence_not_null on credential_event_head: NOT NULL fence
 constraint credential_event_head_lease_must_be_whole on credential_event_head: CHECK (((lease_token IS NULL) = (lease_until IS NULL)))
 constraint credential_event_head_organization_id_not_null on credential_event_head: NOT NULL organization_id
 constraint credential_event_head_pkey on credential_event_head: PRIMARY KEY (organization_id)
+constraint credential_event_head_pruned_must_not_be_ahead on credential_event_head: CHECK (((pruned >= 0) AND (pruned <= revision)))
+constraint credential_event_head_pruned_not_null on credential_event_head: NOT NULL pruned
 constraint credential_event_head_revision_not_null on credential_event_head: NOT NULL revision
 constraint credential_event_head_sent_must_not_be_ahead on credential_event_head: CHECK (((sent >= 0) AND (sent <= revision)))
 constraint credential_event_head_sent_not_null on credential_event_head: NOT NULL sent
@@ -361,6 +374,8 @@ constraint credential_limit_provider_not_null on credential_limit: NOT NULL prov
 constraint credential_previous_credential_id_not_null on credential_previous: NOT NULL credential_id
 constraint credential_previous_credential_type_not_null on credential_previous: NOT NULL credential_type
 constraint credential_previous_kept_until_not_null on credential_previous: NOT NULL kept_until
+constraint credential_previous_oauth_origin_must_be_known on credential_previous: CHECK ((oauth_origin = ANY (ARRAY['flow'::text, 'posted'::text])))
+constraint credential_previous_oauth_origin_not_null on credential_previous: NOT NULL oauth_origin
 constraint credential_previous_organization_id_not_null on credential_previous: NOT NULL organization_id
 constraint credential_previous_pkey on credential_previous: PRIMARY KEY (organization_id, credential_id)
 constraint credential_previous_sealed_must_have_its_format on credential_previous: CHECK ((get_byte((sealed)::bytea, 0) = 197))
@@ -533,7 +548,12 @@ constraint service_account_key_label_updated_at_not_null on service_account_key_
 
 -- indexes
 
+CREATE INDEX audit_event_action_idx ON public.audit_event USING btree (organization_id, action, link, "position") WHERE (action <> 'resolve_credential'::text)
+CREATE INDEX audit_event_credential_idx ON public.audit_event USING btree (organization_id, credential_id, link, "position") WHERE (credential_id IS NOT NULL)
+CREATE INDEX audit_event_outcome_idx ON public.audit_event USING btree (organization_id, outcome, link, "position") WHERE (outcome <> 'allowed'::text)
 CREATE UNIQUE INDEX audit_event_pkey ON public.audit_event USING btree (organization_id, link, "position")
+CREATE INDEX audit_event_time_idx ON public.audit_event USING btree (organization_id, occurred_at, link) WHERE (("position" = 1) AND ((link % (16)::bigint) = 0))
+CREATE INDEX audit_event_word_idx ON public.audit_event USING brin (request_id text_bloom_ops, run_id text_bloom_ops, flow_id text_bloom_ops, actor_id text_bloom_ops) WITH (pages_per_range='32', autosummarize='on')
 CREATE UNIQUE INDEX audit_head_pkey ON public.audit_head USING btree (organization_id)
 CREATE UNIQUE INDEX audit_signature_pkey ON public.audit_signature USING btree (organization_id, link)
 CREATE UNIQUE INDEX audit_signing_pkey ON public.audit_signing USING btree (organization_id)
@@ -544,9 +564,11 @@ CREATE INDEX credential_newest_of_user_idx ON public.credential USING btree (org
 CREATE UNIQUE INDEX credential_pkey ON public.credential USING btree (organization_id, id)
 CREATE UNIQUE INDEX credential_counter_pkey ON public.credential_counter USING btree (organization_id, counter)
 CREATE UNIQUE INDEX credential_event_pkey ON public.credential_event USING btree (organization_id, revision)
+CREATE INDEX credential_event_head_changed_idx ON public.credential_event_head USING btree (changed_in)
 CREATE UNIQUE INDEX credential_event_head_pkey ON public.credential_event_head USING btree (organization_id)
 CREATE INDEX credential_event_head_unsent_idx ON public.credential_event_head USING btree (due_at) WHERE (sent < revision)
 CREATE UNIQUE INDEX credential_limit_pkey ON public.credential_limit USING btree (organization_id, provider)
+CREATE INDEX credential_previous_key_version_idx ON public.credential_previous USING btree (organization_id, key_version, credential_id)
 CREATE UNIQUE INDEX credential_previous_pkey ON public.credential_previous USING btree (organization_id, credential_id)
 CREATE INDEX credential_refresh_due_idx ON public.credential_refresh USING btree (provider, due_at) WHERE (due_at IS NOT NULL)
 CREATE UNIQUE INDEX credential_refresh_pkey ON public.credential_refresh USING btree (organization_id, credential_id)
@@ -608,7 +630,11 @@ CREATE TRIGGER credential_deletion AFTER UPDATE OF deleted_at ON public.credenti
 CREATE TRIGGER credential_immutable BEFORE UPDATE ON public.credential FOR EACH ROW WHEN ((((((old.organization_id IS DISTINCT FROM new.organization_id) OR (old.id IS DISTINCT FROM new.id)) OR (old.provider IS DISTINCT FROM new.provider)) OR (old.user_id IS DISTINCT FROM new.user_id)) OR (old.created_at IS DISTINCT FROM new.created_at))) EXECUTE FUNCTION refuse_change()
 CREATE TRIGGER credential_resealed_with_open_key BEFORE UPDATE ON public.credential FOR EACH ROW WHEN (((new.sealed IS NOT NULL) AND (old.secret_version IS DISTINCT FROM new.secret_version))) EXECUTE FUNCTION refuse_closed_key()
 CREATE TRIGGER credential_sealed_with_open_key BEFORE INSERT ON public.credential FOR EACH ROW WHEN ((new.sealed IS NOT NULL)) EXECUTE FUNCTION refuse_closed_key()
+CREATE TRIGGER credential_event_head_changed BEFORE UPDATE OF revision ON public.credential_event_head FOR EACH ROW WHEN ((old.revision IS DISTINCT FROM new.revision)) EXECUTE FUNCTION note_event_head()
 CREATE TRIGGER credential_previous_kept AFTER INSERT OR UPDATE OF kept_until ON public.credential_previous FOR EACH ROW EXECUTE FUNCTION note_previous()
+CREATE TRIGGER credential_previous_resealed_with_open_key BEFORE UPDATE ON public.credential_previous FOR EACH ROW WHEN ((old.secret_version IS DISTINCT FROM new.secret_version)) EXECUTE FUNCTION refuse_closed_key()
+CREATE TRIGGER credential_previous_sealed_with_open_key BEFORE INSERT ON public.credential_previous FOR EACH ROW EXECUTE FUNCTION refuse_closed_key()
+CREATE TRIGGER oauth_authorization_sealed_with_open_key BEFORE INSERT ON public.oauth_authorization FOR EACH ROW EXECUTE FUNCTION refuse_closed_key()
 CREATE TRIGGER organization_key_displaced AFTER DELETE ON public.organization_key REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION displace_organization_key()
 CREATE TRIGGER organization_key_immutable BEFORE UPDATE ON public.organization_key FOR EACH ROW WHEN (((((old.organization_id IS DISTINCT FROM new.organization_id) OR (old.version IS DISTINCT FROM new.version)) OR (old.commitment IS DISTINCT FROM new.commitment)) OR (old.created_at IS DISTINCT FROM new.created_at))) EXECUTE FUNCTION refuse_change()
 CREATE TRIGGER organization_key_moved AFTER UPDATE ON public.organization_key REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION place_organization_key()
@@ -626,6 +652,11 @@ CREATE OR REPLACE FUNCTION public.audit_record_digest(organization_id uuid, occu
  LANGUAGE sql
  STABLE PARALLEL SAFE
 RETURN sha256(convert_to((CASE WHEN ((subject_id IS NULL) AND (key_id IS NULL)) THEN json_build_array(organization_id, ((EXTRACT(epoch FROM occurred_at) * (1000)::numeric))::bigint, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id) ELSE json_build_array(organization_id, ((EXTRACT(epoch FROM occurred_at) * (1000)::numeric))::bigint, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id) END)::text, 'UTF8'::name))
+CREATE OR REPLACE FUNCTION public.audit_record_digest(organization_id uuid, occurred_at timestamp with time zone, request_id text, actor_kind text, actor_id text, action text, outcome text, reason text, credential_id uuid, flow_id text, run_id text, subject_id uuid, key_id uuid, calls integer)
+ RETURNS bytea
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN CASE WHEN (calls IS NULL) THEN audit_record_digest(organization_id, occurred_at, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id) ELSE sha256(convert_to((json_build_array(organization_id, ((EXTRACT(epoch FROM occurred_at) * (1000)::numeric))::bigint, request_id, actor_kind, actor_id, action, outcome, reason, credential_id, flow_id, run_id, subject_id, key_id, calls))::text, 'UTF8'::name)) END
 CREATE OR REPLACE FUNCTION public.displace_organization_key()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -648,6 +679,14 @@ begin
     delete from purge_due where organization_id = new.organization_id and credential_id = new.id and kind = 'deleted';
   end if;
   return null;
+end $function$
+CREATE OR REPLACE FUNCTION public.note_event_head()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  new.changed_in := pg_current_xact_id();
+  return new;
 end $function$
 CREATE OR REPLACE FUNCTION public.note_previous()
  RETURNS trigger
@@ -706,6 +745,22 @@ begin
   end if;
   return new;
 end $function$
+CREATE OR REPLACE FUNCTION public.refuse_credential_in_use(organization uuid, credential uuid, within_seconds integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if within_seconds > 0 then
+    -- Whoever has recorded a use, and has not committed it, holds this lock. The query below sees what was committed by then.
+    perform from audit_head h where h.organization_id = organization for update;
+    if (select e.occurred_at >= clock_timestamp() - make_interval(secs => within_seconds) from audit_event e
+        where e.organization_id = organization and e.credential_id = credential and e.action in ('resolve_credential', 'report_credential_uses') and e.outcome = 'allowed'
+        order by e.link desc, e.position desc limit 1) then
+      raise exception using errcode = '23514', message = 'the credential was used lately', table = 'credential', constraint = 'credential_must_not_be_in_use';
+    end if;
+  end if;
+  return true;
+end $function$
 CREATE OR REPLACE FUNCTION public.refuse_credential_limit(provider_has_room boolean)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -732,12 +787,15 @@ RETURN CASE WHEN (length(sealed) >= 7) THEN (((((get_byte(sealed, 3))::bigint <<
 
 comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with time zone,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.text,pg_catalog.text): Digest of one record: SHA-256 of the UTF-8 text of a JSON array of its fields, time in milliseconds since 1970.
 comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with time zone,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.uuid): As the one with eleven fields, which it equals where the last two are null; else the JSON array has thirteen.
+comment on function public.audit_record_digest(pg_catalog.uuid,timestamp with time zone,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.text,pg_catalog.text,pg_catalog.uuid,pg_catalog.uuid,integer): As the one with thirteen fields, which it equals where the last is null; else the JSON array has fourteen.
 comment on function public.displace_organization_key(): The same for rows that are deleted, which only the owner may do.
 comment on function public.note_deletion(): Keeps purge_due in step with deletions, by whatever statement they come.
+comment on function public.note_event_head(): Notes the transaction that wrote the newest event, by whatever statement it came.
 comment on function public.note_previous(): Keeps purge_due in step with kept secrets.
 comment on function public.place_organization_key(): Keeps organization_key_place, and refuses keys that are wrapped under another master key than the primary one. Runs as its owner, so that the application role cannot write the places itself.
 comment on function public.refuse_change(): Trigger that refuses the change it fires on.
 comment on function public.refuse_closed_key(): Refuses a secret that a replica has sealed with a key which a rotation has closed meanwhile.
+comment on function public.refuse_credential_in_use(pg_catalog.uuid,pg_catalog.uuid,integer): Raises where the credential was resolved, or uses of it were reported, within so many seconds; 0 does not ask. Afterwards no use can be recorded before the end of the transaction.
 comment on function public.refuse_credential_limit(boolean): Raises, so that nothing of a refused creation is counted; the constraint name says which limit.
 comment on function public.remember_audit_chain(): Notes an organization when its chain begins; later links do not come here.
 comment on function public.sealed_key_version(pg_catalog.bytea): The version of the organization key that a sealed value names, read from its bytes.
@@ -747,7 +805,7 @@ comment on table public.audit_signature: Signed heads of the audit chains: a tra
 comment on table public.audit_signing: Organizations that have an audit chain, so that the heads of all of them can be signed. Holds ids only.
 comment on table public.credential: Credentials of integrations: what is known about them, and the sealed secret.
 comment on table public.credential_counter: Active credentials, counted in the transaction that creates or deletes one, so that limits hold under concurrency.
-comment on table public.credential_event: What happened to credentials, in order: the outbox of webhooks and of the watch feed. Append-only, written in the transaction of what happened.
+comment on table public.credential_event: What happened to credentials, in order: the outbox of webhooks and of the watch feed. Written in the transaction of what happened, never changed, and removed from the oldest on once its time is over.
 comment on table public.credential_event_head: The newest event of each organization, and how far webhooks have come. Its row is locked until an event is committed, which gives the events their order. Read before an organization is known, therefore without row-level security.
 comment on table public.credential_limit: Limits of active credentials that operators set, in the place of the installation's own.
 comment on table public.credential_previous: The secret before the newest one, where its update asked to keep it for a while.
@@ -771,6 +829,7 @@ comment on table public.service_account_key: API keys and client certificates. F
 comment on table public.service_account_key_label: What people call an API key, and when it was last used: what the look-up of a key has no need of.
 comment on table column public.audit_event."position": Place in the link, from 1.
 comment on table column public.audit_event.actor_id: User, service account, or an operator's subject.
+comment on table column public.audit_event.calls: Calls that the record stands for, where they are not recorded one by one; null for the one that request_id names.
 comment on table column public.audit_event.hash: Hash of the link: sha256(hash of the link before ‖ sha256(digests of the link's records, in order)); 32 zero bytes come before link 1.
 comment on table column public.audit_event.key_id: API key or certificate by which a service account proved who it is.
 comment on table column public.audit_event.link: Link of the organization's chain: the records that one transaction committed together. Counts from 1 without gaps.
@@ -811,13 +870,21 @@ comment on table column public.credential.updated_at: Strictly increasing with e
 comment on table column public.credential.user_id: User who created it and whose limit it counts against. Immutable.
 comment on table column public.credential_counter.counter: provider:<provider> for the organization, or user:<user id>.
 comment on table column public.credential_counter.n: Rows of credential that are not deleted.
+comment on table column public.credential_event.credential_revision: The credential's own revision after the event; null for events of before it was kept.
 comment on table column public.credential_event.revision: Counts an organization's events from 1 without gaps, in the order in which they were committed.
 comment on table column public.credential_event.secret_version: Version of the secret after the event.
 comment on table column public.credential_event_head.attempts: Failed deliveries of the event after the sent one.
+comment on table column public.credential_event_head.changed_in: Transaction that wrote the newest event, by which the watch feed finds the organizations in which something happened, however many there are.
 comment on table column public.credential_event_head.due_at: When the next delivery is to be tried.
 comment on table column public.credential_event_head.fence: Counts the leases. A holder writes only while the fence and the token are its own.
+comment on table column public.credential_event_head.pruned: Newest event that was removed because its time was over; nobody can go on from before it.
 comment on table column public.credential_event_head.sent: Newest event that the webhook endpoint has accepted, or that was given up.
+comment on table column public.credential_previous.account_id: Account at the provider that the grant belongs to, where the service obtained it.
+comment on table column public.credential_previous.granted_scopes: Scopes that the provider said it granted.
 comment on table column public.credential_previous.kept_until: Cannot be gone back to since then, and is removed soon after.
+comment on table column public.credential_previous.key_version: Version of the organization key that the sealed value itself names; generated, so that it cannot differ from the bytes.
+comment on table column public.credential_previous.oauth_origin: Who obtained the grant of that secret: flow, the service itself, or posted, the caller.
+comment on table column public.credential_previous.requested_scopes: Scopes that were asked for.
 comment on table column public.credential_previous.sealed: Sealed secret, bound to the version it had.
 comment on table column public.credential_refresh.attempts: Failures since the last success.
 comment on table column public.credential_refresh.due_at: When its token is to be renewed, or its status to be changed; null where nothing is left to do.
@@ -866,6 +933,7 @@ comment on type public.ciphertext: Sealed bytes. Every column of this type must 
 
 -- grants
 
+grant delete, insert, select on credential_event to credentials_app
 grant delete, insert, select on credential_limit to credentials_app
 grant delete, insert, select on credential_refresh to credentials_app
 grant delete, insert, select on credential_use to credentials_app
@@ -877,10 +945,13 @@ grant delete, insert, select, update on replica to credentials_app
 grant delete, insert, select, update on rotation_failure to credentials_app
 grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text) to public
 grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text,uuid,uuid) to public
+grant execute on function audit_record_digest(uuid,timestamp with time zone,text,text,text,text,text,text,uuid,text,text,uuid,uuid,integer) to public
 grant execute on function note_deletion() to public
+grant execute on function note_event_head() to public
 grant execute on function note_previous() to public
 grant execute on function refuse_change() to public
 grant execute on function refuse_closed_key() to public
+grant execute on function refuse_credential_in_use(uuid,uuid,integer) to public
 grant execute on function refuse_credential_limit(boolean) to public
 grant execute on function remember_audit_chain() to public
 grant execute on function sealed_key_version(bytea) to public
@@ -890,7 +961,6 @@ grant insert, select on audit_signature to credentials_app
 grant insert, select on audit_signing to credentials_app
 grant insert, select on credential to credentials_app
 grant insert, select on credential_counter to credentials_app
-grant insert, select on credential_event to credentials_app
 grant insert, select on credential_event_head to credentials_app
 grant insert, select on foreign_key_check to credentials_app
 grant insert, select on imported_credential to credentials_app
@@ -914,6 +984,6 @@ grant update (n) on credential_counter to credentials_app
 grant update (n) on credential_limit to credentials_app
 grant update (name, description, status, granted_providers, granted_credentials, updated_at, modified_by, deleted_at) on service_account to credentials_app
 grant update (name, description, updated_at, modified_by, last_used_at) on service_account_key_label to credentials_app
-grant update (revision, sent, due_at, attempts, fence, lease_token, lease_until) on credential_event_head to credentials_app
+grant update (revision, sent, due_at, attempts, fence, lease_token, lease_until, pruned) on credential_event_head to credentials_app
 grant update (revoked_at) on service_account_key to credentials_app
 grant update (wrapped, master_key_id, destroyed_at, state) on organization_key to credentials_app

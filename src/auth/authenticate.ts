@@ -2,7 +2,7 @@ import { hash } from "node:crypto";
 import type { Caller } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { API_KEY_START, type ApiKeySource, verifyApiKey } from "./api-key.ts";
-import { CallerCache } from "./caller-cache.ts";
+import { CallerCache, type Proven } from "./caller-cache.ts";
 import { createCertificates } from "./certificate.ts";
 import { type JwtVerifier, MAX_TOKEN_LENGTH } from "./jwt.ts";
 
@@ -23,6 +23,8 @@ export interface Authenticator {
    * that is mapped to another account than the token's; a certificate that is mapped to none is no identity. Throws INVALID_TOKEN or IDENTITY_INCOMPLETE where it does not hold; what fails inside passes through.
    */
   authenticate(presented: Presented): Promise<Caller>;
+  /** The same, with the end of the proof: for calls that outlive it. */
+  prove(presented: Presented): Promise<Proven>;
 }
 
 /** What an authenticator needs. */
@@ -50,26 +52,27 @@ export function createAuthenticator({ jwt, keys, cacheEntries, apiKeyCacheSecond
     const { caller, expiresAtMs } = await verifyApiKey(token, keys, askedAt);
     return { caller, untilMs: Math.min(askedAt + apiKeyCacheSeconds * 1000, expiresAtMs) };
   };
-  const byToken = async (presented: Presented): Promise<Caller> => {
+  const byToken = async (presented: Presented): Promise<Proven> => {
     const { token, isApiKey } = presentedToken(presented);
     // Sharing a lookup is trusting an answer that was asked for earlier, so it ends with the trust.
-    if (isApiKey && apiKeyCacheSeconds === 0) return (await verifyKey(token)).caller;
+    if (isApiKey && apiKeyCacheSeconds === 0) return verifyKey(token);
     const digest = hash("sha256", token, "base64url");
-    const known = cache.get(digest);
+    const known = cache.proven(digest);
     if (known) return known;
-    return (await cache.prove(digest, () => (isApiKey ? verifyKey(token) : verifyJwt(token)))).caller;
+    return cache.prove(digest, () => (isApiKey ? verifyKey(token) : verifyJwt(token)));
   };
-  return {
-    async authenticate(presented) {
-      if (presented.certificate === undefined) return byToken(presented);
-      const machine = await certificates.callerOf(presented.certificate);
-      if (!machine) return byToken(presented);
-      if (presented.authorization.length + presented.apiKey.length === 0) return machine;
-      const caller = await byToken(presented);
-      if (caller.kind === "service_account" && caller.id === machine.id && caller.organizationId === machine.organizationId) return caller;
-      throw fail("CONFLICTING_IDENTITIES");
-    },
+  const prove = async (presented: Presented): Promise<Proven> => {
+    if (presented.certificate === undefined) return byToken(presented);
+    const machine = await certificates.callerOf(presented.certificate);
+    if (!machine) return byToken(presented);
+    // A certificate's end is that of the key it stands for.
+    if (presented.authorization.length + presented.apiKey.length === 0) return { caller: machine, untilMs: Infinity };
+    const proven = await byToken(presented);
+    const { caller } = proven;
+    if (caller.kind === "service_account" && caller.id === machine.id && caller.organizationId === machine.organizationId) return proven;
+    throw fail("CONFLICTING_IDENTITIES");
   };
+  return { prove, authenticate: async (presented) => (await prove(presented)).caller };
 }
 
 /** Scheme and token (RFC 6750 section 2.1); the scheme's case does not matter (RFC 9110 section 11.1). */

@@ -28,12 +28,17 @@ export class CallerCache {
 
   /** The caller that a digest is known to stand for; undefined where it is not known, or no longer. */
   get(digest: string): Caller | undefined {
+    return this.proven(digest)?.caller;
+  }
+
+  /** The same with the end of its proof. */
+  proven(digest: string): Proven | undefined {
     const known = this.#proven.get(digest);
     if (!known) return undefined;
     this.#proven.delete(digest);
     if (known.untilMs <= this.#now()) return undefined;
     this.#proven.set(digest, known);
-    return known.caller;
+    return known;
   }
 
   /**

@@ -1,7 +1,7 @@
 import { createPublicKey, type KeyObject } from "node:crypto";
 import { z } from "zod";
 import { fail } from "../domain/errors.ts";
-import type { Log } from "../log.ts";
+import { identified, type Log } from "../log.ts";
 import { type VerificationKey, verificationKeyOf } from "./verification-key.ts";
 
 /** Fetches the key set once, bounded in size and time. Rejects where it cannot be had. */
@@ -133,7 +133,7 @@ export class Jwks {
       })
       .catch((error: unknown) => {
         const name = error instanceof Error ? error.name : "unknown";
-        this.#options.log.warn({ error_name: name }, "the issuer's key set could not be had; the keys that are known are used for a while");
+        identified(this.#options.log).warn({ error_name: name }, "the issuer's key set could not be had; the keys that are known are used for a while");
       })
       .finally(() => (this.#flight = undefined));
     return this.#flight;

@@ -1,6 +1,7 @@
-import { readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync } from "node:fs";
 import type { Command } from "commander";
 import type { AdminClient, AuditEvent } from "../client/admin.ts";
+import { recordFacts } from "./audit-lines.ts";
 import { addConnection, callAdmin, type ConnectionOptions } from "./connection.ts";
 import type { Context } from "./context.ts";
 import { CliError, usage } from "./failure.ts";
@@ -28,6 +29,7 @@ const EXAMPLE = `
 Example:
   $ flow-credentials audit list --org 22222222-2222-4222-8222-222222222222 --action resolve_credential --from 2026-11-01T00:00:00Z
   $ flow-credentials audit export --org 22222222-2222-4222-8222-222222222222 > trail.jsonl
+  $ flow-credentials audit public-key > audit.pub.pem
   $ flow-credentials audit verify --file trail.jsonl --public-key audit.pub.pem
   $ flow-credentials audit verify --org 22222222-2222-4222-8222-222222222222`;
 
@@ -36,17 +38,10 @@ const MAX_LISTED = 1_000_000;
 
 const organizationOf = ({ org }: Options): { organizationId?: string } => (org === undefined ? {} : { organizationId: uuid("--org", org) });
 
-/** A record as JSON, and as a line of an export. */
-const facts = (event: AuditEvent): Record<string, unknown> => ({
-  link: Number(event.link), position: event.position, occurred_at: event.occurredAt?.toISOString() ?? null, request_id: event.requestId, actor_kind: event.actorKind, actor_id: event.actorId,
-  action: event.action, outcome: event.outcome, reason: event.reason ?? null, credential_id: event.credentialId ?? null, flow_id: event.flowId ?? null, run_id: event.runId ?? null,
-  subject_id: event.subjectId ?? null, key_id: event.keyId ?? null, hash: event.hash,
-});
-
 /** Every record of a trail that fits, newest first. */
 async function* eventsOf(admin: AdminClient, filter: object): AsyncGenerator<AuditEvent> {
   for (let pageToken = ""; ; ) {
-    const { events, nextPageToken } = await admin.listAuditEvents({ ...filter, pageSize: PAGE, pageToken });
+    const { events, nextPageToken } = await admin.listAuditEvents({ ...filter, pageSize: PAGE, pageToken, oldestFirst: false });
     yield* events;
     if (nextPageToken === "") return;
     pageToken = nextPageToken;
@@ -83,14 +78,19 @@ export function addAudit(program: Command, context: Context): void {
       await callAdmin(context, options, async (admin) => {
         for await (const event of eventsOf(admin, filter)) {
           if (listed++ === most) break;
-          context.print(options.json ? JSON.stringify(facts(event)) : lineOf(event));
+          context.print(options.json ? JSON.stringify(recordFacts(event)) : lineOf(event));
         }
       });
     });
 
   command("export", "print a whole trail and its signed heads, one JSON object a line, to be checked elsewhere").action(async (options: Options) => {
-    await callAdmin(context, options, (admin) => exportTrail(admin, options, context));
+    await callAdmin(context, options, async (admin) => (await import("./audit-export.ts")).exportTrail(admin, organizationOf(options), context));
   });
+
+  addConnection(group.command("public-key"))
+    .description("print the public key that signs audit heads now, PEM; keep it where the service cannot change it")
+    .addHelpText("after", EXAMPLE)
+    .action(async (options: Options) => context.print((await callAdmin(context, options, (admin) => admin.listSignedAuditHeads({ afterLink: 0n }))).publicKey.trim()));
 
   command("verify", "check a trail of the service, or an export of it, and name the first bad record")
     .option("--file <export>", "check this export, without the service")
@@ -103,29 +103,6 @@ function lineOf(event: AuditEvent): string {
   const flow = event.flowId === undefined ? "" : ` flow ${event.flowId}${event.runId === undefined ? "" : ` run ${event.runId}`}`;
   const what = event.credentialId === undefined ? (event.subjectId ?? "-") : event.credentialId;
   return `${event.occurredAt?.toISOString() ?? "-"}  ${event.outcome}${event.reason === undefined ? "" : ` ${event.reason}`}  ${event.action} ${what}  by ${event.actorKind} ${event.actorId}${flow}  request ${event.requestId}`;
-}
-
-/** The chain goes forward, so its records are asked for backwards and turned round; a trail of millions fits. */
-async function exportTrail(admin: AdminClient, options: Options, { print, progress }: Context): Promise<void> {
-  const of = organizationOf(options);
-  const organization_id = of.organizationId ?? "00000000-0000-0000-0000-000000000000";
-  // Asked for first: a head that is signed meanwhile may be of a record that is not in the export any more.
-  const heads: string[] = [];
-  for (let afterLink = 0n; ; ) {
-    const { heads: page } = await admin.listSignedAuditHeads({ ...of, afterLink });
-    for (const { link, hash, keyId, signedAt, signature } of page) {
-      heads.push(JSON.stringify({ type: "head", organization_id, link: Number(link), hash, key_id: keyId, signed_at: signedAt?.toISOString(), signature: signature.toString("base64") }));
-    }
-    if (page.length < PAGE) break;
-    afterLink = page.at(-1)?.link ?? afterLink;
-  }
-  const events: string[] = [];
-  for await (const event of eventsOf(admin, of)) {
-    events.push(JSON.stringify({ type: "event", organization_id, ...facts(event) }));
-    if (events.length % PAGE === 0) progress?.(`${events.length} records`);
-  }
-  progress?.(null);
-  for (const line of [...events.reverse(), ...heads]) print(line);
 }
 
 /** What a check says; a fault is a failure. */
@@ -163,15 +140,17 @@ async function verifyFile(context: Context, options: Options, file: string): Pro
   const [{ checkExport }, { chainFaultSentence, readHeadKeys }] = await Promise.all([import("./audit-file.ts"), import("../domain/audit-chain.ts")]);
   const keys = readHeadKeys(readText("--public-key", options.publicKey));
   if (!keys) throw new CliError("the file of --public-key must hold Ed25519 public keys in PEM and nothing else");
-  readText("--file", file);
+  readable("--file", () => accessSync(file, constants.R_OK));
   const { fault, ...check } = await checkExport(file, keys, expected === undefined ? undefined : { link: Number(expected[1]), hash: expected[2] as string });
   if (options.org !== undefined && check.organizationId !== null && check.organizationId !== uuid("--org", options.org)) throw new CliError("the export is of another organization");
   tell(context, options, { ...check, fault: fault ? { ...fault, message: chainFaultSentence(fault) } : null });
 }
 
-function readText(option: string, path: string): string {
+const readText = (option: string, path: string): string => readable(option, () => readFileSync(path, "utf8"));
+
+function readable<T>(option: string, read: () => T): T {
   try {
-    return readFileSync(path, "utf8");
+    return read();
   } catch (error) {
     throw new CliError(`the file of ${option} cannot be read (${error instanceof Error && "code" in error ? String(error.code) : "error"})`);
   }

@@ -29,8 +29,11 @@ export function addConnection(command: Command): Command {
 /** Longest time of one call, ms. */
 const TIMEOUT_MS = 15_000;
 
-/** How long a token that is made for one call works, s. */
+/** How long a token that is made here works, s. */
 const TOKEN_SECONDS = 60;
+
+/** How long a token is used before it is read or made again, ms: work that takes long goes on while whoever renews the file does so. */
+const TOKEN_AGE_MS = 15_000;
 
 /** Makes one call as an operator. Throws CliError for whatever goes wrong with it. */
 export function callService<T>(context: Context, options: ConnectionOptions, call: (client: ServiceAccountClient) => Promise<T>): Promise<T> {
@@ -50,7 +53,9 @@ async function connected<C extends Disposable, T>(
 ): Promise<T> {
   const target = options.target ?? env["FLOW_CREDENTIALS_TARGET"] ?? ownTarget(env);
   const tls = tlsOf(env, options);
-  const token = givenToken(env, options) ?? (await madeToken(env));
+  const token = currentToken(async () => givenToken(env, options) ?? (await madeToken(env)));
+  // Whatever is wrong with it is told before anything is called.
+  await token();
   // Loaded here alone: gRPC is most of the time a command takes to start.
   const { CredentialClientError } = await import("../client/error.ts");
   using client = await open({ target, token, tls, deadlineMs: TIMEOUT_MS });
@@ -61,6 +66,16 @@ async function connected<C extends Disposable, T>(
     // Without a reason it was not the service that refused: it was not reached.
     throw new CliError(error.reason === undefined ? `calling ${target} failed: ${error.message}` : error.message);
   }
+}
+
+/** The token of each call, read again where it was read a while ago. */
+export function currentToken(read: () => Promise<string>, now: () => number = () => performance.now()): () => Promise<string> {
+  let reading: Promise<string> | undefined;
+  let readAt = 0;
+  return () => {
+    if (reading === undefined || now() - readAt >= TOKEN_AGE_MS) [reading, readAt] = [read(), now()];
+    return reading;
+  };
 }
 
 type Env = Context["env"];

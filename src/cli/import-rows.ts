@@ -1,20 +1,18 @@
-import { createReadStream, readFileSync, statSync } from "node:fs";
-import { createInterface } from "node:readline";
+import { readFileSync } from "node:fs";
 import { type AdminClient, CREDENTIAL_TYPE_NUMBERS, PROVIDER_NUMBERS } from "../client/admin.ts";
 import { CredentialClientError } from "../client/error.ts";
 import { FernetError, type FernetKey, openFernet, readFernetKeys } from "../crypto/fernet.ts";
 import type { Context } from "./context.ts";
 import { CliError } from "./failure.ts";
+import { objectOf, RowFault, type RowSource, type SourceRow } from "./import-source.ts";
 import { ProgressBar } from "./progress.ts";
 
 /** How often a row is tried in all where the service cannot take it now. */
 const TRIES = 5;
 const PAUSE_MS = 250;
 
-/** A row that is not imported, and why; never a value of it. */
-class RowFault extends Error {
-  override readonly name = "RowFault";
-}
+/** Refusals that are not about one row, besides those of who is not known: every other row would meet them as well. */
+const FOR_ALL: readonly string[] = ["KEY_IS_FOREIGN", "OPERATOR_REQUIRED"];
 
 /** What became of all rows. */
 export interface Counts {
@@ -33,57 +31,39 @@ export function keysOf(file: string): FernetKey[] {
   }
 }
 
-/** Reads lines one by one, so that the size of the input does not matter, and keeps a number of rows under way. */
-export async function importAll(context: Context, admin: AdminClient, keys: readonly FernetKey[], input: string, lanes: number): Promise<Counts> {
-  const [stream, size] = open(input);
-  const lines = createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })[Symbol.asyncIterator]();
+/** Takes rows one by one and keeps a number of them under way. */
+export async function importAll(context: Context, admin: AdminClient, keys: readonly FernetKey[], source: RowSource, lanes: number): Promise<Counts> {
   const bar = new ProgressBar();
   const counts: Counts = { imported: 0, already: 0, failed: 0 };
-  let [number, read, shownAt] = [0, 0, 0];
+  let shownAt = 0;
   const lane = async () => {
-    for (;;) {
-      const { value: line, done } = await lines.next();
-      if (done) return;
-      const at = ++number;
-      read += Buffer.byteLength(line) + 1;
-      if (line.trim() !== "") await importOne(context, admin, keys, line, at, counts);
+    for (let row: SourceRow | undefined; (row = await source.next()) !== undefined; ) {
+      await importOne(context, admin, keys, row, counts);
       if (performance.now() - shownAt < 200) continue;
       shownAt = performance.now();
-      context.progress?.(bar.line(`importing, ${counts.failed} failed, bytes`, read, Math.max(size, read)));
+      const { unit, done, total } = source.progress();
+      context.progress?.(bar.line(`importing, ${counts.failed} failed, ${unit}`, done, total));
     }
   };
   try {
     await Promise.all(Array.from({ length: lanes }, lane));
-  } catch (error) {
-    if (error instanceof CliError || error instanceof CredentialClientError) throw error;
-    throw new CliError(`the file of --input cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
   } finally {
     context.progress?.(null);
-    stream.destroy();
   }
   return counts;
 }
 
-function open(input: string): [NodeJS.ReadableStream & { destroy(): void }, number] {
-  if (input === "-") return [process.stdin, 0];
+async function importOne(context: Context, admin: AdminClient, keys: readonly FernetKey[], row: SourceRow, counts: Counts): Promise<void> {
   try {
-    return [createReadStream(input), statSync(input).size];
-  } catch (error) {
-    throw new CliError(`the file of --input cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
-  }
-}
-
-async function importOne(context: Context, admin: AdminClient, keys: readonly FernetKey[], line: string, at: number, counts: Counts): Promise<void> {
-  try {
-    const request = requestOf(keys, line);
+    const request = requestOf(keys, row.read());
     const { alreadyImported } = await patiently(() => admin.importCredential(request));
     if (alreadyImported) counts.already++;
     else counts.imported++;
   } catch (error) {
-    const refused = error instanceof CredentialClientError && error.reason !== undefined && !error.retryable && error.reason !== "KEY_IS_FOREIGN" && error.reason !== "OPERATOR_REQUIRED";
+    const refused = error instanceof CredentialClientError && error.reason !== undefined && !error.retryable && error.code !== "UNAUTHENTICATED" && !FOR_ALL.includes(error.reason);
     if (!(error instanceof RowFault) && !refused) throw error;
     counts.failed++;
-    context.note(`line ${at}: ${(error as Error).message}`);
+    context.note(`${row.label}: ${(error as Error).message}`);
   }
 }
 
@@ -101,9 +81,8 @@ async function patiently<T>(call: () => Promise<T>): Promise<T> {
 
 type Request = Parameters<AdminClient["importCredential"]>[0];
 
-/** The request of a line. Throws RowFault, whose message names the field and never the value. */
-function requestOf(keys: readonly FernetKey[], line: string): Request {
-  const row = objectOf(line, "the line is not a JSON object");
+/** The request of a row. Throws RowFault, whose message names the field and never the value. */
+function requestOf(keys: readonly FernetKey[], row: Readonly<Record<string, unknown>>): Request {
   const text = (field: string): string => {
     const value = row[field];
     if (typeof value !== "string" || value === "") throw new RowFault(`${field} is missing or no text`);
@@ -136,16 +115,4 @@ function opened(keys: readonly FernetKey[], token: string): { credentials: Recor
     if (error instanceof RowFault) throw error;
     throw new RowFault(error instanceof FernetError ? error.message : "what the token holds is not a JSON object");
   }
-}
-
-/** The parser's own message quotes the text. */
-function objectOf(text: string, fault: string): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw new RowFault(fault);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new RowFault(fault);
-  return value as Record<string, unknown>;
 }

@@ -1,9 +1,16 @@
 #!/usr/bin/env node
 import { run } from "./program.ts";
 
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  // Whoever reads a pipe may have read enough, as `head` has.
+  if (error.code !== "EPIPE") process.stderr.write(`flow-credentials: standard output cannot be written (${error.code ?? "error"})\n`);
+  process.exit(1);
+});
+
 const code = await run(process.argv.slice(2), {
   env: process.env,
   print: (line) => process.stdout.write(`${line}\n`),
+  taken: () => new Promise((resolve) => process.stdout.write("", () => resolve())),
   note: (line) => process.stderr.write(`${line}\n`),
   // "\r" goes to the start of the line, and "ESC [ K" clears what is left of it (ECMA-48).
   ...(process.stderr.isTTY ? { progress: (line: string | null) => process.stderr.write(`\r\x1b[K${line ?? ""}`) } : {}),

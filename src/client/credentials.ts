@@ -1,9 +1,15 @@
-import { Client, type ClientUnaryCall, Metadata } from "@grpc/grpc-js";
+import { Client } from "@grpc/grpc-js";
 import { setTimeout as sleep } from "node:timers/promises";
-import { CredentialServiceService } from "../../gen/flow/credentials/v1/credential_service.ts";
+import {
+  CredentialServiceService, type ReportCredentialUsesResponse, type ResolveCredentialRequest, type ResolveCredentialResponse, type WatchCredentialsRequest, type WatchCredentialsResponse,
+} from "../../gen/flow/credentials/v1/credential_service.ts";
+import { CachedResolver, type CacheOptions, type CredentialCache, limitsOf } from "./cached-resolver.ts";
+import { type ClientMethod, DEFAULT_DEADLINE_MS, follow, invoke, PAUSE_MS } from "./calls.ts";
 import { channelCredentials, type ClientTls } from "./channel.ts";
-import { CredentialClientError, fromFailedCall } from "./error.ts";
-import { redacted } from "./redact.ts";
+import { CredentialClientError } from "./error.ts";
+import { Follower } from "./follower.ts";
+import { SecretCache } from "./secret-cache.ts";
+import { UseCounter } from "./use-counter.ts";
 
 /** Where the service is, and who asks. */
 export interface CredentialClientOptions {
@@ -17,6 +23,11 @@ export interface CredentialClientOptions {
   readonly deadlineMs?: number;
   /** How often a call that may be repeated is tried again; 3 unless told otherwise. */
   readonly retries?: number;
+  /**
+   * Present for a client that keeps secrets for a while: ResolveCredential then answers from memory, for as long as the service
+   * allows and it is known by WatchCredentials that nothing has happened to them. `{}` takes every limit as it is.
+   */
+  readonly cache?: CacheOptions;
 }
 
 /** What may be said about a single call. */
@@ -31,6 +42,10 @@ export interface CallOptions {
   readonly runId?: string;
   /** Whether repeating the call does no harm. True for Get, List and Resolve unless told otherwise, false for the rest. */
   readonly idempotent?: boolean;
+  /** With a cache: asks the service in any case, as where a system has refused the secret that was kept. */
+  readonly fresh?: boolean;
+  /** With a cache whose `failStaticMs` allows it: while the service is away, is answered with what was known last. */
+  readonly failStatic?: boolean;
 }
 
 type Methods = typeof CredentialServiceService;
@@ -42,125 +57,107 @@ type Response<M extends keyof Methods> = ReturnType<Methods[M]["responseDeserial
  * response print as `[secret]` until they are copied out of it.
  */
 export type CredentialClient = AsyncDisposable & {
-  readonly [M in keyof Methods]: (request: Request<M>, options?: CallOptions) => Promise<Response<M>>;
+  readonly [M in Exclude<keyof Methods, "watchCredentials">]: (request: Request<M>, options?: CallOptions) => Promise<Response<M>>;
 } & {
+  /** The messages of WatchCredentials; throws a CredentialClientError where they end. Nothing is tried twice. */
+  watchCredentials(request: WatchCredentialsRequest, options?: Pick<CallOptions, "signal">): AsyncIterable<WatchCredentialsResponse>;
+  /** Present where the options ask for one. */
+  readonly cache?: CredentialCache;
   /** Closes the connection; calls in flight still end. */
   close(): void;
 };
 
-/** Longest pauses before a retry, ms: the first, and the most they double up to (full jitter below that). */
-const PAUSE_MS = { first: 100, most: 2_000 };
 /** Pings keep dead connections from being found only by a call's deadline; reconnects start as fast as retries do. */
 const CHANNEL = { "grpc.keepalive_time_ms": 60_000, "grpc.initial_reconnect_backoff_ms": PAUSE_MS.first, "grpc.max_reconnect_backoff_ms": 10_000 };
-const DEFAULT_DEADLINE_MS = 15_000;
-const DEFAULT_RETRIES = 3;
-const READS = /\/(Get|List|Resolve)[A-Z]\w*$/;
-/** What a header may carry of ours: visible ASCII (RFC 9110 section 5.5), and not too much of it. */
-const TOKEN = /^[\x21-\x7e]{1,16384}$/;
-const ID = /^[\x20-\x7e]{1,128}$/;
+
+/** Longest time in which a client that is disposed of still reports uses, ms. */
+const LAST_REPORT_MS = 2_000;
+
+/** How often secrets are looked at whose time may be over, ms. */
+const SWEEP_MS = 1_000;
+
+/** Time between two reports of uses, ms. */
+const REPORT_MS = 30_000;
 
 /** A client of the service. It connects with the first call, and again whenever the connection is lost. */
 export function createCredentialClient(options: CredentialClientOptions): CredentialClient {
   let closed = false;
   const channel = new Client(options.target, channelCredentials(options.target, options.tls), CHANNEL);
-  const close = () => {
-    closed = true;
-    channel.close();
-  };
   const open = () => {
     if (closed) throw new CredentialClientError("CANCELLED", "the client is closed");
     return channel;
   };
-  const client: Record<string | symbol, unknown> = { close, [Symbol.asyncDispose]: async () => close() };
-  for (const [name, method] of Object.entries(CredentialServiceService)) {
-    client[name] = (request: never, call: CallOptions = {}) => invoke(open, method as UnaryMethod, request, options, call);
-  }
-  return client as unknown as CredentialClient;
+  const call = (method: unknown) => (request: unknown, how: CallOptions = {}) => invoke(open, method as ClientMethod, request, options, how);
+  const keeping = options.cache === undefined ? undefined : keep(options, options.cache, open);
+  const close = () => {
+    closed = true;
+    keeping?.close();
+    channel.close();
+  };
+  const client: Record<string | symbol, unknown> = Object.fromEntries(Object.entries(CredentialServiceService).map(([name, method]) => [name, call(method)]));
+  client["watchCredentials"] = (request: WatchCredentialsRequest, { signal }: Pick<CallOptions, "signal"> = {}) => messages(open, request, options, signal);
+  if (keeping) Object.assign(client, { resolveCredential: keeping.resolve, cache: keeping.cache });
+  const dispose = async () => {
+    if (keeping) await Promise.race([keeping.uses.flush(LAST_REPORT_MS), sleep(LAST_REPORT_MS, undefined, { ref: false })]);
+    close();
+  };
+  return Object.assign(client, { close, [Symbol.asyncDispose]: dispose }) as unknown as CredentialClient;
 }
 
-/** A method of the generated definition, its types laid aside. */
-interface UnaryMethod {
-  readonly path: string;
-  readonly requestSerialize: (request: unknown) => Buffer;
-  readonly responseDeserialize: (bytes: Buffer) => unknown;
+/** What a client with a cache has besides. */
+function keep(options: CredentialClientOptions, cacheOptions: CacheOptions, open: () => Client) {
+  const { resolveCredential, watchCredentials, reportCredentialUses } = CredentialServiceService;
+  const limits = limitsOf(cacheOptions);
+  const cache = new SecretCache(limits);
+  const follower = new Follower((position, followed) => follow(open, watchCredentials as ClientMethod, { position }, options, followed), cache, limits.maxSilenceMs);
+  const uses = new UseCounter(async (reports, deadlineMs) => {
+    const how = deadlineMs === undefined ? {} : { deadlineMs };
+    return (await invoke(open, reportCredentialUses as ClientMethod, { reports }, options, how)) as ReportCredentialUsesResponse;
+  });
+  const ask = async (request: ResolveCredentialRequest, how: CallOptions) => (await invoke(open, resolveCredential as ClientMethod, request, options, how)) as ResolveCredentialResponse;
+  const resolver = new CachedResolver({ cache, follower, uses, ask, deadlineMs: options.deadlineMs ?? DEFAULT_DEADLINE_MS });
+  const timers = [setInterval(() => cache.sweep(performance.now()), SWEEP_MS), setInterval(() => void uses.flush(), cacheOptions.reportMs ?? REPORT_MS)].map((timer) => timer.unref());
+  const shown: CredentialCache = {
+    ready() {
+      follower.start();
+      return follower.ready();
+    },
+    clear: () => cache.reset(false),
+    report: () => uses.flush(),
+    status: () => resolver.status(),
+  };
+  return {
+    cache: shown,
+    uses,
+    resolve: (request: ResolveCredentialRequest, how: CallOptions = {}) => resolver.resolve(request, how),
+    close() {
+      for (const timer of timers) clearInterval(timer);
+      follower.close(new CredentialClientError("CANCELLED", "the client is closed"));
+      cache.reset(true);
+    },
+  };
 }
 
-/** One attempt: which bytes to which method, and until when. */
-interface Attempt {
-  readonly method: UnaryMethod;
-  readonly message: Buffer;
-  readonly metadata: Metadata;
-  /** Milliseconds since the epoch. */
-  readonly deadline: number;
-  readonly signal: AbortSignal | undefined;
-}
-
-async function invoke(open: () => Client, method: UnaryMethod, request: unknown, options: CredentialClientOptions, call: CallOptions): Promise<unknown> {
-  const deadline = Date.now() + (call.deadlineMs ?? options.deadlineMs ?? DEFAULT_DEADLINE_MS);
-  const message = encode(method, request);
-  const metadata = await metadataFor(options.token, call, deadline);
-  const mayRepeat = call.idempotent ?? READS.test(method.path);
-  const retries = mayRepeat ? (options.retries ?? DEFAULT_RETRIES) : 0;
-  for (let attempt = 0; ; attempt += 1) {
-    try {
-      return redacted(await once(open(), { method, message, metadata, deadline, signal: call.signal }));
-    } catch (error) {
-      const pause = Math.random() * Math.min(PAUSE_MS.most, PAUSE_MS.first * 2 ** attempt);
-      const worthIt = error instanceof CredentialClientError && error.retryable && attempt < retries && Date.now() + pause < deadline;
-      if (!worthIt) throw error;
-      await sleep(pause, undefined, call.signal ? { signal: call.signal } : {}).catch(() => undefined);
-    }
-  }
-}
-
-function encode(method: UnaryMethod, request: unknown): Buffer {
+/** The messages of a stream, one after the other; the stream ends with whoever stops reading them. */
+async function* messages(open: () => Client, request: WatchCredentialsRequest, options: CredentialClientOptions, signal: AbortSignal | undefined): AsyncGenerator<WatchCredentialsResponse> {
+  const told: WatchCredentialsResponse[] = [];
+  let [failure, wake]: [CredentialClientError | undefined, () => void] = [undefined, () => {}];
+  const stream = follow<WatchCredentialsResponse>(open, CredentialServiceService.watchCredentials as ClientMethod, request, options, {
+    message: (message) => void (told.push(message), wake()),
+    end: (error) => void ((failure = error), wake()),
+  });
+  const cancel = () => stream.cancel();
+  signal?.addEventListener("abort", cancel, { once: true });
+  if (signal?.aborted) cancel();
   try {
-    return method.requestSerialize(request);
-  } catch {
-    // The encoder's own words may quote the value it stumbled over.
-    throw new CredentialClientError("INVALID_ARGUMENT", "the request cannot be encoded: a field has the wrong type");
+    for (;;) {
+      yield* told.splice(0);
+      if (told.length > 0) continue;
+      if (failure) throw failure;
+      await new Promise<void>((resolve) => (wake = resolve));
+    }
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+    cancel();
   }
-}
-
-async function metadataFor(token: CredentialClientOptions["token"], { flowId, runId, signal }: CallOptions, deadline: number): Promise<Metadata> {
-  const text = typeof token === "string" ? token : await provided(token, deadline, signal);
-  // Metadata's own complaint about a malformed value quotes the value.
-  if (!TOKEN.test(text)) throw new CredentialClientError("UNAUTHENTICATED", "the token is empty or holds characters that a header cannot carry");
-  const metadata = new Metadata();
-  metadata.set("authorization", `Bearer ${text}`);
-  for (const [name, id] of [["x-flow-id", flowId], ["x-run-id", runId]] as const) {
-    if (id === undefined) continue;
-    if (!ID.test(id)) throw new CredentialClientError("INVALID_ARGUMENT", `${name} must be 1 to 128 printable ASCII characters`);
-    metadata.set(name, id);
-  }
-  return metadata;
-}
-
-/** The token a provider gives, if it does before the deadline. */
-async function provided(provider: () => string | Promise<string>, deadline: number, signal: AbortSignal | undefined): Promise<string> {
-  const timer = new AbortController();
-  const stop = AbortSignal.any(signal ? [timer.signal, signal] : [timer.signal]);
-  const late = sleep(Math.max(0, deadline - Date.now()), undefined, { signal: stop }).then(
-    () => Promise.reject(new CredentialClientError("DEADLINE_EXCEEDED", "the deadline passed before the token provider answered")),
-    () => Promise.reject(new CredentialClientError("CANCELLED", "the call was cancelled")),
-  );
-  const asked = Promise.resolve().then(provider).catch((cause: unknown) => {
-    throw new CredentialClientError("UNAUTHENTICATED", "the token provider failed", { cause });
-  });
-  return Promise.race([asked, late]).finally(() => timer.abort());
-}
-
-function once(channel: Client, { method, message, metadata, deadline, signal }: Attempt): Promise<unknown> {
-  if (signal?.aborted) return Promise.reject(new CredentialClientError("CANCELLED", "the call was cancelled"));
-  return new Promise((resolve, reject) => {
-    let headers: Metadata | undefined;
-    const call: ClientUnaryCall = channel.makeUnaryRequest(method.path, (bytes: Buffer) => bytes, method.responseDeserialize, message, metadata, { deadline }, (error, response) => {
-      signal?.removeEventListener("abort", cancel);
-      if (error) reject(fromFailedCall(error, headers));
-      else resolve(response);
-    });
-    const cancel = () => call.cancel();
-    signal?.addEventListener("abort", cancel, { once: true });
-    call.on("metadata", (received: Metadata) => (headers = received));
-  });
 }

@@ -1,7 +1,7 @@
 import { CredentialServiceClient, CredentialServiceService } from "../../gen/flow/credentials/v1/credential_service.ts";
 import { ServiceAccountServiceClient, ServiceAccountServiceService } from "../../gen/flow/credentials/v1/service_account_service.ts";
 import { channelCredentials, type ClientTls } from "./channel.ts";
-import { type Rpcs, rpcsOf } from "./rpcs.ts";
+import { type Rpcs, rpcsOf, type TokenSource } from "./rpcs.ts";
 
 export type { ServiceAccount, ServiceAccountKey } from "../../gen/flow/credentials/v1/service_account_service.ts";
 export { ServiceAccountStatus } from "../../gen/flow/credentials/v1/service_account_service.ts";
@@ -12,7 +12,7 @@ export interface ServiceAccountClientOptions {
   /** `host:port`, or anything grpc-js resolves. */
   readonly target: string;
   /** An operator's token: visible ASCII. */
-  readonly token: string;
+  readonly token: TokenSource;
   /** TLS; where absent, TLS with the system's authorities, or plaintext to this machine. */
   readonly tls: ClientTls | undefined;
   /** Longest time of one call, ms. */

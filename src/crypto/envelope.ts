@@ -94,11 +94,12 @@ export class Envelope {
 
   /**
    * HMAC-SHA-256 of bytes under an organization's fingerprint key, the current one unless a version is given: equal bytes of
-   * one organization are known by it, and nobody without the key can guess them from it. Throws as `seal` does.
+   * one organization are known by it, and nobody without the key can guess them from it. The version may be a retired one.
+   * Throws as `seal` does.
    */
   fingerprint(organizationId: string, bytes: Buffer, version?: number): Promise<{ readonly version: number; readonly digest: Buffer }> {
     return this.#counting(async () => {
-      const key = await (version === undefined ? this.keys.current(organizationId) : this.keys.version(organizationId, version));
+      const key = await (version === undefined ? this.keys.current(organizationId) : this.keys.fingerprint(organizationId, version));
       return { version: key.version, digest: createHmac("sha256", key.fingerprint).update(bytes).digest() };
     });
   }

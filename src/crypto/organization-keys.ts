@@ -82,6 +82,19 @@ export class OrganizationKeys {
     return cached ?? this.#once(organizationId, version, () => this.#readVersion({ organizationId, version }));
   }
 
+  /**
+   * What recognizes bytes that were seen under one version; a retired one's too, under which nothing is opened any more. Throws
+   * ORGANIZATION_DESTROYED, UnreadableError, and what the source throws.
+   */
+  async fingerprint(organizationId: string, version: number): Promise<Pick<OrganizationKey, "version" | "fingerprint">> {
+    const place = { organizationId, version };
+    const cached = this.#versions.get(nameOf(organizationId, version));
+    if (cached) return cached;
+    const row = await this.#source.byVersion(organizationId, version);
+    // Never cached, so that the rest of a retired key is not there for anybody.
+    return row?.retired === true ? this.#unwrap(place, { ...row, retired: false }) : this.version(organizationId, version);
+  }
+
   /** Forgets every key of an organization. A read that is under way is not cached when it ends. */
   evict(organizationId: string): void {
     const prefix = nameOf(organizationId, "");

@@ -38,6 +38,8 @@ export const ACTIONS = {
   update_credential: TENANT,
   delete_credential: TENANT,
   resolve_credential: ["service_account"],
+  watch_credentials: ["service_account"],
+  report_credential_uses: ["service_account"],
   list_integrations: TENANT,
   test_sftp_connection: TENANT,
   test_postgres_connection: TENANT,
@@ -146,6 +148,8 @@ export interface AuditEvent {
   readonly subjectId?: string | null;
   /** API key that proved the caller. */
   readonly keyId?: string | null;
+  /** How many calls it stands for, where they are not recorded one by one; absent for the one call that it names. */
+  readonly calls?: number | null;
   /** Committed with the effect that the record is of. No part of the record. */
   readonly idempotency?: IdempotencyClaim | null;
 }

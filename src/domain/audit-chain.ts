@@ -17,6 +17,8 @@ export interface ChainRecord {
   readonly runId: string | null;
   readonly subjectId: string | null;
   readonly keyId: string | null;
+  /** Calls that it stands for; null for the one that it names. */
+  readonly calls: number | null;
   /** Hash of the link, hexadecimal. */
   readonly hash: string;
 }
@@ -61,13 +63,14 @@ const sha256 = (...parts: readonly (Buffer | string)[]): Buffer => parts.reduce(
 const BEGINNING = "00".repeat(32);
 
 /**
- * Digest of a record: SHA-256 of the UTF-8 text of a JSON array of its fields, with a space after each comma. The last two
- * fields are part of it where either is there.
+ * Digest of a record: SHA-256 of the UTF-8 text of a JSON array of its fields, with a space after each comma. The number of
+ * calls is part of it where it is there, and the two fields before it where any of the three is.
  */
 export function recordDigest(record: ChainRecord): Buffer {
-  const { organizationId, occurredAtMs, requestId, actorKind, actorId, action, outcome, reason, credentialId, flowId, runId, subjectId, keyId } = record;
+  const { organizationId, occurredAtMs, requestId, actorKind, actorId, action, outcome, reason, credentialId, flowId, runId, subjectId, keyId, calls } = record;
   const fields = [organizationId, occurredAtMs, requestId, actorKind, actorId, action, outcome, reason, credentialId, flowId, runId];
-  const all = subjectId === null && keyId === null ? fields : [...fields, subjectId, keyId];
+  const named = subjectId === null && keyId === null && calls === null ? fields : [...fields, subjectId, keyId];
+  const all = calls === null ? named : [...named, calls];
   return sha256(`[${all.map((field) => JSON.stringify(field)).join(", ")}]`);
 }
 

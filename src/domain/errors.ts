@@ -21,6 +21,7 @@ export const GRPC_CODE = {
   RESOURCE_EXHAUSTED: 8,
   FAILED_PRECONDITION: 9,
   ABORTED: 10,
+  OUT_OF_RANGE: 11,
   UNIMPLEMENTED: 12,
   INTERNAL: 13,
   UNAVAILABLE: 14,
@@ -67,6 +68,9 @@ export const REASONS = {
   CREDENTIAL_IN_USE: render("FAILED_PRECONDITION", 409, "conflict", "The credential was used lately"),
   NO_PREVIOUS_SECRET: render("FAILED_PRECONDITION", 400, "bad_request", "No previous secret is kept"),
   CREDENTIAL_PURGED: render("FAILED_PRECONDITION", 400, "bad_request", "The credential's secret has been purged"),
+  WATCH_POSITION_LOST: render("OUT_OF_RANGE", 400, "bad_request", "The position to go on from is not kept any more; drop what was kept and begin anew"),
+  WATCH_TOO_SLOW: render("RESOURCE_EXHAUSTED", 429, "service_error", "Messages are not taken in; go on from the last position"),
+  WATCH_LIMIT_REACHED: render("RESOURCE_EXHAUSTED", 429, "service_error", "Too many watches; try again later"),
   RATE_LIMITED: render("RESOURCE_EXHAUSTED", 429, "service_error", "Too many requests; try again later"),
   CREDENTIAL_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Credential not found"),
   SERVICE_ACCOUNT_NOT_FOUND: render("NOT_FOUND", 404, "not_found", "Service account not found"),
@@ -118,6 +122,8 @@ export interface Facts {
   readonly retryAfterMs?: number;
   /** Where a browser goes on from here, with the refusal; one of the addresses that the operator allows. */
   readonly redirectUri?: string;
+  /** Origins whose pages may hear of the refusal from the page that a browser is shown. */
+  readonly openerOrigins?: readonly string[];
   /** What happened inside; never leaves, and is logged only by type and code. */
   readonly cause?: unknown;
 }
@@ -129,6 +135,7 @@ export class CredentialError extends Error {
   readonly violations: readonly Violation[];
   readonly incident: string | undefined;
   readonly redirectUri: string | undefined;
+  readonly openerOrigins: readonly string[];
   readonly retryAfterMs: number | undefined;
 
   constructor(reason: Reason, facts: Facts = {}) {
@@ -137,6 +144,7 @@ export class CredentialError extends Error {
     this.violations = facts.violations ?? [];
     this.incident = facts.incident;
     this.redirectUri = facts.redirectUri;
+    this.openerOrigins = facts.openerOrigins ?? [];
     this.retryAfterMs = facts.retryAfterMs;
   }
 }

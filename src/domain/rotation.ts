@@ -48,6 +48,15 @@ export interface Rotation {
   readonly rollsBack: string | null;
 }
 
+/** Rotations that are not over, counted. */
+export interface RotationTally {
+  readonly kind: RotationKindName;
+  readonly state: RotationStateName;
+  readonly rotations: number;
+  /** Rows that are left to be moved or read, together. */
+  readonly rowsLeft: number;
+}
+
 /** A master key as the database knows it. */
 export interface MasterKeyFacts {
   readonly id: string;

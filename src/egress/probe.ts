@@ -43,12 +43,22 @@ export interface Slot extends Disposable {
   run(task: ProbeTask, signal: AbortSignal): Promise<CheckResult>;
 }
 
+/** On whose behalf a test runs. */
+interface ProbeCaller {
+  readonly organizationId: string;
+  /** The call that asked for it, as the log names it. */
+  readonly requestId?: string | undefined;
+  readonly signal: AbortSignal;
+}
+
 /** Runs connection tests, each in a process of its own. */
 export interface Prober {
   /** Throws TEST_LIMIT_REACHED at once where a bound is reached, SHUTTING_DOWN once `close` was called. */
-  reserve(organizationId: string): Slot;
+  reserve(organizationId: string, requestId?: string): Slot;
   /** Reserves a slot and runs one test in it; throws what either throws. */
-  run(task: ProbeTask, call: { readonly organizationId: string; readonly signal: AbortSignal }): Promise<CheckResult>;
+  run(task: ProbeTask, call: ProbeCaller): Promise<CheckResult>;
+  /** How many tests run, and how many may. */
+  readonly load: { readonly running: number; readonly most: number };
   /** Ends every test and the spare process, and waits until they are gone. */
   close(): Promise<void>;
 }
@@ -85,7 +95,7 @@ export function createProber(options: ProberOptions): Prober {
   const running = new Set<Promise<unknown>>();
   const closing = new AbortController();
 
-  const tried = async (task: ProbeTask, organizationId: string, signal: AbortSignal): Promise<CheckResult> => {
+  const tried = async (task: ProbeTask, { organizationId, requestId }: Pick<ProbeCaller, "organizationId" | "requestId">, signal: AbortSignal): Promise<CheckResult> => {
     const begun = performance.now();
     const endsAt = sharedClockMs() + deadlineMs - ANSWER_MS;
     using cut = cutBy({ deadlineMs, cancelled: signal, stopped: closing.signal });
@@ -96,13 +106,13 @@ export function createProber(options: ProberOptions): Prober {
     if (typeof end !== "string") return end;
     if (end === "cancelled") throw fail("CANCELLED");
     if (end === "stopped") throw fail("SHUTTING_DOWN");
-    log.warn({ organization_id: organizationId, reason: end, duration_ms: Math.round(performance.now() - begun) }, "a connection test was ended");
+    log.warn({ request_id: requestId, organization_id: organizationId, reason: end, duration_ms: Math.round(performance.now() - begun) }, "a connection test was ended");
     // Nothing was learnt of the other side, so nothing is said of it.
     if (end === "unready") throw fail("OVERLOADED");
     return end === "deadline" ? DEADLINE_EXCEEDED : TEST_FAILED;
   };
 
-  const reserve: Prober["reserve"] = (organizationId) => {
+  const reserve: Prober["reserve"] = (organizationId, requestId) => {
     if (closing.signal.aborted) throw fail("SHUTTING_DOWN");
     const mine = perOrganization.get(organizationId) ?? 0;
     if (mine >= maxPerOrganization || reserved >= maxTotal || !rates.take(organizationId)) throw fail("TEST_LIMIT_REACHED");
@@ -118,7 +128,7 @@ export function createProber(options: ProberOptions): Prober {
         const { promise: over, resolve: finished } = Promise.withResolvers<void>();
         running.add(over);
         try {
-          return await tried(task, organizationId, signal);
+          return await tried(task, { organizationId, requestId }, signal);
         } finally {
           running.delete(over);
           finished();
@@ -138,9 +148,12 @@ export function createProber(options: ProberOptions): Prober {
 
   return {
     reserve,
-    async run(task, { organizationId, signal }) {
-      using slot = reserve(organizationId);
+    async run(task, { organizationId, requestId, signal }) {
+      using slot = reserve(organizationId, requestId);
       return await slot.run(task, signal);
+    },
+    get load() {
+      return { running: running.size, most: maxTotal };
     },
     async close() {
       closing.abort();

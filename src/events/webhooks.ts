@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { WebhookSigner } from "../crypto/webhook-signature.ts";
 import type { GuardedResponse } from "../domain/check.ts";
-import { errorFields, type Log } from "../log.ts";
+import { errorFields, identified, type Log } from "../log.ts";
 import type { CredentialEvent, DeliveryLease, OutboxStore } from "../store/outbox.ts";
 
 /** What delivering needs. */
@@ -83,10 +83,10 @@ export class Webhooks {
     while (!signal.aborted) {
       try {
         const room = CONCURRENCY - this.#running.size;
-        for (const lease of room > 0 ? await outbox.claim(room, this.#leaseMs) : []) this.#track(this.#deliverAll(lease));
+        for (const lease of room > 0 ? await outbox.claim(room, this.#leaseMs) : []) this.#track(lease);
         failing = false;
       } catch (error) {
-        if (!failing) log.warn(errorFields(error), "the outbox cannot be read");
+        if (!failing) identified(log).warn(errorFields(error), "the outbox cannot be read");
         failing = true;
       }
       const idle = sleep(IDLE_MS * (0.75 + Math.random() / 2), undefined, { signal }).catch(() => {});
@@ -99,15 +99,16 @@ export class Webhooks {
     return this.#deps.timeoutMs * 2 + 5_000;
   }
 
-  #track(work: Promise<void>): void {
-    const entry = work
-      .catch((error: unknown) => this.#deps.log.warn(errorFields(error), "a delivery could not be noted; it is repeated"))
+  #track(lease: DeliveryLease): void {
+    const log = identified(this.#deps.log);
+    const entry: Promise<void> = this.#deliverAll(lease, log)
+      .catch((error: unknown) => log.warn(errorFields(error), "a delivery could not be noted; it is repeated"))
       .finally(() => this.#running.delete(entry));
     this.#running.add(entry);
   }
 
-  async #deliverAll(lease: DeliveryLease): Promise<void> {
-    const { outbox, observe, log, attempts } = this.#deps;
+  async #deliverAll(lease: DeliveryLease, log: Log): Promise<void> {
+    const { outbox, observe, attempts } = this.#deps;
     let { sent, attempts: failures } = lease;
     for (;;) {
       const events = await outbox.after(lease.organizationId, sent, PAGE);

@@ -11,7 +11,7 @@ const service = api.AdminServiceService;
 /** The RPCs of `AdminService` about records, deleted credentials and limits. */
 export type Records = "listAuditEvents" | "listSignedAuditHeads" | "verifyAudit" | "restoreCredential" | "purgeDeleted" | "setCredentialLimit" | "listCredentialUses";
 
-const toEvent = ({ link, occurredAtMs, reason, credentialId, flowId, runId, subjectId, keyId, ...record }: ChainRecord): api.AuditEvent => ({
+const toEvent = ({ link, occurredAtMs, reason, credentialId, flowId, runId, subjectId, keyId, calls, ...record }: ChainRecord): api.AuditEvent => ({
   link: BigInt(link),
   position: record.position,
   occurredAt: new Date(occurredAtMs),
@@ -26,6 +26,7 @@ const toEvent = ({ link, occurredAtMs, reason, credentialId, flowId, runId, subj
   runId: runId ?? undefined,
   subjectId: subjectId ?? undefined,
   keyId: keyId ?? undefined,
+  calls: calls ?? undefined,
   hash: record.hash,
 });
 
@@ -49,8 +50,10 @@ const link = z.bigint().transform((value, ctx): number => {
 });
 
 const given = <T>(value: T | undefined): T | null => value ?? null;
-const word = z.string().max(1_024).optional().transform(given);
-const time = z.custom<Date>().optional().transform(given);
+/** Text that a record can hold. */
+const word = z.string().max(1_024).refine((text) => !text.includes("\0"), "Input should have no NUL").optional().transform(given);
+/** A time that PostgreSQL knows as well as JavaScript does. */
+const time = z.custom<Date>((date) => date instanceof Date && date.getTime() >= 0 && date.getUTCFullYear() <= 9_999, "Input should be a time since 1970").optional().transform(given);
 const filters = { from: time, until: time, action: word, outcome: word, actorId: word, credentialId: parse.optionalBodyUuid, flowId: word, runId: word, requestId: word };
 const trail = { organizationId: parse.optionalBodyUuid };
 const credential = { organizationId: parse.bodyUuid, credentialId: parse.credentialId };
@@ -67,9 +70,10 @@ export function records(deps: UnaryDeps, { records: vault }: UseCases): Record<R
       action: "list_audit_events",
       method: service.listAuditEvents,
       request: api.ListAuditEventsRequest,
-      input: z.object({ ...trail, ...filters, pageSize: parse.pageLimit, pageToken }),
-      async run(grant, { organizationId, pageSize, pageToken: before, ...filter }) {
-        const { events, next } = await vault.listAuditEvents(grant, { organizationId, filter, before, most: pageSize });
+      input: z.object({ ...trail, ...filters, pageSize: parse.pageLimit, pageToken, oldestFirst: z.boolean() }),
+      async run(grant, { organizationId, pageSize, pageToken: beyond, oldestFirst, ...filter }) {
+        const order = oldestFirst ? "oldest first" : "newest first";
+        const { events, next } = await vault.listAuditEvents(grant, { organizationId, filter, order, beyond, most: pageSize });
         return { events: events.map(toEvent), nextPageToken: toToken(next) };
       },
     }),
@@ -81,7 +85,7 @@ export function records(deps: UnaryDeps, { records: vault }: UseCases): Record<R
       async run(grant, input) {
         const { heads, publicKey } = await vault.listSignedAuditHeads(grant, input);
         const shown = heads.map((head) => ({ link: BigInt(head.link), hash: head.hash, keyId: head.keyId, signedAt: new Date(head.signedAtMs), signature: head.signature }));
-        return { heads: shown, publicKey: publicKey?.export({ format: "pem", type: "spki" }).toString() ?? "" };
+        return { heads: shown, publicKey: publicKey.export({ format: "pem", type: "spki" }).toString() };
       },
     }),
     verifyAudit: unary(deps, {

@@ -62,7 +62,7 @@ export function toCredentialDetail(record: CredentialRecord & CredentialFacts, e
 }
 
 /** A secret on its way to an executor. */
-export function toResolved(record: Pick<CredentialRecord, "id" | "provider" | "credentialType" | "secretVersion">, exposed: Exposed): ResolveCredentialResponse {
+export function toResolved(record: Pick<CredentialRecord, "id" | "provider" | "credentialType" | "secretVersion">, exposed: Exposed, cacheSeconds: number): ResolveCredentialResponse {
   return {
     credentialId: record.id,
     provider: providers.number(record.provider),
@@ -71,6 +71,7 @@ export function toResolved(record: Pick<CredentialRecord, "id" | "provider" | "c
     credentials: exposed.secret,
     extra: exposed.extra,
     expiresAt: exposed.expiresAt ?? undefined,
+    cacheSeconds,
   };
 }
 

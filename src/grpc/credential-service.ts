@@ -5,7 +5,9 @@ import { connectionTests } from "./connection-tests.ts";
 import { toCredential, toCredentialDetail, toIntegration, toResolved } from "./convert.ts";
 import type { UseCases } from "../vault/use-cases.ts";
 import * as parse from "./parse.ts";
+import type { StreamRpc } from "./stream.ts";
 import { unary, type UnaryDeps, type UnaryRpc } from "./unary.ts";
+import { watching } from "./watching.ts";
 
 const service = api.CredentialServiceService;
 
@@ -16,7 +18,7 @@ const KEEP_MAX = 2_592_000;
 const USED_WITHIN_MAX = 31_536_000;
 
 /** The RPCs of `CredentialService`; a method without one does not compile. */
-export function credentialService(deps: UnaryDeps, vault: UseCases): Record<keyof typeof service, UnaryRpc> {
+export function credentialService(deps: UnaryDeps, vault: UseCases): Record<keyof typeof service, UnaryRpc | StreamRpc> {
   const described = (record: CredentialRecord) => ({ credential: toCredential(record), etag: vault.etagOf(record) });
   const rolledBack = (record: CredentialRecord) => ({ ...described(record), secretVersion: record.secretVersion });
   return {
@@ -94,10 +96,11 @@ export function credentialService(deps: UnaryDeps, vault: UseCases): Record<keyo
       input: z.object({ credentialId: parse.credentialId }),
       credentialId: (request) => request.credentialId,
       async run(grant, { credentialId }) {
-        const { record, exposed } = await vault.resolveCredential(grant, credentialId);
-        return toResolved(record, exposed);
+        const { record, exposed, cacheSeconds } = await vault.resolveCredential(grant, credentialId);
+        return toResolved(record, exposed, cacheSeconds);
       },
     }),
+    ...watching(deps, vault),
     ...connectionTests(deps, vault),
     listIntegrations: unary(deps, {
       action: "list_integrations",

@@ -4,8 +4,8 @@ import type { AuditStore, Reception, Repeats, UseCases } from "../vault/use-case
 
 /** Receives one observation for each call. */
 export interface CallMetrics {
-  /** `method` is a full method name from a service definition, `code` the name of a gRPC status code. */
-  observe(call: { readonly method: string; readonly code: string; readonly seconds: number }): void;
+  /** `method` is a full method name from a service definition, `code` the name of a gRPC status code, `reason` a word of the error table. */
+  observe(call: { readonly method: string; readonly code: string; readonly seconds: number; readonly reason?: string | undefined }): void;
 }
 
 /** Everything the gRPC service is made of. */

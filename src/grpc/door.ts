@@ -17,7 +17,7 @@ interface Inside {
 
 type StreamListener = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => void;
 
-/** Connections at once on one address; one more is closed at once. */
+/** Connections at once on one address unless told otherwise; one more is closed at once. */
 export const MAX_CONNECTIONS = 2_048;
 
 /** The flag of a request that ends with its headers, and the code of a stream that is no longer wanted (RFC 9113 sections 6.2 and 7). */
@@ -40,6 +40,10 @@ export interface Door {
   shut(): void;
   /** Cuts every connection, whatever is under way on it. */
   cut(): void;
+  /** Connections that are open now. */
+  readonly connections: number;
+  /** Puts another certificate, and another authority of clients, in the place of those that the guarded servers have; connections that stand keep theirs. */
+  renewCertificate(tls: { readonly certificate: Buffer; readonly key: Buffer; readonly clientCa?: Buffer }): void;
   /** Bytes that requests hold which have not ended, with something for each stream. */
   readonly heldBytes: number;
 }
@@ -54,6 +58,8 @@ export interface DoorOptions {
   readonly deadlineMs: number;
   /** Most bytes that requests may hold which have not ended; {@link MAX_UNFINISHED_BYTES} unless given. */
   readonly maxUnfinishedBytes?: number;
+  /** Connections at once on one address; {@link MAX_CONNECTIONS} unless given. */
+  readonly maxConnections?: number;
 }
 
 /** A call that the door has let in, as far as it matters for turning it away later. */
@@ -97,6 +103,7 @@ function hasCertificate({ session }: ServerHttp2Stream): boolean {
 export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, options: DoorOptions): Door {
   const { methods, maxMetadataBytes, deadlineMs, maxUnfinishedBytes = MAX_UNFINISHED_BYTES } = options;
   const guarded = new WeakSet<object>();
+  const secure: Http2SecureServer[] = [];
   const sessions = new Set<ServerHttp2Session>();
   let shut = false;
   const turnAway = (stream: ServerHttp2Stream, { method, headers, at }: Visitor, error: CredentialError | "UNIMPLEMENTED"): void => {
@@ -106,7 +113,7 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     const seconds = (performance.now() - at) / 1000;
     answer(stream, headers, requestId, known ? toStatus(known) : UNKNOWN_METHOD);
     log.info({ request_id: requestId, method, code, reason: known?.reason, duration_ms: Math.round(seconds * 1_000_000) / 1000 }, "call");
-    metrics.observe({ method, code, seconds });
+    metrics.observe({ method, code, seconds, reason: known?.reason });
   };
   const arrivals = createArrivals<Visitor>({
     deadlineMs,
@@ -116,10 +123,11 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
   const guardOne = (server: Http2Server | Http2SecureServer) => {
     if (guarded.has(server)) return;
     guarded.add(server);
+    if ("setSecureContext" in server) secure.push(server);
     const [grpc, ...others] = server.listeners("stream") as StreamListener[];
     if (!grpc || others.length > 0) throw new Error("grpc-js no longer listens to streams in one place");
     server.removeAllListeners("stream");
-    server.maxConnections = MAX_CONNECTIONS;
+    server.maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
     server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => {
       const path = headers[":path"] ?? "";
       const method = methods.get(path);
@@ -149,6 +157,12 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     },
     cut() {
       for (const session of sessions) session.destroy();
+    },
+    get connections() {
+      return sessions.size;
+    },
+    renewCertificate({ certificate, key, clientCa }) {
+      for (const server of secure) server.setSecureContext({ cert: certificate, key, ...(clientCa === undefined ? {} : { ca: clientCa }) });
     },
     get heldBytes() {
       return arrivals.heldBytes;

@@ -13,6 +13,7 @@ import { createDoor, type Method } from "./door.ts";
 import { createHealth } from "./health.ts";
 import { createReflection } from "./reflection.ts";
 import { serviceAccountService } from "./service-account-service.ts";
+import type { StreamRpc } from "./stream.ts";
 import type { UnaryRpc } from "./unary.ts";
 
 /** How the gRPC service listens, and its limits. */
@@ -31,6 +32,8 @@ export interface GrpcOptions {
   readonly maxMetadataBytes: number;
   /** Calls at once on one connection. */
   readonly maxConcurrentStreams: number;
+  /** Connections at once on one address; 2,048 unless given. */
+  readonly maxConnections?: number;
   /** Time between pings on a quiet connection, ms. */
   readonly keepaliveMs: number;
   /** Age at which a connection is asked to go, ms. */
@@ -45,6 +48,10 @@ export interface GrpcService {
   readonly address: Address;
   /** Stops it: not serving, new calls UNAVAILABLE, calls in flight finish or are cut after the grace time. */
   stop(): Promise<void>;
+  /** Shows another certificate from now on; see `Door.renewCertificate`. */
+  renewCertificate(tls: NonNullable<GrpcOptions["tls"]>): void;
+  /** Connections that are open now. */
+  readonly connections: number;
   /** What the health service tells. */
   setServing(serving: boolean): void;
 }
@@ -90,7 +97,7 @@ function credentialsOf({ tls }: GrpcOptions): ServerCredentials {
   return ServerCredentials.createSsl(tls.clientCa ?? null, [{ private_key: tls.key, cert_chain: tls.certificate }], tls.clientCa !== undefined);
 }
 
-function addRpcs(server: Server, rpcs: Readonly<Record<string, UnaryRpc>>): void {
+function addRpcs(server: Server, rpcs: Readonly<Record<string, UnaryRpc | StreamRpc>>): void {
   const definitions: Record<string, UnaryRpc["definition"]> = {};
   const handlers: UntypedServiceImplementation = {};
   for (const [name, { definition, handler }] of Object.entries(rpcs)) {
@@ -120,7 +127,7 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     "grpc.enable_channelz": 0,
   });
   const rpcDeps = { ...deps, deadlineMs: options.deadlineMs, clientCertificates: options.tls?.clientCa !== undefined };
-  const ours = [credentialService, serviceAccountService, adminService, authorizationService].map((service): Readonly<Record<string, UnaryRpc>> => service(rpcDeps, deps.vault));
+  const ours = [credentialService, serviceAccountService, adminService, authorizationService].map((service): Readonly<Record<string, UnaryRpc | StreamRpc>> => service(rpcDeps, deps.vault));
   for (const rpcs of ours) addRpcs(server, rpcs);
   const open: ServiceDefinition[] = [HealthService];
   const health = createHealth([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, ADMIN_SERVICE, AUTHORIZATION_SERVICE]);
@@ -135,7 +142,7 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     ...ours.flatMap((rpcs) => Object.values(rpcs).map((rpc) => ({ ...rpc.definition, needsIdentity: !rpc.open }))),
     ...open.flatMap((definition) => Object.values(definition).map((method) => ({ ...method, needsIdentity: false }))),
   ]);
-  const door = createDoor(deps, { methods, maxMetadataBytes: options.maxMetadataBytes, deadlineMs: options.deadlineMs });
+  const door = createDoor(deps, { methods, maxMetadataBytes: options.maxMetadataBytes, deadlineMs: options.deadlineMs, ...(options.maxConnections === undefined ? {} : { maxConnections: options.maxConnections }) });
   let port: number;
   try {
     port = await bind(server, printed(options.listen), credentialsOf(options));
@@ -164,6 +171,10 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
   return {
     address: { host: options.listen.host, port },
     stop: () => (stopped ??= stop()),
+    renewCertificate: (tls) => door.renewCertificate(tls),
+    get connections() {
+      return door.connections;
+    },
     setServing: health.setServing,
   };
 }

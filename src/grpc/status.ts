@@ -38,6 +38,7 @@ export function toStatus(error: CredentialError): OutgoingStatus {
   const facts: Record<string, string> = { http_status: String(http), code };
   if (error.incident !== undefined) facts["incident"] = error.incident;
   if (error.redirectUri !== undefined) facts["redirect_uri"] = error.redirectUri;
+  if (error.openerOrigins.length > 0) facts["opener_origins"] = error.openerOrigins.join(" ");
   if (error.retryAfterMs !== undefined) facts["retry_after_seconds"] = String(Math.max(1, Math.ceil(error.retryAfterMs / 1000)));
   const details = [any("ErrorInfo", ErrorInfo.encode({ reason: error.reason, domain: ERROR_DOMAIN, metadata: facts }).finish())];
   if (error.violations.length > 0) details.push(any("BadRequest", BadRequest.encode({ fieldViolations: fieldViolations(error.violations) }).finish()));

@@ -2,8 +2,9 @@ import { type handleUnaryCall, Metadata, type MethodDefinition, type sendUnaryDa
 import type { z } from "zod";
 import type { Action, Call, Caller, CallerOf } from "../domain/access.ts";
 import { Uuid } from "../domain/credential.ts";
-import { CredentialError, fail, REASONS } from "../domain/errors.ts";
+import { CredentialError, fail, GRPC_CODE, REASONS } from "../domain/errors.ts";
 import { errorFields, type Log } from "../log.ts";
+import { beginSpan, type SpanFacts, within } from "../trace.ts";
 import { admit, type Grant, recordRefusal } from "../vault/gate.ts";
 import type { RecordedAnswer } from "../vault/use-cases.ts";
 import { type Codec, decodeRequest } from "./decode.ts";
@@ -94,6 +95,7 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
     handler: (call, callback) => {
       const started = performance.now();
       const requestId = requestIdOf(call.metadata);
+      const span = beginSpan(path.slice(1), "server", call.metadata.get("traceparent").map(String));
       const trace: Trace = { caller: null, credentialId: null };
       const aborter = new AbortController();
       let answered = false;
@@ -103,7 +105,8 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
         clearTimeout(timer);
         const seconds = (performance.now() - started) / 1000;
         reply(call, callback, requestId, outcome);
-        report(deps, { path, requestId, trace, outcome, seconds });
+        within(span, () => report(deps, { path, requestId, trace, outcome, seconds }));
+        span?.end(spanFacts(path, requestId, outcome));
       };
       const giveUp = (reason: "CANCELLED" | "DEADLINE_EXCEEDED") => {
         // grpc-js says "cancelled" after every call, finished ones included.
@@ -114,9 +117,17 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
       };
       const timer = setTimeout(giveUp, deps.deadlineMs, "DEADLINE_EXCEEDED");
       call.on("cancelled", () => giveUp(Number(call.getDeadline()) <= Date.now() + DEADLINE_SLACK_MS ? "DEADLINE_EXCEEDED" : "CANCELLED"));
-      performing(call, { requestId, signal: aborter.signal, trace }).then(answer, (error: unknown) => answer(toCredentialError(error)));
+      within(span, () => performing(call, { requestId, signal: aborter.signal, trace })).then(answer, (error: unknown) => answer(toCredentialError(error)));
     },
   };
+}
+
+/** Who called, and what about, is in the log and in the audit trail, and not in a trace. */
+function spanFacts(path: string, requestId: string, outcome: Buffer | CredentialError): SpanFacts {
+  const [, service, method] = path.split("/");
+  const error = outcome instanceof CredentialError ? outcome.reason : undefined;
+  const code = outcome instanceof CredentialError ? GRPC_CODE[REASONS[outcome.reason].grpc] : codes.OK;
+  return { "rpc.system": "grpc", "rpc.service": service, "rpc.method": method, "rpc.grpc.status_code": code, "flow.request_id": requestId, "error.type": error };
 }
 
 /** A client cancels at its deadline too, by its own clock and a little before ours; that is still the deadline, ms. */
@@ -147,7 +158,7 @@ async function perform<A extends Action, S extends z.ZodType, Request extends z.
   const decoded = decodeRequest(spec.request, bytes);
   trace.credentialId = knownId(decoded && spec.credentialId?.(decoded.message));
   try {
-    const call: Call = { ...proven, scope: await deps.reception.receive(caller, spec.action) };
+    const call: Call = { ...proven, scope: await deps.reception.receive(proven, spec.action) };
     const grant = admit(call, spec.action);
     if (read instanceof CredentialError) throw read;
     if (!decoded) throw unreadable(facts.reported);
@@ -196,7 +207,8 @@ function reply(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Bu
 /** Reasons that an operator has to look at. */
 const ALARMS: ReadonlySet<string> = new Set(["INTERNAL", "DATA_LOSS"]);
 
-interface Report {
+/** How a call went. */
+export interface Report {
   readonly path: string;
   readonly requestId: string;
   readonly trace: Trace;
@@ -204,7 +216,8 @@ interface Report {
   readonly seconds: number;
 }
 
-function report(deps: { log: Log; metrics: UnaryDeps["metrics"] }, { path, requestId, trace, outcome, seconds }: Report): void {
+/** Writes the line of a call that has ended, and counts it. */
+export function report(deps: { log: Log; metrics: UnaryDeps["metrics"] }, { path, requestId, trace, outcome, seconds }: Report): void {
   const error = outcome instanceof CredentialError ? outcome : undefined;
   const code = error ? REASONS[error.reason].grpc : (codes[codes.OK] as string);
   const { caller, credentialId } = trace;
@@ -222,5 +235,5 @@ function report(deps: { log: Log; metrics: UnaryDeps["metrics"] }, { path, reque
     ...(error?.cause === undefined ? {} : errorFields(error.cause)),
   };
   deps.log[ALARMS.has(code) ? "error" : code === "UNAVAILABLE" ? "warn" : "info"](fields, "call");
-  deps.metrics.observe({ method: path, code, seconds });
+  deps.metrics.observe({ method: path, code, seconds, reason: error?.reason });
 }

@@ -1,9 +1,9 @@
-import type { DescField, DescFile, DescMessage, DescMethod, DescService } from "@bufbuild/protobuf";
+import type { DescEnum, DescEnumValue, DescField, DescFile, DescMessage, DescMethod, DescService } from "@bufbuild/protobuf";
 
-type Commented = DescField | DescMethod | DescMessage | DescService;
+type Commented = DescField | DescMethod | DescMessage | DescService | DescEnum | DescEnumValue;
 
 /** Numbers of the lists in which descriptors hold their parts (google/protobuf/descriptor.proto). */
-const [MESSAGES, FIELDS, SERVICES, METHODS] = [4, 2, 6, 2];
+const [MESSAGES, FIELDS, SERVICES, METHODS, ENUMS, VALUES] = [4, 2, 6, 2, 5, 2];
 
 const files = new WeakMap<DescFile, ReadonlyMap<string, string>>();
 
@@ -22,8 +22,14 @@ function pathOf(desc: Commented): { readonly file: DescFile; readonly path: read
     const index = desc.kind === "field" ? desc.parent.fields.indexOf(desc) : desc.parent.methods.indexOf(desc);
     return { file: within.file, path: [...within.path, desc.kind === "field" ? FIELDS : METHODS, index] };
   }
-  const all: readonly Commented[] = desc.kind === "service" ? desc.file.services : desc.file.messages;
-  return { file: desc.file, path: [desc.kind === "service" ? SERVICES : MESSAGES, all.indexOf(desc)] };
+  if (desc.kind === "enum_value") {
+    const within = pathOf(desc.parent);
+    return { file: within.file, path: [...within.path, VALUES, desc.parent.values.indexOf(desc)] };
+  }
+  const { file } = desc;
+  if (desc.kind === "service") return { file, path: [SERVICES, file.services.indexOf(desc)] };
+  if (desc.kind === "enum") return { file, path: [ENUMS, file.enums.indexOf(desc)] };
+  return { file, path: [MESSAGES, file.messages.indexOf(desc)] };
 }
 
 /** What a comment says. */

@@ -59,6 +59,10 @@ const CONCERNS: Readonly<Record<Reason, Applies>> = {
   CREDENTIAL_IN_USE: ({ rpc }) => rpc === "DeleteCredential",
   NO_PREVIOUS_SECRET: ({ rpc }) => rpc === "RollbackCredential",
   CREDENTIAL_PURGED: never,
+  // Watching has no REST.
+  WATCH_POSITION_LOST: never,
+  WATCH_TOO_SLOW: never,
+  WATCH_LIMIT_REACHED: never,
   RATE_LIMITED: (facts) => writing(facts) || begins(facts) || /^(?:Resolve|Test)/.test(facts.rpc),
   ORGANIZATION_NOT_FOUND: never,
   ROTATION_NOT_FOUND: never,

@@ -60,12 +60,13 @@ export function createBrowsers(secure: boolean): Browsers {
 /** Sends a browser on (RFC 9110 section 15.4.3). The address it comes from may hold a code, and is not told. */
 export const redirect = (location: string, headers: Readonly<Record<string, string>> = {}): Answer => ({ status: 302, headers: { location, "referrer-policy": "no-referrer", ...headers }, body: undefined });
 
-/** The page for a refusal: the sentence that a JSON client reads too. */
-export function refusalPage({ status, headers, body }: Answer, requestId: string): Answer {
+/** The page for a refusal: the sentence that a JSON client reads too. A page that has opened it hears the reason. */
+export function refusalPage({ status, headers, body }: Answer, requestId: string, openers: { readonly origins: readonly string[]; readonly reason: string }): Answer {
   const { error, detail } = JSON.parse(body ?? "{}") as { error?: { message: string }; detail?: { loc: string[]; msg: string }[] };
   const faults = (detail ?? []).map(({ loc, msg }) => `${loc.slice(1).join(".")}: ${msg}`);
+  const tell = openers.origins.length > 0 ? { origins: openers.origins, message: { type: "flow-credentials", error: openers.reason } } : undefined;
   const paragraphs = [...(error ? sentences(error.message) : faults), "You can close this window."];
-  return { status, headers: { ...headers, ...PAGE_HEADERS }, body: renderPage({ title: "The account was not connected", paragraphs, note: `Request ${requestId}`, tone: "bad" }) };
+  return { status, headers: { ...headers, ...PAGE_HEADERS }, body: renderPage({ title: "The account was not connected", paragraphs, note: `Request ${requestId}`, tone: "bad", tell }) };
 }
 
 /** `What happened; what to do` as two sentences. */

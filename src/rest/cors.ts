@@ -2,7 +2,7 @@ import type { Answer } from "./answer.ts";
 import { headerValues } from "./headers.ts";
 
 /** Headers that a browser may send, and those it may show to the page. */
-const ALLOWED = "authorization, content-type, x-api-key, x-request-id, x-flow-id, x-run-id, idempotency-key";
+const ALLOWED = "authorization, content-type, x-api-key, x-request-id, x-flow-id, x-run-id, idempotency-key, traceparent";
 const EXPOSED = "location, retry-after, www-authenticate, x-request-id";
 
 /** How long a browser may keep the answer to a preflight, seconds. */

@@ -101,6 +101,12 @@ function location(field: string): (string | number)[] {
 /** Where a browser goes on after a call that failed; undefined where it is shown what happened. */
 export const redirectOf = (error: ServiceError): string | undefined => readDetails(error).info?.metadata.redirect_uri;
 
+/** Who may hear, from the page that a browser is shown, that a call failed, and the stable word for why. */
+export function openersOf(error: ServiceError): { readonly origins: readonly string[]; readonly reason: string } {
+  const { info } = readDetails(error);
+  return { origins: info?.metadata.opener_origins?.split(" ") ?? [], reason: info?.reason.toLowerCase() ?? "" };
+}
+
 /**
  * The answer to a call that failed: the documented envelope, or for 422 the documented list of faults. Text is taken
  * only from a status that carries the service's own details.

@@ -1,10 +1,11 @@
 import { fromBinary, type Message } from "@bufbuild/protobuf";
 import { type ChannelOptions, Client, credentials, Metadata, type ServiceError, status as Status } from "@grpc/grpc-js";
 import { errorFields, type Log } from "../log.ts";
+import { currentSpan } from "../trace.ts";
 import type { Answer } from "./answer.ts";
-import { browserAnswerField, type BrowserFacts, type Browsers, redirect, refusalPage } from "./browser.ts";
+import { browserAnswerField, browserField, type BrowserFacts, type Browsers, redirect, refusalPage } from "./browser.ts";
 import { decodeRequest, type Fault } from "./decode.ts";
-import { presentError, redirectOf, refusal, STATUS_DETAILS } from "./envelope.ts";
+import { openersOf, presentError, redirectOf, refusal, STATUS_DETAILS } from "./envelope.ts";
 import { headerValues, isPrintable } from "./headers.ts";
 import type { JsonText } from "./json.ts";
 import { presentResponse } from "./present.ts";
@@ -69,6 +70,8 @@ function metadataFor({ rawHeaders, requestId }: GatewayCall, faults: readonly Fa
     const [value] = headerValues(rawHeaders, name);
     if (value !== undefined && isPrintable(value)) metadata.set(name, value);
   }
+  const span = currentSpan();
+  if (span !== undefined) metadata.set("traceparent", span.traceparent);
   if (faults.length > 0) metadata.set("x-rest-faults-bin", Buffer.from(JSON.stringify(faults)));
   return metadata;
 }
@@ -100,7 +103,8 @@ export function createGateway(options: { target: string; targetCa?: Buffer | und
         { deadline: Date.now() + options.deadlineMs },
         (error, response) => (response === undefined ? reject(error ?? new Error("no response")) : resolve(response)),
       );
-      call.signal.addEventListener("abort", () => pending.cancel(), { once: true });
+      // A state and a code work once: what a person has consented to is finished, also where the window was closed too early.
+      if (browserField(method) === undefined) call.signal.addEventListener("abort", () => pending.cancel(), { once: true });
     });
 
   return {
@@ -119,7 +123,7 @@ export function createGateway(options: { target: string; targetCa?: Buffer | und
           const answer = presentError(error, call.requestId);
           if (!shows) return answer;
           const onward = redirectOf(error);
-          return onward === undefined ? refusalPage(answer, call.requestId) : redirect(onward);
+          return onward === undefined ? refusalPage(answer, call.requestId, openersOf(error)) : redirect(onward);
         }
         options.log.error({ request_id: call.requestId, method: call.route.method.name, ...errorFields(error) }, "rest response failed");
         return refusal("internal", call.requestId);

@@ -1,23 +1,46 @@
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse, STATUS_CODES } from "node:http";
-import { createServer as createTlsServer } from "node:https";
+import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
 import type { Socket } from "node:net";
 import { type Log, newRequestId } from "../log.ts";
 import { wireHeaders } from "./answer.ts";
 import { type Refused, refusal } from "./envelope.ts";
 
-/** How long a request may take to arrive, ms. */
-export interface RequestTimeouts {
-  /** Until its headers are complete. */
+/** What a client may take of a listener. */
+export interface ListenerLimits {
+  /** How long the headers of a request may take to arrive, ms. */
   readonly headersMs: number;
-  /** Until its body is complete. */
+  /** How long a request may take to arrive as a whole, ms; an answer of which nothing is taken for so long is cut off. */
   readonly requestMs: number;
+  /** How long a connection is kept between two requests, ms. */
+  readonly keepAliveMs: number;
+  /** Largest request line and headers together, bytes. */
+  readonly maxHeaderBytes: number;
+  /** Connections at once. */
+  readonly maxConnections: number;
+}
+
+/** What holds unless something else is said. */
+export const LISTENER_LIMITS: ListenerLimits = {
+  headersMs: 10_000,
+  requestMs: 30_000,
+  // Longer than the 60 s for which load balancers commonly keep a quiet connection.
+  keepAliveMs: 72_000,
+  maxHeaderBytes: 16_384,
+  maxConnections: 2_048,
+};
+
+/** Certificate chain and private key, PEM. */
+export interface ListenerTls {
+  readonly certificate: Buffer;
+  readonly key: Buffer;
 }
 
 /** What the HTTP server needs. */
 export interface ListenerOptions {
-  readonly timeouts: RequestTimeouts;
-  /** Certificate chain and private key, PEM. */
-  readonly tls: { readonly certificate: Buffer; readonly key: Buffer } | undefined;
+  readonly limits: ListenerLimits;
+  readonly tls: ListenerTls | undefined;
+  /** Longest time from a whole request to its answer, ms. */
+  readonly answerMs: number;
 }
 
 /** The parser's verdicts that have an answer of their own; every other one is a malformed request. */
@@ -27,22 +50,30 @@ const PARSER_REFUSALS: Readonly<Record<string, Refused>> = {
   ERR_HTTP_REQUEST_TIMEOUT: "slow",
 };
 
-/** Makes the HTTP server, with TLS where a certificate is given. It has its time limits, but does not listen yet. */
-export function createListener({ timeouts, tls }: ListenerOptions, listener: RequestListener): Server {
-  const { headersMs, requestMs } = timeouts;
+/** Makes the HTTP server, with TLS where a certificate is given. It has its limits, but does not listen yet. */
+export function createListener({ limits, tls, answerMs }: ListenerOptions, listener: RequestListener): Server {
+  const { headersMs, requestMs, keepAliveMs, maxHeaderBytes, maxConnections } = limits;
   const bounds = {
     headersTimeout: headersMs,
     requestTimeout: requestMs,
     connectionsCheckingInterval: Math.min(headersMs, 1_000),
-    // Longer than the 60 s for which load balancers commonly keep a quiet connection.
-    keepAliveTimeout: 72_000,
+    keepAliveTimeout: keepAliveMs,
+    maxHeaderSize: maxHeaderBytes,
     // A missing Host is refused with the same envelope as every other fault.
     requireHostHeader: false,
   };
-  const server = tls ? createTlsServer({ ...bounds, cert: tls.certificate, key: tls.key }, listener) : createServer(bounds, listener);
+  const server = tls ? createTlsServer({ ...bounds, ...contextOf(tls) }, listener) : createServer(bounds, listener);
+  server.maxConnections = maxConnections;
+  // Of silence in both directions: no quiet request lasts longer, so that it is an answer that nobody takes.
+  server.timeout = requestMs + answerMs;
   // RFC 9110 section 10.1.1 lets a server ignore an expectation it does not know.
   return server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) => server.emit("request", request, response));
 }
+
+const contextOf = ({ certificate, key }: ListenerTls) => ({ cert: certificate, key, minVersion: "TLSv1.2" as const });
+
+/** Puts another certificate in the place of a listener's own; connections that stand keep theirs. */
+export const renewCertificate = (server: Server, tls: ListenerTls): void => (server as TlsServer).setSecureContext(contextOf(tls));
 
 /**
  * Answers what the HTTP parser refused, where no response has begun on the connection; then closes it.

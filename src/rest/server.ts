@@ -3,18 +3,20 @@ import type { AddressInfo, Socket } from "node:net";
 import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { errorFields, isRequestId, type Log, newRequestId } from "../log.ts";
 import type { Address } from "../settings.ts";
-import { type Answer, jsonAnswer, wireHeaders } from "./answer.ts";
+import { beginSpan, within } from "../trace.ts";
+import { type Answer, wireHeaders } from "./answer.ts";
 import { createBrowsers } from "./browser.ts";
 import { createCors } from "./cors.ts";
 import { loadDescriptors } from "./descriptors.ts";
 import { docsPages } from "./docs.ts";
 import { type Refused, refusal } from "./envelope.ts";
 import { createGateway } from "./gateway.ts";
-import { answerParserError, createListener, type RequestTimeouts } from "./listener.ts";
+import { headerValues } from "./headers.ts";
 import { parseJson } from "./json.ts";
+import { answerParserError, createListener, LISTENER_LIMITS, type ListenerLimits, type ListenerTls, renewCertificate } from "./listener.ts";
+import { type Pages, probePages, type ProbeSources } from "./probes.ts";
 import { compileRoutes } from "./routes.ts";
 import { screen, type Screened, type Site } from "./screen.ts";
-import { shared } from "./shared.ts";
 
 /** What the REST listener needs. */
 export interface RestOptions {
@@ -24,7 +26,7 @@ export interface RestOptions {
   /** Certificate authority of that service, PEM; its presence turns TLS on. */
   readonly targetCa?: Buffer | undefined;
   /** Certificate chain and private key of this listener, PEM; plaintext without. */
-  readonly tls?: { readonly certificate: Buffer; readonly key: Buffer } | undefined;
+  readonly tls?: ListenerTls | undefined;
   /** Exact origins that browsers may call from. */
   readonly corsOrigins: readonly string[];
   /** Largest request body, bytes. */
@@ -42,29 +44,28 @@ export interface RestOptions {
   /** Whether the secret of a credential can be read over REST. */
   readonly resolve: boolean;
   readonly log: Log;
-  /** Whether this process can serve, apart from reaching the gRPC service; a rejection counts as no. Asked once a second at most. */
-  readonly ready: () => Promise<boolean>;
-  /** The metrics in Prometheus' text format; rendered once a second at most. */
-  readonly metrics: () => Promise<{ readonly contentType: string; readonly body: string }>;
-  /** How long requests may take to arrive; 10 s for the headers and 30 s in all unless given. */
-  readonly requestTimeouts?: RequestTimeouts | undefined;
+  /** Whether this process can serve, apart from reaching the gRPC service. */
+  readonly ready: ProbeSources["ready"];
+  readonly metrics: ProbeSources["metrics"];
+  /** Whether the probes and the metrics are on this listener; so unless said otherwise. */
+  readonly probes?: boolean | undefined;
+  /** What a client may take of the listener; {@link LISTENER_LIMITS} unless given. */
+  readonly limits?: Partial<ListenerLimits> | undefined;
 }
 
 /** A REST listener that serves. */
 export interface RestServer {
   /** Where it listens; the port is the real one. */
   readonly address: Address;
+  /** Connections that are open now. */
+  readonly connections: number;
+  /** Whether it can serve now. */
+  ready(): Promise<boolean>;
+  /** Puts another certificate in the place of the listener's own; only where it has one. */
+  renewCertificate(tls: ListenerTls): void;
   /** Takes no new requests, waits for those in flight (no longer than one deadline), closes. */
   stop(): Promise<void>;
 }
-
-const REQUEST_TIMEOUTS: RequestTimeouts = { headersMs: 10_000, requestMs: 30_000 };
-
-/**
- * How long readiness and metrics are told again as they were, ms. Anyone may ask for them: each costs a query or a
- * render of every metric, which blocks the event loop.
- */
-const PROBE_CACHE_MS = 1_000;
 
 /** RPCs that REST does not offer unless asked to. */
 const WITHHELD = ["ResolveCredential"] as const;
@@ -83,13 +84,14 @@ function refusedBy(error: Pick<FastifyError, "code" | "statusCode">): Refused {
 export async function serveRest(options: RestOptions): Promise<RestServer> {
   const { log } = options;
   const resources = compileRoutes(loadDescriptors(), options.resolve ? [] : WITHHELD);
-  const limits = { maxDepth: options.maxJsonDepth, maxKeys: options.maxJsonKeys };
+  const json = { maxDepth: options.maxJsonDepth, maxKeys: options.maxJsonKeys };
+  const limits = { ...LISTENER_LIMITS, ...options.limits };
   const gateway = createGateway({ ...options, browsers: createBrowsers(options.secureBrowsers ?? true) });
   const current = new WeakMap<Socket, ServerResponse>();
 
   const app: FastifyInstance = Fastify({
     bodyLimit: options.maxBodyBytes,
-    serverFactory: (listener) => createListener({ timeouts: options.requestTimeouts ?? REQUEST_TIMEOUTS, tls: options.tls }, listener),
+    serverFactory: (listener) => createListener({ limits, tls: options.tls, answerMs: options.deadlineMs }, listener),
     // The framework's router would decode and normalise the path; it sees one constant, and `screen` the raw path.
     rewriteUrl: () => "/",
     return503OnClosing: false,
@@ -101,15 +103,9 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     },
   });
 
-  const ready = shared(async () => (await options.ready().catch(() => false)) && (await gateway.reachable()), PROBE_CACHE_MS);
-  const metrics = shared(async () => await options.metrics(), PROBE_CACHE_MS);
-  const pages = new Map<string, () => Promise<Answer>>([
-    ["/healthz", async () => jsonAnswer(200, { status: "ok" })],
-    ["/readyz", async () => (!site.stopping && (await ready()) ? jsonAnswer(200, { status: "ready" }) : jsonAnswer(503, { status: "unavailable" }))],
-    ["/metrics", async () => {
-      const { contentType, body } = await metrics();
-      return { status: 200, headers: { "content-type": contentType }, body };
-    }],
+  const ready = async () => !site.stopping && (await options.ready().catch(() => false)) && (await gateway.reachable());
+  const pages: Pages = new Map([
+    ...(options.probes === false ? [] : probePages({ ready, metrics: options.metrics, stopping: () => site.stopping })),
     ...(options.docs ? docsPages() : []),
   ]);
   const site: Site & { stopping: boolean } = { resources, pages, cors: createCors(options.corsOrigins), stopping: false };
@@ -123,15 +119,23 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
 
   const handle = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     const { route, params, path, query } = request.getDecorator<Screened & { kind: "route" }>("screened");
-    const body = route.body && Buffer.isBuffer(request.body) && request.body.length > 0 ? parseJson(request.body, limits) : undefined;
+    const body = route.body && Buffer.isBuffer(request.body) && request.body.length > 0 ? parseJson(request.body, json) : undefined;
     const gone = new AbortController();
     reply.raw.once("close", () => gone.abort());
     const call = { route, params, path, query, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal };
-    return send(request, reply, await gateway.call(call));
+    const span = beginSpan(`${request.method} ${route.template}`, "server", headerValues(request.raw.rawHeaders, "traceparent"));
+    const answer = await within(span, () => gateway.call(call));
+    span?.end({ "http.request.method": request.method, "http.route": route.template, "http.response.status_code": answer.status, "flow.request_id": request.id, ...(answer.status >= 500 ? { "error.type": String(answer.status) } : {}) });
+    return send(request, reply, answer);
   };
 
   // Node counts a connection that has not sent a request yet as busy, so that it would hold up a stop.
   const silent = new Set<Socket>();
+  let connections = 0;
+  app.server.on("connection", (socket: Socket) => {
+    connections += 1;
+    socket.once("close", () => (connections -= 1));
+  });
   app.server.on(options.tls ? "secureConnection" : "connection", (socket: Socket) => {
     if (site.stopping) return socket.destroy();
     silent.add(socket);
@@ -169,6 +173,11 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
   const bound = app.server.address() as AddressInfo;
   return {
     address: { host: options.listen.host, port: bound.port },
+    get connections() {
+      return connections;
+    },
+    ready,
+    renewCertificate: (tls) => renewCertificate(app.server, tls),
     async stop() {
       site.stopping = true;
       for (const socket of silent) socket.destroy();

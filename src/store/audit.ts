@@ -3,6 +3,7 @@ import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { known } from "./db.ts";
 import { EventLane, type LaneSetup } from "./event-lane.ts";
+import type { EventLaneLoad } from "./load.ts";
 import type { AuditStore } from "./store.ts";
 import type { Statement } from "./transaction.ts";
 
@@ -23,6 +24,7 @@ export interface EventRow {
   readonly run_id: string | null;
   readonly subject_id: string | null;
   readonly key_id: string | null;
+  readonly calls: number | null;
   /** The service account that acts; no part of the record. */
   readonly account_id: string | null;
   /** Claim of a write that may be repeated, as `idempotency_record` keeps it; no part of the record. */
@@ -52,6 +54,7 @@ export function eventRow(event: AuditEvent): EventRow {
     run_id: text(event.runId),
     subject_id: event.subjectId ? known(event.subjectId) : null,
     key_id: event.keyId ? known(event.keyId) : null,
+    calls: event.calls ?? null,
     account_id: event.actorKind === "service_account" ? known(event.actorId) : null,
     idempotency: event.idempotency ? { key: event.idempotency.keyHash, request: event.idempotency.requestHash, version: event.idempotency.keyVersion } : null,
   };
@@ -61,9 +64,9 @@ export function eventRow(event: AuditEvent): EventRow {
 export const askedEvents = (parameter: string): string => `asked as materialized (
   select e.* from rows from (json_to_recordset(${parameter}::json) as (organization_id uuid, credential_id uuid, request_id text,
     actor_kind text, actor_id text, action text, outcome text, reason text, flow_id text, run_id text, subject_id uuid, key_id uuid,
-    account_id uuid, idempotency json)) with ordinality
+    calls integer, account_id uuid, idempotency json)) with ordinality
     as e(organization_id, credential_id, request_id, actor_kind, actor_id, action, outcome, reason, flow_id, run_id, subject_id, key_id,
-    account_id, idempotency, place)
+    calls, account_id, idempotency, place)
 )`;
 
 /**
@@ -74,7 +77,7 @@ export const askedEvents = (parameter: string): string => `asked as materialized
  */
 export const recordEvents = (source: string): string => `digested as materialized (
   select e.*, audit_record_digest(e.organization_id, e.occurred_at, e.request_id, e.actor_kind, e.actor_id, e.action,
-    e.outcome, e.reason, e.credential_id, e.flow_id, e.run_id, e.subject_id, e.key_id) as digest
+    e.outcome, e.reason, e.credential_id, e.flow_id, e.run_id, e.subject_id, e.key_id, e.calls) as digest
   from (select s.*, date_trunc('milliseconds', clock_timestamp()) as occurred_at,
     row_number() over (partition by s.organization_id order by s.place) as position from ${source} s) e
 ), advanced as (
@@ -86,9 +89,9 @@ export const recordEvents = (source: string): string => `digested as materialize
   returning h.organization_id, h.link, h.hash
 ), recorded as (
   insert into audit_event (organization_id, link, position, occurred_at, request_id, actor_kind, actor_id, action, outcome,
-    reason, credential_id, flow_id, run_id, subject_id, key_id, hash)
+    reason, credential_id, flow_id, run_id, subject_id, key_id, calls, hash)
   select d.organization_id, a.link, d.position, d.occurred_at, d.request_id, d.actor_kind, d.actor_id, d.action, d.outcome,
-    d.reason, d.credential_id, d.flow_id, d.run_id, d.subject_id, d.key_id, a.hash
+    d.reason, d.credential_id, d.flow_id, d.run_id, d.subject_id, d.key_id, d.calls, a.hash
   from digested d join advanced a on a.organization_id = d.organization_id
   order by d.organization_id, d.position
 )`;
@@ -97,14 +100,14 @@ export const recordEvents = (source: string): string => `digested as materialize
 const IDEMPOTENCY_KEPT = "interval '24 hours'";
 
 /**
- * The same for a write that its caller may repeat: the row of `answer`, one at most and without a secret, is committed as
- * what a repetition is answered with. A second write under the same key violates the primary key, and nothing of it stands.
+ * The same for a write that its caller may repeat: the row of `answer`, one at most for each event and without a secret, is
+ * committed as what a repetition is answered with; of several, `belongs` says whose it is. A second write under the same key violates the primary key, and nothing of it stands.
  */
-export const recordAnswer = (source: string, answer: string): string => `${recordEvents(source)}, claimed as (
+export const recordAnswer = (source: string, answer: string, belongs = "true"): string => `${recordEvents(source)}, claimed as (
   insert into idempotency_record (organization_id, actor_kind, actor_id, action, key_hash, request_hash, key_version, answer, expires_at)
   select h.organization_id, h.actor_kind, h.actor_id, h.action, decode(h.idempotency ->> 'key', 'hex'), decode(h.idempotency ->> 'request', 'hex'),
     (h.idempotency ->> 'version')::bigint, to_jsonb(answer), clock_timestamp() + ${IDEMPOTENCY_KEPT}
-  from ${source} h, ${answer} answer where h.idempotency is not null
+  from ${source} h join ${answer} answer on ${belongs} where h.idempotency is not null
 )`;
 
 const APPEND: Statement = { name: "audit_append", text: `with ${askedEvents("$1")}, ${recordEvents("asked")} select 1` };
@@ -135,6 +138,11 @@ export class AuditCommitter implements AuditStore {
       answer: () => undefined,
       full: "AUDIT_UNAVAILABLE",
     });
+  }
+
+  /** How busy it is. */
+  get load(): EventLaneLoad {
+    return this.#lane.load;
   }
 
   /** Connects. Rejects with the driver's error. */

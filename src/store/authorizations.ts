@@ -24,7 +24,7 @@ const TAKE: Statement = {
   name: "authorization_take",
   text: `delete from oauth_authorization a
 where a.organization_id = $1 and a.id = $2 and a.provider = $3 and a.expires_at > now() and (a.browser_hash is null or a.browser_hash = $4)
-returning a.organization_id, a.id, a.user_id, a.provider, a.sealed`,
+returning a.organization_id, a.id, a.user_id, a.provider, a.sealed, clock_timestamp() as taken_at`,
 };
 
 /**
@@ -52,6 +52,7 @@ export function authorizationStore(database: Database, lookups: Database): Autho
         userId: row["user_id"] as string,
         provider: row["provider"] as ProviderName,
         sealed: row["sealed"] as Buffer,
+        takenAt: row["taken_at"] as Date,
       };
     },
 

@@ -1,9 +1,14 @@
 import { type CredentialError, fail, type Reason } from "../domain/errors.ts";
+import { currentSpan, outside, type Span } from "../trace.ts";
 import type { LaneState } from "./lane.ts";
 
 /** One item that waits for its answer. */
 export interface Waiting<Item, Answer> {
   readonly item: Item;
+  /** When it came, on the clock of `performance.now()`, ms. */
+  readonly since: number;
+  /** The span that it waits in. */
+  readonly span: Span | undefined;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: CredentialError) => void;
 }
@@ -33,7 +38,7 @@ export interface BatcherOptions<Item, Answer> {
 export class Batcher<Item, Answer> {
   readonly #options: BatcherOptions<Item, Answer>;
   #waiting: Waiting<Item, Answer>[] = [];
-  #inFlight = 0;
+  readonly #sending = new Set<readonly Waiting<Item, Answer>[]>();
   #scheduled = false;
   #closing: (() => void) | undefined;
 
@@ -46,19 +51,32 @@ export class Batcher<Item, Answer> {
     if (this.#closing !== undefined) return Promise.reject(fail("SHUTTING_DOWN"));
     if (this.#waiting.length >= this.#options.queue) return Promise.reject(fail(this.#options.full));
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ item, resolve, reject });
+      this.#waiting.push({ item, since: performance.now(), span: currentSpan(), resolve, reject });
       this.schedule();
     });
+  }
+
+  /** How many items have no answer yet, and how long the oldest of them has waited, ms. */
+  get load(): { readonly waiting: number; readonly oldestMs: number } {
+    let [waiting, since] = [this.#waiting.length, this.#waiting[0]?.since ?? Number.POSITIVE_INFINITY];
+    for (const batch of this.#sending) {
+      waiting += batch.length;
+      since = Math.min(since, batch[0]?.since ?? since);
+    }
+    return { waiting, oldestMs: waiting === 0 ? 0 : performance.now() - since };
   }
 
   /** Looks again, at the end of this turn, whether something can be sent. */
   schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      this.#flush();
-    });
+    // What is sent is everyone's, and no part of the trace of whoever came first.
+    outside(() =>
+      setImmediate(() => {
+        this.#scheduled = false;
+        this.#flush();
+      }),
+    );
   }
 
   /** Takes nothing more, and waits for what was taken. */
@@ -74,16 +92,16 @@ export class Batcher<Item, Answer> {
     if (state() === "down" || state() === "closed") {
       for (const { reject } of this.#waiting.splice(0)) reject(fail(down));
     }
-    while (this.#waiting.length > 0 && this.#inFlight < inFlight && state() === "up") {
+    while (this.#waiting.length > 0 && this.#sending.size < inFlight && state() === "up") {
       void this.#send(this.#waiting.splice(0, batch));
     }
-    if (this.#waiting.length === 0 && this.#inFlight === 0) this.#closing?.();
+    if (this.#waiting.length === 0 && this.#sending.size === 0) this.#closing?.();
   }
 
   async #send(batch: readonly Waiting<Item, Answer>[]): Promise<void> {
-    this.#inFlight++;
+    this.#sending.add(batch);
     await this.#options.send(batch);
-    this.#inFlight--;
+    this.#sending.delete(batch);
     this.#flush();
   }
 }

@@ -3,12 +3,17 @@ import knexPackage, { type Knex } from "knex";
 import type { Client } from "pg";
 import { CredentialError, fail } from "../domain/errors.ts";
 import { abortReason, cancelUntil } from "./cancel.ts";
+import { traced } from "../trace.ts";
 import type { ConnectionFields } from "./connection.ts";
+import type { PoolLoad } from "./load.ts";
 import { isConflict, isConnectionLoss, translate } from "./errors.ts";
+import { sqlFacts, traceQueries } from "./statement-spans.ts";
 import { CONTEXT_FOR_KNEX, contextValues, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
 /** How a pool of connections is kept. */
 export interface DatabaseOptions {
+  /** What the pool is for, as the metrics name it. */
+  readonly name: string;
   readonly fields: ConnectionFields;
   readonly session: Session;
   /** Most connections. */
@@ -33,6 +38,8 @@ const GRACE_MS = 1_000;
 /** What is used of Knex's pool itself, which its own interface does not show. */
 interface ConnectionPool {
   numPendingAcquires(): number;
+  numUsed(): number;
+  numFree(): number;
   acquire(): { readonly promise: Promise<Client>; abort(): void };
   release(client: Client): boolean;
 }
@@ -65,6 +72,7 @@ export class Database {
       pool: { min: 0, max: options.poolSize, propagateCreateError: true },
       log: { warn: () => {}, error: () => {}, deprecate: () => {}, debug: () => {} },
     });
+    traceQueries(this.#knex);
   }
 
   /** Reads in a transaction that sees one organization; none where it is null. Tried again where the connection fails. */
@@ -87,7 +95,15 @@ export class Database {
    */
   async write(organizations: readonly string[], statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
     const visible = organizations.map(known);
-    return this.#noticing(visible, this.#retrying(isConflict, signal, (client) => runTransaction(client, this.#session, visible, statement, values)));
+    const work = () => this.#retrying(isConflict, signal, (client) => runTransaction(client, this.#session, visible, statement, values));
+    return this.#noticing(visible, traced(statement.name, "client", work, sqlFacts));
+  }
+
+  /** How busy the pool is. */
+  get load(): PoolLoad {
+    const { name, poolSize } = this.#options;
+    const [busy, free, waiting] = [this.#pool.numUsed(), this.#pool.numFree(), this.#pool.numPendingAcquires()];
+    return { name, open: busy + free, busy, waiting, most: poolSize };
   }
 
   /** Waits for what is under way and closes every connection. */
@@ -107,15 +123,15 @@ export class Database {
 
   #transaction<T>(again: (error: unknown) => boolean, organizations: readonly string[], work: (trx: Knex.Transaction) => PromiseLike<T>, signal: AbortSignal | undefined): Promise<T> {
     const visible = organizations.map(known);
-    return this.#retrying(again, signal, (connection) =>
+    const within = (connection: Client) =>
       this.#knex.transaction(
         async (trx) => {
           await trx.raw(CONTEXT_FOR_KNEX, contextValues(visible, this.#session.timeouts));
           return await work(trx);
         },
         { connection },
-      ),
-    );
+      );
+    return traced("transaction", "client", () => this.#retrying(again, signal, within), sqlFacts);
   }
 
   async #retrying<T>(again: (error: unknown) => boolean, signal: AbortSignal | undefined, work: (client: Client) => Promise<T>): Promise<T> {
@@ -133,8 +149,12 @@ export class Database {
   /** Runs a transaction on a connection of the pool, and cancels it where the signal is aborted meanwhile. */
   async #connected<T>(signal: AbortSignal | undefined, work: (client: Client) => Promise<T>): Promise<T> {
     const client = await this.#acquire(signal);
-    const done = new AbortController();
-    const cancel = () => void cancelUntil(done.signal, this.#options.fields, client);
+    // Made only where something is cancelled: aborting it costs more than the rest of this does.
+    let done: AbortController | undefined;
+    const cancel = () => {
+      done = new AbortController();
+      void cancelUntil(done.signal, this.#options.fields, client);
+    };
     signal?.addEventListener("abort", cancel, { once: true });
     try {
       return await work(client);
@@ -143,7 +163,7 @@ export class Database {
       throw error;
     } finally {
       signal?.removeEventListener("abort", cancel);
-      done.abort();
+      done?.abort();
       // A late request would cancel what another call does on this connection.
       if (signal?.aborted) drop(client, signal.reason);
       this.#pool.release(client);

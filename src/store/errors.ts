@@ -38,6 +38,7 @@ const CONSTRAINTS: Readonly<Record<string, Reason>> = {
   sealed_value_must_not_name_a_closed_key: "KEY_MOVED",
   rotation_one_at_a_time_idx: "ROTATION_UNDER_WAY",
   idempotency_record_pkey: "IDEMPOTENCY_IN_FLIGHT",
+  credential_must_not_be_in_use: "CREDENTIAL_IN_USE",
   service_account_key_prefix_must_be_unique: "CERTIFICATE_IN_USE",
 };
 

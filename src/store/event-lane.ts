@@ -1,10 +1,13 @@
 import type { Reason } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import type { EventRow } from "./audit.ts";
+import { traced } from "../trace.ts";
 import { Batcher, type Waiting } from "./batcher.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { isRolledBack, translate } from "./errors.ts";
 import { Lane } from "./lane.ts";
+import type { EventLaneLoad, Recorded } from "./load.ts";
+import { sqlFacts } from "./statement-spans.ts";
 import type { Row, Session, Statement } from "./transaction.ts";
 
 /** What every lane of events is opened with. */
@@ -12,6 +15,8 @@ export interface LaneSetup {
   readonly fields: ConnectionFields;
   readonly session: Session;
   readonly log: Log;
+  /** Is told of every transaction. */
+  readonly recorded?: Recorded | undefined;
   /** Calls that may wait; more are refused. */
   readonly queue: number;
   /** Calls that share one transaction at most. */
@@ -62,14 +67,19 @@ export class EventLane<Answer> {
     });
   }
 
+  /** How busy it is. */
+  get load(): EventLaneLoad {
+    return { name: this.#options.name, up: this.#lane.state === "up", most: this.#options.queue, ...this.#batcher.load };
+  }
+
   /** Connects. Rejects with the driver's error. */
   open(): Promise<void> {
     return this.#lane.open();
   }
 
-  /** Commits an event and gives the answer to it. */
+  /** Commits an event and gives the answer to it. Its span is its own, although the statement is shared. */
   submit(event: EventRow): Promise<Answer> {
-    return this.#batcher.submit(event);
+    return traced(this.#options.statement.name, "client", () => this.#batcher.submit(event), sqlFacts);
   }
 
   /** Waits for the calls that were taken, then disconnects. */
@@ -91,9 +101,11 @@ export class EventLane<Answer> {
       }
       // The batch may have been committed although the answer was lost: a record without a release, never the reverse.
       const failure = translate(error, "AUDIT_UNAVAILABLE");
+      this.#tell(calls, false);
       for (const { reject } of calls) reject(failure);
       return;
     }
+    this.#tell(calls, true);
     const byPlace = new Map(rows.map((row) => [Number(row["place"]), row]));
     calls.forEach((call, index) => {
       try {
@@ -102,5 +114,10 @@ export class EventLane<Answer> {
         call.reject(translate(error));
       }
     });
+  }
+
+  #tell(calls: readonly Waiting<EventRow, Answer>[], stands: boolean): void {
+    const { recorded, name } = this.#options;
+    recorded?.(name, { events: calls.length, seconds: (performance.now() - (calls[0]?.since ?? 0)) / 1000, stands });
   }
 }

@@ -1,6 +1,6 @@
 import type { AuditEvent } from "../domain/access.ts";
 import { CredentialError } from "../domain/errors.ts";
-import { createCredential } from "./credentials.ts";
+import { createCredential } from "./creation.ts";
 import { type Database, known } from "./db.ts";
 import type { CredentialLimits, NewCredential } from "./store.ts";
 import type { Row } from "./transaction.ts";

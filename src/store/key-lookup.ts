@@ -2,6 +2,7 @@ import { fail } from "../domain/errors.ts";
 import { Batcher, type Waiting } from "./batcher.ts";
 import { Database, type DatabaseOptions } from "./db.ts";
 import { translate } from "./errors.ts";
+import type { PoolLoad } from "./load.ts";
 import { storedKey } from "./rows.ts";
 import type { StoredKey } from "./store.ts";
 import type { Row } from "./transaction.ts";
@@ -36,8 +37,8 @@ export class KeyLookup {
   readonly #batcher: Batcher<string, StoredKey | undefined>;
   readonly #flights = new Map<string, Flight>();
 
-  constructor(options: Omit<DatabaseOptions, "poolSize">) {
-    this.#database = new Database({ ...options, poolSize: CONNECTIONS });
+  constructor(options: Omit<DatabaseOptions, "name" | "poolSize">) {
+    this.#database = new Database({ ...options, name: "api_keys", poolSize: CONNECTIONS });
     this.#batcher = new Batcher({
       queue: QUEUE,
       batch: BATCH,
@@ -56,6 +57,11 @@ export class KeyLookup {
     if (flight.sharers >= SHARERS) throw fail("OVERLOADED");
     flight.sharers++;
     return await flight.found;
+  }
+
+  /** How busy its connections are. */
+  get load(): PoolLoad {
+    return this.#database.load;
   }
 
   /** Waits for what is under way and closes every connection. */

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import pg, { type Client } from "pg";
 import type { Log } from "../log.ts";
+import { cancelUntil } from "./cancel.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { isConnectionLoss } from "./errors.ts";
 import { type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
@@ -70,6 +71,11 @@ export class Lane {
       if (isConnectionLoss(error)) this.#lost(client);
       throw error;
     }
+  }
+
+  /** Asks PostgreSQL to cancel what runs on the connection, whichever transaction that is, until `done` is aborted. */
+  async cancel(done: AbortSignal): Promise<void> {
+    if (this.#active !== undefined) await cancelUntil(done, this.#options.fields, this.#active);
   }
 
   /** Closes both connections after what is in flight on them. */

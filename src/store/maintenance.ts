@@ -96,6 +96,8 @@ const FORGET: Statement = {
   name: "retries_forget",
   text: `with ended as (
   delete from idempotency_record where organization_id = any($1::uuid[]) and expires_at <= clock_timestamp()
+), abandoned as (
+  delete from oauth_authorization where organization_id = any($1::uuid[]) and expires_at <= clock_timestamp()
 )
 delete from credential_use where organization_id = any($1::uuid[]) and last_used_at < $2`,
 };

@@ -4,6 +4,7 @@ import type { Log } from "../log.ts";
 import { AuditCommitter } from "./audit.ts";
 import { parseDatabaseUrl } from "./connection.ts";
 import { authorizationStore } from "./authorizations.ts";
+import { Creator } from "./creation.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
@@ -11,6 +12,7 @@ import { idempotencyStore } from "./idempotency.ts";
 import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
+import type { Recorded } from "./load.ts";
 import { maintenanceStore } from "./maintenance.ts";
 import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
@@ -22,9 +24,12 @@ import { rotationRows } from "./rotation-rows.ts";
 import { rotationStore } from "./rotations.ts";
 import { serviceAccountStore } from "./service-accounts.ts";
 import type { Store } from "./store.ts";
+import { tallyStore } from "./tally.ts";
 import type { Session } from "./transaction.ts";
 import { trailStore } from "./trail.ts";
 import { UsageRecorder } from "./usage.ts";
+import { useReportStore } from "./use-reports.ts";
+import { watchStore } from "./watch.ts";
 
 /** How to reach the database and how much of it to use. */
 export interface StoreOptions {
@@ -32,7 +37,7 @@ export interface StoreOptions {
   readonly url: string;
   /** Named prepared statements; off behind a pooler that moves transactions between connections. */
   readonly prepared: boolean;
-  /** Connections for what is neither resolving, auditing nor looking up API keys, which have two, one and up to two of their own. */
+  /** Connections for what is neither resolving, auditing nor looking up API keys, which have two, one and up to two of their own, nor creating, which has one. */
   readonly poolSize: number;
   /** Connections for what the service does by itself, renewals and webhooks, so that callers need not wait for it; 2 where not given. */
   readonly backgroundPoolSize?: number;
@@ -45,16 +50,24 @@ export interface StoreOptions {
   /** Resolve calls that share a transaction at most. */
   readonly resolveBatch: number;
   readonly log: Log;
+  /** Is told of every transaction that recorded events. */
+  readonly recorded?: Recorded;
 }
 
 /** Connections for looking up authorizations by their state. */
 const LOOKUP_CONNECTIONS = 2;
+
+/** Creations that may wait for the database; more are told to try again. */
+const CREATE_QUEUE = 1_024;
 
 /** Longest wait for a lock, ms: a locked row delays its own callers, and should not use up everyone's time. */
 const LOCK_MS = 2_000;
 
 /** Connections for the rows of rotations, opened when there is one: the page that is read and the batch that is written, and not those of callers. */
 const ROTATION_CONNECTIONS = 3;
+
+/** Connections for the watch feed, which asks one thing after the other and must not wait behind renewals. */
+const WATCH_CONNECTIONS = 1;
 
 /**
  * Opens the store. Throws StoreSetupError where the database cannot be reached, the role has more rights than the
@@ -64,23 +77,27 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const fields = parseDatabaseUrl(options.url, options.caFile);
   const statementMs = options.statementTimeoutMs;
   const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
-  const database = new Database({ fields, session, poolSize: options.poolSize });
+  const database = new Database({ name: "calls", fields, session, poolSize: options.poolSize });
   const backgroundPoolSize = options.backgroundPoolSize ?? 2;
-  const background = new Database({ fields, session, poolSize: backgroundPoolSize });
-  const moving = new Database({ fields, session, poolSize: ROTATION_CONNECTIONS });
+  const background = new Database({ name: "background", fields, session, poolSize: backgroundPoolSize });
+  const moving = new Database({ name: "rotations", fields, session, poolSize: ROTATION_CONNECTIONS });
+  const watching = new Database({ name: "watches", fields, session, poolSize: WATCH_CONNECTIONS });
   const lookup = new KeyLookup({ fields, session });
-  const authorizations = authorizationStore(database, new Database({ fields, session, poolSize: LOOKUP_CONNECTIONS }));
-  const audit = new AuditCommitter({ fields, session, log: options.log });
-  const resolver = new Resolver({ fields, session, log: options.log, queue: options.resolveQueue, batch: options.resolveBatch });
-  const usage = new UsageRecorder(database, options.log);
+  const states = new Database({ name: "authorizations", fields, session, poolSize: LOOKUP_CONNECTIONS });
+  const authorizations = authorizationStore(database, states);
+  const { log, recorded } = options;
+  const audit = new AuditCommitter({ fields, session, log, recorded });
+  const resolver = new Resolver({ fields, session, log, recorded, queue: options.resolveQueue, batch: options.resolveBatch });
+  const creator = new Creator(database, { fields, session, log, queue: CREATE_QUEUE });
+  const usage = new UsageRecorder(database, log);
   const close = async () => {
-    await Promise.all([usage.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
-    await Promise.all([database.close(), background.close(), moving.close()]);
+    await Promise.all([usage.close(), creator.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
+    await Promise.all([database.close(), background.close(), moving.close(), watching.close()]);
   };
   try {
     const fault = await database.read(null, setupFault);
     if (fault !== undefined) throw fault;
-    await Promise.all([resolver.open(), audit.open()]);
+    await Promise.all([resolver.open(), creator.open(), audit.open()]);
   } catch (error) {
     await close();
     if (error instanceof StoreSetupError) throw error;
@@ -88,7 +105,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     throw new StoreSetupError(`the database cannot be used: ${fault instanceof StoreFault ? fault.message : "it does not answer"}`);
   }
   return {
-    credentials: { ...credentialStore(database), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
+    credentials: { ...credentialStore(database), create: (row, limits, event, signal) => creator.create(row, limits, event, signal), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
     organizationKeys: organizationKeyStore(database),
     keyRegistry: keyRegistryStore(database),
     replicas: replicaStore(database),
@@ -98,12 +115,16 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     serviceAccounts: serviceAccountStore(database, lookup),
     idempotency: idempotencyStore(database),
     usage,
+    useReports: useReportStore(database, () => usage.flush()),
     trail: trailStore(database),
     maintenance: maintenanceStore(database),
     authorizations,
     audit,
     refresh: refreshStore(background, backgroundPoolSize),
     outbox: outboxStore(background),
+    tally: tallyStore(background),
+    load: () => ({ pools: [database, background, moving, watching, lookup, states].map(({ load }) => load), lanes: [resolver.load, audit.load, creator.load] }),
+    watch: watchStore(watching),
     onKeyMoved(listener) {
       for (const pool of [database, background]) pool.onKeyMoved = listener;
     },

@@ -18,6 +18,8 @@ export interface CredentialEvent {
   readonly statusReason: string | null;
   readonly statusSince: Date;
   readonly secretVersion: bigint;
+  /** The credential's own revision; null for events of before it was kept. */
+  readonly credentialRevision: number | null;
 }
 
 /** The right to deliver the events of one organization until its time is over. */
@@ -41,6 +43,11 @@ export interface OutboxStore {
   advance(lease: DeliveryLease, sent: bigint, leaseMs: number): Promise<boolean>;
   /** Gives the lease back; the next delivery is due after that time, ms. A failure is counted. */
   release(lease: DeliveryLease, dueInMs: number, failed: boolean): Promise<void>;
+  /**
+   * Removes the events of these organizations that happened before that time, from the oldest on; where asked for, only those
+   * that were delivered or given up. Gives how many it were.
+   */
+  prune(organizations: readonly string[], before: Date, deliveredOnly: boolean): Promise<number>;
 }
 
 const CLAIM: Statement = {
@@ -70,11 +77,45 @@ const RELEASE: Statement = {
 where ${MINE}`,
 };
 
+/** Events that are removed in one transaction, which holds up no writer but at its end. */
+const PRUNED_AT_ONCE = 1_000;
+
+/** Organizations whose oldest event has had its time. */
+const PRUNABLE: Statement = {
+  name: "outbox_prunable",
+  text: `select h.organization_id from credential_event_head h cross join lateral (
+  select e.occurred_at, e.revision from credential_event e where e.organization_id = h.organization_id and e.revision > h.pruned order by e.revision limit 1) o
+where h.organization_id = any($1::uuid[]) and o.occurred_at < $2 and (not $3::boolean or o.revision <= h.sent)`,
+};
+
+/** Up to the first one that stays. The head is written last: whoever writes an event waits for it. */
+const PRUNE: Statement = {
+  name: "outbox_prune",
+  text: `with oldest as materialized (
+  select e.revision, e.occurred_at >= $2 or ($3::boolean and e.revision > h.sent) as stays from credential_event_head h cross join lateral (
+    select c.revision, c.occurred_at from credential_event c where c.organization_id = h.organization_id and c.revision > h.pruned
+    order by c.revision limit ${PRUNED_AT_ONCE}) e
+  where h.organization_id = $1
+), due as materialized (
+  select coalesce(min(revision) filter (where stays) - 1, max(revision)) as through from oldest
+), removed as (
+  delete from credential_event e using due where e.organization_id = $1 and e.revision <= due.through returning 1
+), noted as (
+  update credential_event_head h set pruned = greatest(h.pruned, due.through) from due, (select count(*) as n from removed) r
+  where h.organization_id = $1 and r.n > 0
+)
+select count(*) as n from removed`,
+};
+
 const COLUMNS = [
-  "organization_id", "revision", "occurred_at", "kind", "credential_id", "provider", "credential_type", "status", "status_reason", "status_since", "secret_version",
+  "organization_id", "revision", "occurred_at", "kind", "credential_id", "provider", "credential_type", "status", "status_reason", "status_since", "secret_version", "credential_revision",
 ] as const;
 
-const credentialEvent = (row: Row): CredentialEvent => ({
+/** The same as a list in SQL, of the table of that name. */
+export const eventColumns = (table: string): string => COLUMNS.map((column) => `${table}.${column}`).join(", ");
+
+/** A row with those columns. */
+export const credentialEvent = (row: Row): CredentialEvent => ({
   organizationId: row["organization_id"] as string,
   revision: BigInt(row["revision"] as string),
   occurredAt: row["occurred_at"] as Date,
@@ -86,6 +127,7 @@ const credentialEvent = (row: Row): CredentialEvent => ({
   statusReason: row["status_reason"] as string | null,
   statusSince: row["status_since"] as Date,
   secretVersion: BigInt(row["secret_version"] as string),
+  credentialRevision: row["credential_revision"] as number | null,
 });
 
 const placed = (lease: DeliveryLease): unknown[] => [known(lease.organizationId), known(lease.token), lease.fence.toString()];
@@ -115,6 +157,18 @@ export function outboxStore(database: Database): OutboxStore {
 
     async release(lease, dueInMs, failed) {
       await database.write([], RELEASE, [...placed(lease), dueInMs, failed ? 1 : 0]);
+    },
+
+    async prune(organizations, before, deliveredOnly) {
+      let removed = 0;
+      const due = await database.write(organizations, PRUNABLE, [organizations, before, deliveredOnly]);
+      for (const row of due) {
+        const organization = row["organization_id"] as string;
+        for (let n = PRUNED_AT_ONCE; n === PRUNED_AT_ONCE; removed += n) {
+          n = Number((await database.write([organization], PRUNE, [organization, before, deliveredOnly]))[0]?.["n"]);
+        }
+      }
+      return removed;
     },
   };
 }

@@ -1,5 +1,5 @@
 import { askedEvents, recordEvents } from "./audit.ts";
-import { announce, eventOf } from "./events.ts";
+import { announce, type CredentialEventKind, eventOfKind } from "./events.ts";
 import { credentialColumns, storedColumns } from "./rows.ts";
 import { dueAt } from "./schedule.ts";
 import type { Statement } from "./transaction.ts";
@@ -63,12 +63,15 @@ returning r.organization_id, r.credential_id, r.provider, r.fence, r.intent_fenc
 const MINE = "r.organization_id = $1 and r.credential_id = $2 and r.lease_token = $3 and r.fence = $4";
 const NOW = "date_trunc('milliseconds', clock_timestamp())";
 
-/** Records the events that were asked for, and a mark only where the status changed. */
-const recordChange = (source: string): string => `change as (
-  ${eventOf(source, "status_changed")} where shifted
+/**
+ * Records the events that were asked for, and a mark only where the status changed. Where it did not, there is still an event
+ * of the other kind, if one is given.
+ */
+const recordChange = (source: string, otherwise?: CredentialEventKind): string => `change as (
+  ${otherwise === undefined ? `${eventOfKind(source, "'status_changed'")} where shifted` : eventOfKind(source, `case when shifted then 'status_changed' else '${otherwise}' end`)}
 ), ${announce("change")}, happened as (
   select asked.* from asked, settled, (select count(*) from announced) n
-  where asked.action not like 'mark_%' or exists (select from change)
+  where asked.action not like 'mark_%' or exists (select from change where kind = 'status_changed')
 ), ${recordEvents("happened")}`;
 
 /** Journals a renewal. */
@@ -112,7 +115,7 @@ export const KEEP: Statement = {
     status_since = case when (t.status, t.status_reason) is distinct from ('active', $7::text) then ${NOW} else c.status_since end
   from settled, target t where c.organization_id = $1 and c.id = $2 and c.secret_version = $4
   returning ${credentialColumns("c")}, (t.status, t.status_reason) is distinct from ('active', $7::text) as shifted
-), ${recordChange("changed")}
+), ${recordChange("changed", "rotated")}
 select 1 from changed`,
 };
 

@@ -3,6 +3,7 @@ import { fail } from "../domain/errors.ts";
 import { askedEvents, type EventRow, eventRow, recordEvents } from "./audit.ts";
 import { known } from "./db.ts";
 import { EventLane, type LaneSetup } from "./event-lane.ts";
+import type { EventLaneLoad } from "./load.ts";
 import { STORED_FACTS, storedColumns, storedCredential } from "./rows.ts";
 import type { StoredCredential } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
@@ -61,6 +62,11 @@ export class Resolver {
 
   constructor(setup: LaneSetup) {
     this.#lane = new EventLane({ ...setup, name: "resolve", reserve: true, statement: RESOLVE, answer: credentialAsked, full: "OVERLOADED" });
+  }
+
+  /** How busy it is. */
+  get load(): EventLaneLoad {
+    return this.#lane.load;
   }
 
   /** Connects. Rejects with the driver's error. */

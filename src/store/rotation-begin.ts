@@ -3,6 +3,7 @@ import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import { recordIn } from "./audit.ts";
 import { type Database, known } from "./db.ts";
+import { SECRET_TABLES } from "./sealed-columns.ts";
 import type { Row } from "./transaction.ts";
 
 /** What every rotation begins with. */
@@ -43,7 +44,7 @@ export interface RotationBeginnings {
 }
 
 /** States of a rotation that can still be taken back. */
-const REVERSIBLE = ["running", "paused", "proving", "proven", "incomplete"];
+export const REVERSIBLE = ["running", "paused", "proving", "proven", "incomplete"];
 
 async function insert(trx: Knex.Transaction, beginning: Beginning, facts: Record<string, unknown>, event: AuditEvent): Promise<void> {
   if (beginning.rollsBack !== null) {
@@ -72,10 +73,14 @@ async function lockKeys(trx: Knex.Transaction, organizationId: string): Promise<
   return rows.map((row) => ({ version: Number(row["version"]), state: row["state"] as string, destroyed: row["destroyed"] as boolean }));
 }
 
-const secretsNotUnder = async (trx: Knex.Transaction, organizationId: string, version: number): Promise<number> => {
-  const [row] = (await trx("credential").count("* as n").where("organization_id", organizationId).whereNotNull("key_version").whereNot("key_version", version)) as Row[];
-  return Number(row?.["n"]);
-};
+/** Counts in both directions from the version, so that the index is read only where something is left. */
+const NOT_UNDER = SECRET_TABLES.flatMap((table) => ["<", ">"].map((side) => `(select count(*) from ${table} where organization_id = :organizationId and key_version ${side} :version)`)).join(" + ");
+
+/** How many secrets of an organization are sealed under another version of its key. */
+export async function countSecretsNotUnder(trx: Knex.Transaction, organizationId: string, version: number): Promise<number> {
+  const { rows } = (await trx.raw(`select ${NOT_UNDER} as n`, { organizationId, version })) as { rows: Row[] };
+  return Number(rows[0]?.["n"]);
+}
 
 /** Which version seals is changed in this order, because only one may at any time. */
 async function letSeal(trx: Knex.Transaction, organizationId: string, version: number): Promise<void> {
@@ -119,7 +124,7 @@ export function rotationBeginnings(database: Database): RotationBeginnings {
         await trx("organization_key").insert({ organization_id: organizationId, version, wrapped, master_key_id: masterKeyId, commitment, state: "opening" });
         await letSeal(trx, organizationId, version);
         const from = keys.find(({ state }) => state === "sealing")?.version ?? null;
-        const rows_total = await secretsNotUnder(trx, organizationId, version);
+        const rows_total = await countSecretsNotUnder(trx, organizationId, version);
         await insert(trx, beginning, { kind: "organization_key", organization_id: organizationId, from_version: from, to_version: version, rows_total }, event);
       });
     },
@@ -132,7 +137,7 @@ export function rotationBeginnings(database: Database): RotationBeginnings {
         if (old === undefined || old.state === "retired" || old.state === "sealing") throw fail("ROTATION_STATE");
         await letSeal(trx, organizationId, version);
         const from = keys.find(({ state }) => state === "sealing")?.version ?? null;
-        const rows_total = await secretsNotUnder(trx, organizationId, version);
+        const rows_total = await countSecretsNotUnder(trx, organizationId, version);
         await insert(trx, beginning, { kind: "organization_key", organization_id: organizationId, from_version: from, to_version: version, rows_total }, event);
       });
     },

@@ -1,11 +1,13 @@
 import type { CredentialTypeName, ProviderName, SecretPlace } from "../domain/credential.ts";
 import { NIL_UUID } from "../domain/credential.ts";
 import { type Database, known } from "./db.ts";
+import { SECRET_TABLES, type SecretTable } from "./sealed-columns.ts";
 import type { OrganizationKeyRow } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
-/** A sealed secret, deleted credentials' included, and what it is bound to. */
+/** A sealed secret, deleted credentials' and kept ones included, and what it is bound to. */
 export interface SealedRow {
+  readonly table: SecretTable;
   readonly place: SecretPlace;
   readonly keyVersion: number;
   readonly sealed: Buffer;
@@ -51,14 +53,14 @@ export interface MovedKey {
  * waits for a rotation and no write is lost.
  */
 export interface RotationRows {
-  /** Secrets of an organization that are sealed under another version than `version`. */
-  secretsNotUnder(organizationId: string, version: number, after: SecretCursor, limit: number): Promise<SealedRow[]>;
-  /** Every secret of an organization, by id. */
-  secrets(organizationId: string, after: string, limit: number): Promise<SealedRow[]>;
-  /** How many secrets an organization has. */
+  /** Secrets of an organization in one table that are sealed under another version than `version`. */
+  secretsNotUnder(table: SecretTable, organizationId: string, version: number, after: SecretCursor, limit: number): Promise<SealedRow[]>;
+  /** Every secret of an organization in one table, by id. */
+  secrets(table: SecretTable, organizationId: string, after: string, limit: number): Promise<SealedRow[]>;
+  /** How many secrets an organization has, in all tables. */
   countSecrets(organizationId: string): Promise<number>;
-  /** Stores secrets that were sealed anew under a version, which must be the one that seals; gives how many took effect. */
-  moveSecrets(organizationId: string, version: number, batch: readonly MovedSecret[]): Promise<number>;
+  /** Stores secrets of one table that were sealed anew under a version, which must be the one that seals; gives how many took effect. */
+  moveSecrets(table: SecretTable, organizationId: string, version: number, batch: readonly MovedSecret[]): Promise<number>;
   /** Organization keys that are wrapped under another master key than this one; of all where it is null. */
   keysNotUnder(masterKeyId: string | null, after: KeyCursor, limit: number): Promise<WrappedRow[]>;
   /** Stores keys that were wrapped anew under a master key, which must be the primary one; gives how many took effect. */
@@ -72,37 +74,58 @@ export interface RotationRows {
 /** Most sealed bytes in a page, unless its first row alone has more: what a rotation keeps in memory. */
 const PAGE_BYTES = 4 * 1024 * 1024;
 
-const PAGE_COLUMNS = "id, provider, credential_type, secret_version, key_version, sealed";
-
-/** A page that is cut where its rows become too many bytes; their lengths are known without reading them. */
-const page = (where: string, order: string): string => `select ${PAGE_COLUMNS} from (
-  select ${PAGE_COLUMNS}, sum(length(sealed)) over (order by ${order}) - length(sealed) as before from (
-    select ${PAGE_COLUMNS} from credential where organization_id = $1 and ${where} order by ${order} limit $2) p) q
-where before < ${PAGE_BYTES} order by ${order}`;
-
-const NOT_UNDER: Statement = {
-  name: "rotation_secrets_not_under",
-  text: page("key_version <> $3 and (key_version, id) > ($4::bigint, $5::uuid)", "key_version, id"),
+/** Each table, the column that names the credential, and where the provider is, which every sealed value is bound to. */
+const SOURCES: Readonly<Record<SecretTable, { readonly id: string; readonly from: string; readonly provider: string }>> = {
+  credential: { id: "id", from: "credential s", provider: "s.provider" },
+  credential_previous: {
+    id: "credential_id",
+    from: "credential_previous s join credential c on c.organization_id = s.organization_id and c.id = s.credential_id",
+    provider: "c.provider",
+  },
 };
 
-const ALL: Statement = { name: "rotation_secrets", text: page("key_version is not null and id > $3::uuid", "id") };
+const PAGE_COLUMNS = "id, provider, credential_type, secret_version, key_version, sealed";
+
+/** Rows of a table that fulfil a condition, in an order that an index has. */
+const rowsOf = (table: SecretTable, where: string, order: string): string => {
+  const { id, from, provider } = SOURCES[table];
+  return `select s.${id} as id, ${provider} as provider, s.credential_type, s.secret_version, s.key_version, s.sealed from ${from}
+    where s.organization_id = $1 and ${where} order by ${order.replace(/\bid\b/, `s.${id}`).replace("key_version", "s.key_version")} limit $2`;
+};
+
+/** A page that is cut where its rows become too many bytes; their lengths are known without reading them. */
+const page = (rows: string, order: string): string => `select ${PAGE_COLUMNS} from (
+  select ${PAGE_COLUMNS}, sum(length(sealed)) over (order by ${order}) - length(sealed) as before from (${rows}) p) q
+where before < ${PAGE_BYTES} order by ${order}`;
+
+const forEachTable = (statement: (table: SecretTable) => Statement): Readonly<Record<SecretTable, Statement>> =>
+  Object.fromEntries(SECRET_TABLES.map((table) => [table, statement(table)])) as Record<SecretTable, Statement>;
+
+/** What is sealed under older versions and what under newer ones are two ranges of the index: the moved rows between them are not read again. */
+const NOT_UNDER = forEachTable((table) => {
+  const order = "key_version, id";
+  const range = (side: string) => rowsOf(table, `s.key_version ${side} $3 and (s.key_version, s.${SOURCES[table].id}) > ($4::bigint, $5::uuid)`, order);
+  return { name: `rotation_not_under_${table}`, text: page(`(${range("<")}) union all (${range(">")}) order by ${order} limit $2`, order) };
+});
+
+const ALL = forEachTable((table) => ({ name: `rotation_all_of_${table}`, text: page(rowsOf(table, `s.key_version is not null and s.${SOURCES[table].id} > $3::uuid`, "id"), "id") }));
 
 /** The sealed values come as one parameter, in one piece: PostgreSQL then reads them as they are, where an array is written and read as text. */
-const MOVE_SECRETS: Statement = {
-  name: "rotation_move_secrets",
+const MOVE_SECRETS = forEachTable((table) => ({
+  name: `rotation_move_${table}`,
   text: `with asked as materialized (
   select u.id, u.secret_version, u.key_version, substring($6::bytea from u.start for u.size) as sealed
   from unnest($2::uuid[], $3::bigint[], $4::bigint[], $7::integer[], $8::integer[]) u(id, secret_version, key_version, start, size)
 ), target as materialized (
-  select c.id, a.sealed from asked a join credential c on c.organization_id = $1 and c.id = a.id
+  select a.id, a.sealed from asked a join ${table} c on c.organization_id = $1 and c.${SOURCES[table].id} = a.id
   where c.secret_version = a.secret_version and c.key_version = a.key_version
     and exists (select from organization_key k where k.organization_id = $1 and k.version = $5 and k.state = 'sealing')
   for update of c skip locked
 ), moved as (
-  update credential c set sealed = t.sealed from target t where c.organization_id = $1 and c.id = t.id returning 1
+  update ${table} c set sealed = t.sealed from target t where c.organization_id = $1 and c.${SOURCES[table].id} = t.id returning 1
 )
 select count(*) as n from moved`,
-};
+}));
 
 const MOVE_KEYS: Statement = {
   name: "rotation_move_keys",
@@ -127,6 +150,9 @@ from unnest($1::uuid[], $2::bigint[]) u(organization_id, version) join organizat
 where k.wrapped is not null order by k.organization_id, k.version`,
 };
 
+/** An array parameter of ids or numbers, which need no quotes: the driver would look for characters to escape in each. */
+const list = (values: readonly (string | number | bigint)[]): string => `{${values.join(",")}}`;
+
 /** Values in one piece, with the place and size of each, as PostgreSQL counts: from 1. */
 function inOnePiece(values: readonly Buffer[]): { bytes: Buffer; starts: number[]; sizes: number[] } {
   const starts: number[] = [];
@@ -149,7 +175,8 @@ const wrappedRow = (row: Row): WrappedRow => ({
 
 /** Rows of rotations. */
 export function rotationRows(database: Database): RotationRows {
-  const sealedRow = (organizationId: string) => (row: Row): SealedRow => ({
+  const sealedRow = (table: SecretTable, organizationId: string) => (row: Row): SealedRow => ({
+    table,
     place: {
       organizationId,
       credentialId: row["id"] as string,
@@ -166,29 +193,30 @@ export function rotationRows(database: Database): RotationRows {
     return rows.map(wrappedRow);
   };
   return {
-    async secretsNotUnder(organizationId, version, after, limit) {
-      const rows = await database.write([organizationId], NOT_UNDER, [known(organizationId), limit, version, after.keyVersion, known(after.id)]);
-      return rows.map(sealedRow(organizationId));
+    async secretsNotUnder(table, organizationId, version, after, limit) {
+      const rows = await database.write([organizationId], NOT_UNDER[table], [known(organizationId), limit, version, after.keyVersion, known(after.id)]);
+      return rows.map(sealedRow(table, organizationId));
     },
 
-    async secrets(organizationId, after, limit) {
-      const rows = await database.write([organizationId], ALL, [known(organizationId), limit, known(after)]);
-      return rows.map(sealedRow(organizationId));
+    async secrets(table, organizationId, after, limit) {
+      const rows = await database.write([organizationId], ALL[table], [known(organizationId), limit, known(after)]);
+      return rows.map(sealedRow(table, organizationId));
     },
 
     async countSecrets(organizationId) {
-      const [row] = (await database.read(organizationId, (trx) => trx("credential").count("* as n").where("organization_id", organizationId).whereNotNull("key_version"))) as Row[];
-      return Number(row?.["n"]);
+      const count = (table: SecretTable) => `(select count(*) from ${table} where organization_id = :organizationId and key_version is not null)`;
+      const { rows } = await database.read<{ rows: Row[] }>(organizationId, (trx) => trx.raw(`select ${SECRET_TABLES.map(count).join(" + ")} as n`, { organizationId }));
+      return Number(rows[0]?.["n"]);
     },
 
-    async moveSecrets(organizationId, version, batch) {
+    async moveSecrets(table, organizationId, version, batch) {
       const { bytes, starts, sizes } = inOnePiece(batch.map(({ sealed }) => sealed));
-      const [row] = await database.write([organizationId], MOVE_SECRETS, [
+      const [row] = await database.write([organizationId], MOVE_SECRETS[table], [
         known(organizationId),
-        batch.map(({ row: { place } }) => place.credentialId),
-        batch.map(({ row: { place } }) => place.secretVersion.toString()),
-        batch.map(({ row: { keyVersion } }) => keyVersion),
-        version, bytes, starts, sizes,
+        list(batch.map(({ row: { place } }) => known(place.credentialId))),
+        list(batch.map(({ row: { place } }) => place.secretVersion)),
+        list(batch.map(({ row: { keyVersion } }) => keyVersion)),
+        version, bytes, list(starts), list(sizes),
       ]);
       return Number(row?.["n"]);
     },
@@ -210,10 +238,10 @@ export function rotationRows(database: Database): RotationRows {
       const { bytes, starts, sizes } = inOnePiece(batch.map(({ wrapped }) => wrapped));
       const organizations = [...new Set(batch.map(({ row }) => row.organizationId))];
       const [row] = await database.write(organizations, MOVE_KEYS, [
-        batch.map((key) => key.row.organizationId),
-        batch.map((key) => key.row.version),
+        list(batch.map((key) => known(key.row.organizationId))),
+        list(batch.map((key) => key.row.version)),
         batch.map((key) => key.row.masterKeyId),
-        bytes, starts, sizes, masterKeyId,
+        bytes, list(starts), list(sizes), masterKeyId,
       ]);
       return Number(row?.["n"]);
     },

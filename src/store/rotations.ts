@@ -1,9 +1,9 @@
 import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
-import { MAX_FAILURES, type Rotation, type RotationKindName, type RotationStateName, type UnreadableRow } from "../domain/rotation.ts";
+import { MAX_FAILURES, type Rotation, type RotationKindName, type RotationStateName, type RotationTally, type UnreadableRow } from "../domain/rotation.ts";
 import { askedEvents, eventRow, recordEvents, recordIn } from "./audit.ts";
 import { type Database, known } from "./db.ts";
-import { type RotationBeginnings, rotationBeginnings } from "./rotation-begin.ts";
+import { countSecretsNotUnder, REVERSIBLE, type RotationBeginnings, rotationBeginnings } from "./rotation-begin.ts";
 import { OUTLIVED_COLUMNS } from "./sealed-columns.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -36,6 +36,8 @@ export interface RotationStore {
   get(id: string): Promise<Rotation | undefined>;
   /** The newest, newest first. */
   list(limit: number): Promise<Rotation[]>;
+  /** Those that are not over, by kind and state; a proven one is over once its old keys are retired. */
+  tally(): Promise<RotationTally[]>;
   /** Takes a rotation that nobody holds, for `leaseMs`; undefined where there is none to work on. */
   claim(holder: string, leaseMs: number): Promise<Rotation | undefined>;
   /** Reports and goes on holding; undefined where the rotation is no longer the holder's, or was halted. */
@@ -55,6 +57,12 @@ export interface RotationStore {
   /** Whether every transaction has ended that may have seen the keys open. */
   closedForAll(id: string): Promise<boolean>;
 }
+
+/** States of a rotation that has something left to do. */
+const UNFINISHED = ["running", "paused", "proving", "incomplete"];
+
+/** Rotations whose rows are counted for a tally. */
+const COUNTED = 100;
 
 const optionalNumber = (value: unknown): number | null => (value === null ? null : Number(value));
 
@@ -139,11 +147,8 @@ export function rotationStore(database: Database): RotationStore {
   const left = async (row: Row): Promise<number> => {
     if (row["kind"] === "verification") return Math.max(0, Number(row["rows_total"]) - Number(row["rows_verified"]) - Number(row["rows_failed"]));
     const organizationId = row["organization_id"] as string | null;
-    const [count] = (await database.read(row["kind"] === "master_key" ? null : organizationId, (trx) =>
-      row["kind"] === "master_key"
-        ? trx("organization_key_place").count("* as n").whereNot("master_key_id", row["to_master_key_id"] as string)
-        : trx("credential").count("* as n").where("organization_id", organizationId).whereNotNull("key_version").whereNot("key_version", Number(row["to_version"])),
-    )) as Row[];
+    if (organizationId !== null) return database.read(organizationId, (trx) => countSecretsNotUnder(trx, organizationId, Number(row["to_version"])));
+    const [count] = (await database.read(null, (trx) => trx("organization_key_place").count("* as n").whereNot("master_key_id", row["to_master_key_id"] as string))) as Row[];
     return Number(count?.["n"]);
   };
   const complete = async (row: Row): Promise<Rotation> => {
@@ -163,6 +168,19 @@ export function rotationStore(database: Database): RotationStore {
       const rotations: Rotation[] = [];
       for (const row of rows) rotations.push(await complete(row));
       return rotations;
+    },
+
+    async tally() {
+      const [counts, open] = await database.read<[Row[], Row[]]>(null, async (trx) => [
+        await trx("rotation").select("kind", "state").count("* as n").whereIn("state", REVERSIBLE).groupBy("kind", "state"),
+        await trx("rotation").whereIn("state", UNFINISHED).orderBy("started_at").limit(COUNTED),
+      ]);
+      const rowsLeft = new Map<string, number>();
+      for (const row of open) {
+        const name = `${row["kind"]}/${row["state"]}`;
+        rowsLeft.set(name, (rowsLeft.get(name) ?? 0) + (await left(row)));
+      }
+      return counts.map(({ kind, state, n }) => ({ kind: kind as RotationKindName, state: state as RotationStateName, rotations: Number(n), rowsLeft: rowsLeft.get(`${kind}/${state}`) ?? 0 }));
     },
 
     async claim(holder, leaseMs) {
@@ -195,7 +213,7 @@ export function rotationStore(database: Database): RotationStore {
       await database.transact([event.organizationId], async (trx) => {
         const row: Row | undefined = await trx("rotation").first("state").where("id", known(id)).forUpdate();
         if (row === undefined) throw fail("ROTATION_NOT_FOUND");
-        if (!["running", "paused", "proving", "incomplete"].includes(row["state"] as string)) throw fail("ROTATION_STATE");
+        if (!UNFINISHED.includes(row["state"] as string)) throw fail("ROTATION_STATE");
         await trx("rotation").where("id", id).update({
           ...(paused === null ? {} : { state: paused ? "paused" : "running", holder: null, held_until: null }),
           ...(rowsPerSecond === null ? {} : { rows_per_second: rowsPerSecond === 0 ? null : rowsPerSecond }),
@@ -218,8 +236,10 @@ export function rotationStore(database: Database): RotationStore {
         } else {
           const organization = { organization_id: rotation.organizationId };
           const sealing: Row | undefined = await trx("organization_key").first("version").where({ ...organization, version: rotation.toVersion, state: "sealing" }).forUpdate();
-          const used: Row | undefined = await trx("credential").first("id").where(organization).whereNotNull("key_version").whereNot("key_version", rotation.toVersion);
-          if (sealing === undefined || used !== undefined) throw fail("ROTATION_STATE");
+          const used = await countSecretsNotUnder(trx, rotation.organizationId as string, rotation.toVersion as number);
+          if (sealing === undefined || used > 0) throw fail("ROTATION_STATE");
+          // Those whose time is over need no key; they would be cleared away some time anyway.
+          await trx("oauth_authorization").where(organization).whereRaw("expires_at <= clock_timestamp()").delete();
           for (const [table, column] of OUTLIVED_COLUMNS) {
             const lasting: Row | undefined = await trx(table).first("organization_id").where(organization).whereRaw("sealed_key_version(??) <> ?", [column, rotation.toVersion]);
             if (lasting !== undefined) throw fail("KEY_STILL_NEEDED");

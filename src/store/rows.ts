@@ -65,6 +65,12 @@ export const previousSecret = (row: Row): PreviousSecret => ({
   sealed: row["sealed"] as Buffer,
   accountEmail: row["account_email"] as string | null,
   tokenExpiresAt: row["token_expires_at"] as Date | null,
+  flow: row["oauth_origin"] !== "flow" ? undefined : {
+    accountId: row["account_id"] as string,
+    requestedScopes: (row["requested_scopes"] as string[] | null) ?? [],
+    grantedScopes: row["granted_scopes"] as string[] | null,
+    reason: null,
+  },
   keptUntil: row["kept_until"] as Date,
 });
 

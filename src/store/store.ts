@@ -5,12 +5,16 @@ import type { IdempotencyStore } from "./idempotency.ts";
 import type { MaintenanceStore } from "./maintenance.ts";
 import type { TrailStore } from "./trail.ts";
 import type { ImportStore } from "./imports.ts";
+import type { StoreLoad } from "./load.ts";
 import type { OutboxStore } from "./outbox.ts";
 import type { RefreshStore } from "./refresh.ts";
 import type { ReplicaStore } from "./replicas.ts";
 import type { RotationRows } from "./rotation-rows.ts";
 import type { RotationStore } from "./rotations.ts";
+import type { TallyStore } from "./tally.ts";
 import type { UsageStore } from "./usage.ts";
+import type { UseReportStore } from "./use-reports.ts";
+import type { WatchStore } from "./watch.ts";
 
 export type * from "./account-rows.ts";
 export type * from "./idempotency.ts";
@@ -87,6 +91,8 @@ export interface PreviousSecret {
   readonly sealed: Buffer;
   readonly accountEmail: string | null;
   readonly tokenExpiresAt: Date | null;
+  /** Present where our own flow made it. */
+  readonly flow: FlowFacts | undefined;
   readonly keptUntil: Date;
 }
 
@@ -96,6 +102,8 @@ export interface Removal {
   readonly id: string;
   readonly expectedRevision: number | null;
   readonly modifiedBy: string;
+  /** Nothing is deleted that was resolved within so many seconds; 0 or absent does not ask. */
+  readonly refuseIfUsedWithinSeconds?: number;
 }
 
 /** Limits on active credentials. */
@@ -119,7 +127,7 @@ export interface CredentialStore {
   previous(organizationId: string, id: string, signal: AbortSignal): Promise<PreviousSecret | undefined>;
   /** `stale` where the revision has moved on; undefined where there is no such active credential. */
   replace(change: Replacement, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord | "stale" | undefined>;
-  /** Soft delete; gives both counters back. */
+  /** Soft delete; gives both counters back. Throws CREDENTIAL_IN_USE; every use that was committed before counts. */
   remove(where: Removal, event: AuditEvent, signal: AbortSignal): Promise<"removed" | "stale" | undefined>;
   /**
    * Reads the sealed secret and commits the audit event in the same transaction, sharing one round trip with every
@@ -201,6 +209,11 @@ export interface AuthorizationRow {
   readonly sealed: Buffer;
 }
 
+/** An authorization that is used up, and when, by the database's clock. */
+export interface TakenAuthorization extends Omit<AuthorizationRow, "stateHash" | "browserHash"> {
+  readonly takenAt: Date;
+}
+
 /** Authorizations in progress. */
 export interface AuthorizationStore {
   /**
@@ -212,7 +225,7 @@ export interface AuthorizationStore {
    * The one authorization with that state, provider and browser, which by that is used up: of several calls one gets it.
    * Undefined where there is none, or not any more. Rejects with OVERLOADED where too many ask.
    */
-  take(stateHash: Buffer, provider: ProviderName, browserHash: Buffer | null, signal: AbortSignal): Promise<Omit<AuthorizationRow, "stateHash" | "browserHash"> | undefined>;
+  take(stateHash: Buffer, provider: ProviderName, browserHash: Buffer | null, signal: AbortSignal): Promise<TakenAuthorization | undefined>;
 }
 
 /** The audit trail; nothing in it is ever changed. */
@@ -233,12 +246,17 @@ export interface Store {
   readonly serviceAccounts: ServiceAccountStore;
   readonly idempotency: IdempotencyStore;
   readonly usage: UsageStore;
+  readonly useReports: UseReportStore;
   readonly trail: TrailStore;
   readonly maintenance: MaintenanceStore;
   readonly authorizations: AuthorizationStore;
   readonly audit: AuditStore;
   readonly refresh: RefreshStore;
   readonly outbox: OutboxStore;
+  readonly tally: TallyStore;
+  /** How busy the ways to the database are. */
+  load(): StoreLoad;
+  readonly watch: WatchStore;
   /** Tells of organizations for which a write was refused because its key has moved (KEY_MOVED): what is cached of their keys is out of date. */
   onKeyMoved(listener: (organizations: readonly string[]) => void): void;
   /** Whether the database answers now. */

@@ -1,3 +1,4 @@
+import type { Knex } from "knex";
 import type { ChainRecord, SignedHead } from "../domain/audit-chain.ts";
 import { type Database, known } from "./db.ts";
 import type { Row, Statement } from "./transaction.ts";
@@ -15,6 +16,9 @@ export interface TrailFilter {
   readonly requestId: string | null;
 }
 
+/** Which end of a trail comes first. */
+export type TrailOrder = "newest first" | "oldest first";
+
 /** The place of a record. */
 export interface TrailPlace {
   readonly link: number;
@@ -31,8 +35,8 @@ export interface TrailHead {
 
 /** Reads audit trails, and keeps the signed heads of their chains. */
 export interface TrailStore {
-  /** Newest first; records before the given place only. */
-  list(organizationId: string, filter: TrailFilter, before: TrailPlace | null, most: number, signal: AbortSignal): Promise<ChainRecord[]>;
+  /** Newest or oldest first; records beyond the given place only. */
+  list(organizationId: string, filter: TrailFilter, order: TrailOrder, beyond: TrailPlace | null, most: number, signal: AbortSignal): Promise<ChainRecord[]>;
   /** Records of links after that one in the order of the chain; the last link may be cut off. */
   records(organizationId: string, afterLink: number, most: number, signal: AbortSignal): Promise<ChainRecord[]>;
   /** Hash of a link, hexadecimal; undefined where it is not there. */
@@ -64,6 +68,7 @@ const chainRecord = (row: Row): ChainRecord => ({
   runId: row["run_id"] as string | null,
   subjectId: row["subject_id"] as string | null,
   keyId: row["key_id"] as string | null,
+  calls: row["calls"] as number | null,
   hash: (row["hash"] as Buffer).toString("hex"),
 });
 
@@ -81,6 +86,34 @@ const UNSIGNED: Statement = {
   and not exists (select from audit_signature s where s.organization_id = h.organization_id and s.link = h.link)`,
 };
 
+/** Much longer than a record may wait for its link after it was given its time. */
+const LATE = "interval '1 hour'";
+
+/**
+ * A link near a time, of those that the index of times holds, or else another one. PostgreSQL compares a column of a table with
+ * row-level security in an index only with something that plain.
+ */
+const nearLink = (where: string, direction: "asc" | "desc", otherwise: string): string =>
+  `(select coalesce(max(n.link), ${otherwise}) from (
+    select t.link from audit_event t where t.organization_id = ? and t.position = 1 and t.link % 16 = 0 and t.occurred_at ${where} order by t.occurred_at ${direction} limit 1) n)`;
+
+/** Links grow with time but for what is late, so times bound them; the times themselves are compared besides. */
+function withinTimes(query: Knex.QueryBuilder, organizationId: string, { from, until }: TrailFilter): void {
+  if (from !== null) query.where("occurred_at", ">=", from).whereRaw(`link > ${nearLink(`< ?::timestamptz - ${LATE}`, "desc", "0")}`, [organizationId, from]);
+  if (until !== null) query.where("occurred_at", "<", until).whereRaw(`link < ${nearLink(`>= ?::timestamptz + ${LATE}`, "asc", "9223372036854775807")}`, [organizationId, until]);
+}
+
+/** Records of a trail that fit a filter. */
+export function trailQuery(knex: Knex | Knex.Transaction, organizationId: string, filter: TrailFilter, order: TrailOrder, beyond: TrailPlace | null, most: number): Knex.QueryBuilder {
+  const query = knex("audit_event").select("*").where("organization_id", organizationId);
+  const equal = { action: filter.action, outcome: filter.outcome, actor_id: filter.actorId, credential_id: filter.credentialId, flow_id: filter.flowId, run_id: filter.runId, request_id: filter.requestId };
+  for (const [column, value] of Object.entries(equal)) if (value !== null) query.where(column, value);
+  withinTimes(query, organizationId, filter);
+  if (beyond !== null) query.whereRaw(`(link, position) ${order === "newest first" ? "<" : ">"} (?, ?)`, [beyond.link, beyond.position]);
+  const direction = order === "newest first" ? "desc" : "asc";
+  return query.orderBy([{ column: "link", order: direction }, { column: "position", order: direction }]).limit(most);
+}
+
 /** Audit trails of one organization at a time. */
 export function trailStore(database: Database): TrailStore {
   const one = (signal: AbortSignal) => ({
@@ -90,20 +123,8 @@ export function trailStore(database: Database): TrailStore {
     },
   });
   return {
-    async list(organizationId, filter, before, most, signal) {
-      const rows: Row[] = await database.read(
-        organizationId,
-        (trx) => {
-          const query = trx("audit_event").select("*").where("organization_id", organizationId);
-          const equal = { action: filter.action, outcome: filter.outcome, actor_id: filter.actorId, credential_id: filter.credentialId, flow_id: filter.flowId, run_id: filter.runId, request_id: filter.requestId };
-          for (const [column, value] of Object.entries(equal)) if (value !== null) query.where(column, value);
-          if (filter.from !== null) query.where("occurred_at", ">=", filter.from);
-          if (filter.until !== null) query.where("occurred_at", "<", filter.until);
-          if (before !== null) query.whereRaw("(link, position) < (?, ?)", [before.link, before.position]);
-          return query.orderBy([{ column: "link", order: "desc" }, { column: "position", order: "desc" }]).limit(most);
-        },
-        signal,
-      );
+    async list(organizationId, filter, order, beyond, most, signal) {
+      const rows: Row[] = await database.read(organizationId, (trx) => trailQuery(trx, organizationId, filter, order, beyond, most), signal);
       return rows.map(chainRecord);
     },
 

@@ -1,5 +1,5 @@
 import { setInterval as every } from "node:timers";
-import { errorFields, type Log } from "../log.ts";
+import { errorFields, identified, type Log } from "../log.ts";
 import { type Database, known } from "./db.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -33,6 +33,8 @@ export interface UsageStore {
   key(organizationId: string, keyId: string): void;
   /** Who resolved a credential, newest first; writes down what this process knows before it asks. */
   of(organizationId: string, credentialId: string, most: number, signal: AbortSignal): Promise<CredentialUse[]>;
+  /** Who resolved a credential within so many seconds, newest first: also what other processes have not written down yet. */
+  lately(organizationId: string, credentialId: string, seconds: number, most: number, signal: AbortSignal): Promise<Omit<CredentialUse, "lastRunId" | "uses">[]>;
   /** Writes down what was noted. Never rejects. */
   flush(): Promise<void>;
   /** Stops writing by itself, and writes down the rest. */
@@ -59,6 +61,16 @@ on conflict (organization_id, credential_id, service_account_id, flow_id) do upd
   last_run_id = case when excluded.last_used_at >= u.last_used_at then excluded.last_run_id else u.last_run_id end,
   last_used_at = greatest(u.last_used_at, excluded.last_used_at)`,
 };
+
+/** Newest records of the trail that are looked at for uses that nobody has written down yet. */
+const NEWEST = 1_000;
+
+const LATELY = `select user_id, flow, max(at) as last_used_at from (
+  select service_account_id::text as user_id, flow_id as flow, last_used_at as at from credential_use where organization_id = :organization and credential_id = :credential
+  union all (select actor_id, coalesce(flow_id, ''), occurred_at from audit_event
+    where organization_id = :organization and credential_id = :credential and action = 'resolve_credential' and outcome = 'allowed'
+    order by link desc, position desc limit ${NEWEST})) u
+where at >= clock_timestamp() - make_interval(secs => :seconds) group by user_id, flow order by 3 desc limit :most`;
 
 const WRITE_KEYS: Statement = {
   name: "service_account_key_use_write",
@@ -137,6 +149,13 @@ export class UsageRecorder implements UsageStore {
     }));
   }
 
+  async lately(organizationId: string, credentialId: string, seconds: number, most: number, signal: AbortSignal): Promise<Omit<CredentialUse, "lastRunId" | "uses">[]> {
+    await this.flush();
+    const values = { organization: organizationId, credential: known(credentialId), seconds, most };
+    const { rows } = await this.#database.read<{ rows: Row[] }>(organizationId, (trx) => trx.raw(LATELY, values), signal);
+    return rows.map((row) => ({ serviceAccountId: row["user_id"] as string, flowId: row["flow"] as string, lastUsedAt: row["last_used_at"] as Date }));
+  }
+
   flush(): Promise<void> {
     if (this.#uses.size === 0 && this.#keys.size === 0) return this.#writing ?? Promise.resolve();
     const before = this.#writing ?? Promise.resolve();
@@ -155,7 +174,8 @@ export class UsageRecorder implements UsageStore {
   async #write(): Promise<void> {
     const [uses, keys] = [[...this.#uses.values()], [...this.#keys.values()]];
     [this.#uses, this.#keys] = [new Map(), new Map()];
-    if (this.#lost > 0) this.#log.warn({ count: this.#lost }, "more credentials were used at once than are noted");
+    const log = identified(this.#log);
+    if (this.#lost > 0) log.warn({ count: this.#lost }, "more credentials were used at once than are noted");
     this.#lost = 0;
     const rows = uses.map(({ organizationId, credentialId, serviceAccountId, flowId, lastRunId, atMs, uses: n }) => ({
       organization_id: organizationId, credential_id: credentialId, service_account_id: serviceAccountId, flow_id: flowId ?? "", run_id: lastRunId, at_ms: atMs, uses: n,
@@ -165,7 +185,7 @@ export class UsageRecorder implements UsageStore {
       await this.#inBatches(WRITE_KEYS, keys);
     } catch (error) {
       // Tried again with the next ones. Some may then be counted twice, but none is forgotten.
-      this.#log.warn({ ...errorFields(error) }, "uses could not be written down yet");
+      log.warn({ ...errorFields(error) }, "uses could not be written down yet");
       for (const use of uses) this.#again(use);
       for (const { organization_id, id } of keys) this.key(organization_id, id);
     }

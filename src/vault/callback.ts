@@ -59,6 +59,7 @@ export async function completeAuthorization(deps: ConnectDeps, { requestId, sign
   const taken = await deps.store.authorizations.take(hashOf(state), provider, browser, signal);
   if (!taken) throw fail("AUTHORIZATION_UNKNOWN");
   const { organizationId, id, userId, sealed } = taken;
+  const now = clockFrom(taken.takenAt);
   const call: Call = { caller: { kind: "user", id: userId, organizationId, role: null }, requestId, flowId: null, runId: null, signal };
   const grant = admit(call, "complete_authorization");
   let pending: Pending | undefined;
@@ -67,14 +68,20 @@ export async function completeAuthorization(deps: ConnectDeps, { requestId, sign
     pending = (await withIncident(deps.log, call, { organizationId, credentialId: id }, () => deps.envelope.open(place, sealed))) as Pending;
     // The sealed user counts; a row that names another was tampered with.
     if (pending.user_id !== userId) throw fail("AUTHORIZATION_UNKNOWN");
-    const completed = await complete(deps, grant, pending, input);
+    const completed = await complete(deps, grant, pending, { ...input, now });
     return { ...completed, redirectUri: goingOn(pending, "credential_id", completed.record.id) };
   } catch (thrown) {
     const error = thrown instanceof CredentialError ? thrown : fail("INTERNAL", { cause: thrown });
     const credentialId = pending?.credential_id ?? null;
     if ((await recordRefusal(deps.store.audit, call, grant.action, error, credentialId)) === "not recorded") await recordUndelivered(deps.store.audit, call, grant.action, error, credentialId);
-    throw onward(error, pending);
+    throw onward(deps, error, pending);
   }
+}
+
+/** Time by the database's clock, which says when a token has ended: a clock of this machine that is wrong would have it end too late. */
+function clockFrom(start: Date): () => Date {
+  const since = performance.now();
+  return () => new Date(start.getTime() + performance.now() - since);
 }
 
 /** Where the browser goes on, with one more parameter. */
@@ -85,17 +92,18 @@ function goingOn(pending: Pending | undefined, name: string, value: string): str
   return url.href;
 }
 
-/** The same error, with where the browser goes on. */
-function onward(error: CredentialError, pending: Pending | undefined): CredentialError {
+/** The same error, with where the browser goes on, or who may hear of it from the page. */
+function onward({ redirects }: Pick<ConnectDeps, "redirects">, error: CredentialError, pending: Pending | undefined): CredentialError {
+  if (pending === undefined) return error;
   const redirectUri = goingOn(pending, "error", error.reason.toLowerCase());
-  if (redirectUri === null) return error;
   const { reason, violations, incident, retryAfterMs, cause } = error;
-  return new CredentialError(reason, { violations, cause, redirectUri, ...(incident === undefined ? {} : { incident }), ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
+  return new CredentialError(reason, { violations, cause, ...(redirectUri === null ? { openerOrigins: redirects.origins } : { redirectUri }), ...(incident === undefined ? {} : { incident }), ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
 }
 
-async function complete(deps: ConnectDeps, grant: CompleteGrant, pending: Pending, input: CallbackInput): Promise<Omit<Completed, "redirectUri">> {
+async function complete(deps: ConnectDeps, grant: CompleteGrant, pending: Pending, input: CallbackInput & { readonly now: () => Date }): Promise<Omit<Completed, "redirectUri">> {
   const { provider } = input;
-  const way = wayTo(deps, provider, grant.call.signal);
+  const { io, ...found } = wayTo(deps, provider, grant.call.signal);
+  const way: Way = { ...found, io: { ...io, now: input.now } };
   if (input.iss !== "" && way.authorization.isIssuer?.(input.iss, way.io) === false) throw refused(deps, grant, "wrong_issuer");
   if (input.error !== "") throw told(deps, grant, input.error);
   if (input.code === "") throw refused(deps, grant, "no_code");

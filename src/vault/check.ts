@@ -1,10 +1,11 @@
 import type { Envelope } from "../crypto/envelope.ts";
-import type { CheckOptions, CheckResult } from "../domain/check.ts";
+import type { CheckOptions, CheckResult, Layer } from "../domain/check.ts";
 import type { CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { CredentialError, fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { accept, expose } from "../providers/index.ts";
 import type { Store } from "../store/store.ts";
+import { traced } from "../trace.ts";
 import { auditEvent, type Grant, recordUndelivered } from "./gate.ts";
 import { withIncident } from "./incident.ts";
 
@@ -24,7 +25,7 @@ export interface CheckSlot extends Disposable {
 /** Runs connection tests, each in a process of its own. */
 export interface Prober {
   /** Throws TEST_LIMIT_REACHED beyond its bounds. */
-  reserve(organizationId: string): CheckSlot;
+  reserve(organizationId: string, requestId: string): CheckSlot;
 }
 
 /** What connection tests need. */
@@ -32,6 +33,8 @@ export interface CheckDeps {
   readonly store: Pick<Store, "credentials" | "audit">;
   readonly envelope: Pick<Envelope, "open">;
   readonly prober: Prober;
+  /** Is told of every test that came to an end: the layer where it failed, null where it did not. */
+  readonly tested: (provider: ProviderName, layer: Layer | null) => void;
   readonly log: Log;
   readonly now: () => Date;
 }
@@ -72,11 +75,11 @@ export async function checkSecret(deps: CheckDeps, grant: SecretGrant, input: Ch
   const { caller, call } = grant;
   const { provider, credentialType, testPath } = input;
   // Before the secret is looked at: opening a key is work, and there is none for a test that is refused.
-  using slot = deps.prober.reserve(caller.organizationId);
+  using slot = deps.prober.reserve(caller.organizationId, call.requestId);
   const context = { now: deps.now(), fairness: caller.organizationId, signal: call.signal };
   const { document } = await accept(provider, credentialType, input.document, context).catch(atTopLevel);
   await deps.store.audit.append([auditEvent(call, grant.action)]);
-  return await recorded(deps, grant, null, () => probe(slot, deps.log, grant, { provider, credentialType, document, options: { testPath } }));
+  return await recorded(deps, grant, null, () => probe(slot, deps, grant, { provider, credentialType, document, options: { testPath } }));
 }
 
 /**
@@ -87,7 +90,7 @@ export async function checkStored(deps: CheckDeps, grant: StoredGrant, { credent
   const { caller, call } = grant;
   const { organizationId } = caller;
   call.signal.throwIfAborted();
-  using slot = deps.prober.reserve(organizationId);
+  using slot = deps.prober.reserve(organizationId, call.requestId);
   const stored = await deps.store.credentials.resolve(organizationId, credentialId, auditEvent(call, grant.action, { credentialId }));
   if (!stored) throw fail("CREDENTIAL_NOT_FOUND");
   const { provider, credentialType, secretVersion } = stored;
@@ -98,7 +101,7 @@ export async function checkStored(deps: CheckDeps, grant: StoredGrant, { credent
     call.signal.throwIfAborted();
     const place = { organizationId, credentialId, provider, credentialType, secretVersion };
     const document = await withIncident(deps.log, call, place, () => deps.envelope.open(place, stored.sealed));
-    return probe(slot, deps.log, grant, { provider, credentialType, document, options: { testPath: STORED_TEST_PATH } });
+    return probe(slot, deps, grant, { provider, credentialType, document, options: { testPath: STORED_TEST_PATH } });
   });
 }
 
@@ -112,13 +115,14 @@ async function recorded<T>({ store }: CheckDeps, { action, call }: CheckGrant, c
   }
 }
 
-async function probe(slot: CheckSlot, log: Log, { action, caller, call }: CheckGrant, task: CheckTask): Promise<Checked> {
+async function probe(slot: CheckSlot, { log, tested }: Pick<CheckDeps, "log" | "tested">, { action, caller, call }: CheckGrant, task: CheckTask): Promise<Checked> {
   const started = performance.now();
   const spent = () => Math.round(performance.now() - started);
   let reason = "not_finished";
   try {
-    const result = await slot.run(task, call.signal);
+    const result = await traced("connection test", "internal", () => slot.run(task, call.signal), ({ layer }) => ({ "flow.provider": task.provider, "flow.layer": layer ?? "none" }));
     reason = result.reason;
+    tested(task.provider, result.layer);
     return { result, durationMs: spent() };
   } finally {
     // Whoever was dialled may ask the operator who it was and why, also where nobody waited for the end.

@@ -48,6 +48,7 @@ export interface Ending {
 export interface RecordFacts {
   readonly credentialId?: string | null;
   readonly subjectId?: string | null;
+  readonly calls?: number;
   readonly organizationId?: string;
   readonly ending?: Ending;
 }
@@ -66,13 +67,14 @@ export function auditEvent(call: Call, action: Action, facts: RecordFacts = {}):
     flowId: call.flowId,
     runId: call.runId,
     subjectId: facts.subjectId ?? null,
+    ...(facts.calls === undefined ? {} : { calls: facts.calls }),
     keyId: (call.caller.kind !== "operator" && call.caller.keyId) || null,
     idempotency: facts.ending ? null : (call.idempotency ?? null),
   };
 }
 
 /** Failures that say nothing about the caller's right; recording them as refusals would add load to a service in trouble. */
-const NOT_REFUSALS: ReadonlySet<Reason> = new Set(["AUDIT_UNAVAILABLE", "DATABASE_UNAVAILABLE", "OVERLOADED", "CANCELLED", "DEADLINE_EXCEEDED", "SHUTTING_DOWN", "INTERNAL", "RATE_LIMITED", "TOKEN_NOT_RENEWED", "PROVIDER_UNAVAILABLE", "PROVIDER_REJECTS_CLIENT"]);
+const NOT_REFUSALS: ReadonlySet<Reason> = new Set(["AUDIT_UNAVAILABLE", "DATABASE_UNAVAILABLE", "OVERLOADED", "CANCELLED", "DEADLINE_EXCEEDED", "SHUTTING_DOWN", "INTERNAL", "RATE_LIMITED", "TOKEN_NOT_RENEWED", "PROVIDER_UNAVAILABLE", "PROVIDER_REJECTS_CLIENT", "WATCH_POSITION_LOST", "WATCH_TOO_SLOW", "WATCH_LIMIT_REACHED"]);
 
 /**
  * Records that a verified caller was refused. Resolves when the record is committed, and also when it cannot be:

@@ -1,6 +1,6 @@
 import type { CredentialRecord, ProviderName } from "../domain/credential.ts";
 import { fail } from "../domain/errors.ts";
-import { errorFields, type Log } from "../log.ts";
+import { errorFields, identified, type Log } from "../log.ts";
 import type { CredentialLimits, CredentialUse, Purged, Store } from "../store/store.ts";
 import { auditEvent, type Grant } from "./gate.ts";
 
@@ -58,27 +58,37 @@ const before = ({ now }: Pick<MaintenanceDeps, "now">, days: number): Date => ne
 /** Organizations that are cleared of what has ended together. */
 const ORGANIZATIONS_AT_ONCE = 500;
 
-/** Clears away what has had its time: purged secrets, ended idempotency keys, old uses. Any number of replicas may do so at once. */
-export async function clearAway(deps: Omit<MaintenanceDeps, "limits">): Promise<void> {
-  const { store, log } = deps;
+/** What clearing away needs besides. */
+export interface ClearAwayDeps {
+  readonly store: Pick<Store, "maintenance" | "outbox" | "trail">;
+  /** How long events are kept, days, and whether one that was not delivered yet stays longer. */
+  readonly events: { readonly keptDays: number; readonly deliveredOnly: boolean };
+}
+
+/** Clears away what has had its time: purged secrets, ended idempotency keys, abandoned authorizations, old uses, old events. Any number of replicas may do so at once. */
+export async function clearAway(deps: Omit<MaintenanceDeps, "limits" | "store"> & ClearAwayDeps): Promise<void> {
+  const { store, log, events } = deps;
   const { credentials, previousSecrets } = await store.maintenance.purge(before(deps, deps.purgeAfterDays));
   if (credentials + previousSecrets > 0) log.info({ count: credentials + previousSecrets }, "secrets that nothing needs any more were removed");
   for (let after: string | null = null; ; ) {
     const organizations: string[] = await store.trail.organizations(after, ORGANIZATIONS_AT_ONCE);
     if (organizations.length === 0) return;
     await store.maintenance.forget(organizations, before(deps, USES_KEPT_DAYS));
+    await store.outbox.prune(organizations, before(deps, events.keptDays), events.deliveredOnly);
     after = organizations.at(-1) ?? null;
   }
 }
 
-/** Does a piece of work again and again until it is disposed of. A failure is logged under its name, and tried again the next time. */
-export function repeatedly(log: Log, name: string, intervalMs: number, work: () => Promise<unknown>): AsyncDisposable {
+/** Does a piece of work again and again until it is disposed of, each time under an id of its own. A failure is logged under its name, and tried again the next time. */
+export function repeatedly(log: Log, name: string, intervalMs: number, work: (log: Log) => Promise<unknown>): AsyncDisposable {
   let running: Promise<void> | undefined;
   const timer = setInterval(() => {
-    running ??= work()
+    if (running !== undefined) return;
+    const own = identified(log);
+    running = work(own)
       .then(
         () => {},
-        (error: unknown) => log.warn({ ...errorFields(error) }, name),
+        (error: unknown) => own.warn({ ...errorFields(error) }, name),
       )
       .finally(() => (running = undefined));
   }, intervalMs).unref();

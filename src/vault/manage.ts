@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Envelope } from "../crypto/envelope.ts";
 import { type Call, type Caller, inScope } from "../domain/access.ts";
 import type { CredentialRecord, CredentialTypeName, ProviderName, SecretDocument } from "../domain/credential.ts";
-import { fail } from "../domain/errors.ts";
+import { CredentialError, fail } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { accept, catalog, type CatalogEntry } from "../providers/index.ts";
 import type { Accepted } from "../providers/provider.ts";
@@ -178,14 +178,11 @@ export async function updateCredential(deps: ManageDeps, grant: Grant<"update_cr
   throw fail("OVERLOADED");
 }
 
-/** Throws CREDENTIAL_IN_USE, with who it was, where a credential was resolved within so many seconds. */
-async function refuseIfUsed({ store, now }: ManageDeps, { caller, call }: Grant<"delete_credential">, credentialId: string, seconds: number): Promise<void> {
-  const since = now().getTime() - seconds * 1000;
-  const uses = await store.usage.of(caller.organizationId, credentialId, USES, call.signal);
-  const lately = uses.filter(({ lastUsedAt }) => lastUsedAt.getTime() >= since);
-  if (lately.length === 0) return;
-  const sentence = ({ serviceAccountId, flowId, lastUsedAt }: CredentialUse) => `service account ${serviceAccountId}${flowId === "" ? "" : `, flow ${flowId}`}, last at ${lastUsedAt.toISOString()}`;
-  throw fail("CREDENTIAL_IN_USE", { violations: lately.map((use) => ({ in: "body", path: ["used_by"], type: "in_use", message: sentence(use) })) });
+/** The error of a credential that was resolved within so many seconds, with who did. */
+async function inUse({ store }: ManageDeps, { caller, call }: Grant<"delete_credential">, credentialId: string, seconds: number): Promise<Error> {
+  const uses = await store.usage.lately(caller.organizationId, credentialId, seconds, USES, call.signal);
+  const sentence = ({ serviceAccountId, flowId, lastUsedAt }: (typeof uses)[number]) => `service account ${serviceAccountId}${flowId === "" ? "" : `, flow ${flowId}`}, last at ${lastUsedAt.toISOString()}`;
+  return fail("CREDENTIAL_IN_USE", { violations: uses.map((use) => ({ in: "body", path: ["used_by"], type: "in_use", message: sentence(use) })) });
 }
 
 /**
@@ -196,16 +193,17 @@ export async function deleteCredential(deps: ManageDeps, grant: Grant<"delete_cr
   const { caller, call } = grant;
   const { organizationId } = caller;
   const { credentialId: id, etag } = input;
-  const usedWithin = input.refuseIfUsedWithinSeconds ?? 0;
+  const refuseIfUsedWithinSeconds = input.refuseIfUsedWithinSeconds ?? 0;
   let expectedRevision: number | null = null;
-  if (etag !== null || call.scope || usedWithin > 0) {
+  if (etag !== null || call.scope) {
     const current = await ownCredential(deps, { organizationId, call }, id);
     if (etag !== null && etag !== etagOf(current)) throw fail("ETAG_MISMATCH");
     if (etag !== null) expectedRevision = current.revision;
-    if (usedWithin > 0) await refuseIfUsed(deps, grant, id, usedWithin);
   }
-  const where = { organizationId, id, expectedRevision, modifiedBy: author(caller) };
-  const outcome = await deps.store.credentials.remove(where, auditEvent(call, grant.action, { credentialId: id }), call.signal);
+  const where = { organizationId, id, expectedRevision, modifiedBy: author(caller), refuseIfUsedWithinSeconds };
+  const outcome = await deps.store.credentials.remove(where, auditEvent(call, grant.action, { credentialId: id }), call.signal).catch(async (error: unknown) => {
+    throw error instanceof CredentialError && error.reason === "CREDENTIAL_IN_USE" ? await inUse(deps, grant, id, refuseIfUsedWithinSeconds) : error;
+  });
   if (outcome === undefined) throw fail("CREDENTIAL_NOT_FOUND");
   if (outcome === "stale") throw fail("ETAG_MISMATCH");
 }

@@ -16,9 +16,14 @@ const WRITES = [
 
 const CLASSES: ReadonlyMap<Action, RateClass> = new Map<Action, RateClass>([
   ["resolve_credential", "resolve"],
+  ["watch_credentials", "resolve"],
+  ["report_credential_uses", "resolve"],
   ...TESTS.map((action) => [action, "test"] as const),
   ...WRITES.map((action) => [action, "write"] as const),
 ]);
+
+/** What a call is counted as; undefined where it is not counted. */
+export const rateClassOf = (action: Action): RateClass | undefined => CLASSES.get(action);
 
 /** How many seconds' worth of calls may come at once. */
 const BURST_SECONDS = 10;
@@ -79,7 +84,7 @@ export class RateLimiter {
 
   /** Counts a call. Throws RATE_LIMITED, with the time after which there is room, and then counts nothing. */
   count(caller: Caller, action: Action): void {
-    const limited = CLASSES.get(action);
+    const limited = rateClassOf(action);
     if (limited === undefined) return;
     const now = this.#now();
     const organization = caller.kind === "operator" ? "" : caller.organizationId;

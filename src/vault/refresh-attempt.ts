@@ -4,7 +4,7 @@ import type { AuditEvent, SystemAction } from "../domain/access.ts";
 import type { CredentialStatusName, ProviderName, SecretDocument } from "../domain/credential.ts";
 import { CredentialError } from "../domain/errors.ts";
 import type { OauthIo, Refreshed } from "../domain/oauth.ts";
-import { errorFields, newRequestId } from "../log.ts";
+import { errorFields, identified, newRequestId } from "../log.ts";
 import { canRefresh, refresherOf } from "../providers/index.ts";
 import type { Begun, Lease, Settlement } from "../store/refresh.ts";
 import type { StoredCredential } from "../store/store.ts";
@@ -19,7 +19,7 @@ export interface AttemptDeps extends AskDeps, KeepDeps {
   readonly envelope: Pick<Envelope, "open" | "seal" | "prepare">;
   /** The service's own OAuth client at a provider. */
   readonly clientOf: (provider: ProviderName) => OauthIo["client"];
-  readonly observe: (provider: ProviderName, outcome: RefreshOutcome) => void;
+  readonly observe: (provider: ProviderName, outcome: RefreshOutcome, cause?: string) => void;
   /** Pause after a first failure, and the longest one, ms. */
   readonly backoffMs: number;
   readonly maxBackoffMs: number;
@@ -58,7 +58,7 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
   const settle = async (outcome: RefreshOutcome, end: Omit<Settlement, "sentVersion">, cause?: string): Promise<void> => {
     const asked = [...(cause === undefined ? [] : [events("refresh_credential", cause)]), ...(end.mark === null ? [] : [events(`mark_${end.mark.status}`)])];
     const stood = await persistently(deps.ended, () => deps.store.refresh.settle(lease, { ...end, sentVersion: begun.stored.secretVersion }, asked));
-    deps.observe(provider, stood ? outcome : "lost");
+    deps.observe(provider, stood ? outcome : "lost", cause);
   };
   if (!begun.stored.renewable) return settle("ended", ending(begun.stored));
   let inDoubt = begun.interrupted;
@@ -73,7 +73,7 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
     inDoubt ||= answer.inDoubt || answer.said.kind === "refreshed";
     await deps.failpoint("after-reply");
     if (answer.leftAloneMs !== undefined) return await settle("left_alone", { mark: null, dueInMs: answer.leftAloneMs * (1 + Math.random() / 2), inDoubt, failed: false }, "provider_left_alone");
-    if (answer.said.kind !== "refreshed") return await settleRefusal(deps, begun, answer.said, inDoubt, settle);
+    if (answer.said.kind !== "refreshed") return await settleRefusal({ ...deps, log: identified(deps.log, requestId) }, begun, answer.said, inDoubt, settle);
     const stood = await keep(deps, lease, stored, document, answer.said, events("mark_active"));
     await deps.failpoint("after-commit");
     deps.observe(provider, stood ? "refreshed" : "lost");

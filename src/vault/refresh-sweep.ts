@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ProviderName } from "../domain/credential.ts";
-import { errorFields, type Log, newRequestId } from "../log.ts";
+import { errorFields, identified, type Log, newRequestId } from "../log.ts";
 import type { DueLease, Quota } from "../store/refresh.ts";
 import type { Store } from "../store/store.ts";
 import type { Refresher } from "./refresh.ts";
@@ -68,7 +68,7 @@ export class Sweep {
         failing = false;
         if (taken) pause = Math.max(0, 1000 / LOOKS_PER_SECOND - (performance.now() - started));
       } catch (error) {
-        if (!failing) log.warn(errorFields(error), "what is due for renewal cannot be read");
+        if (!failing) identified(log).warn(errorFields(error), "what is due for renewal cannot be read");
         failing = true;
       }
       await sleep(pause, undefined, { signal: this.#stopping.signal }).catch(() => {});

@@ -3,6 +3,7 @@ import type { Call } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
 import type { StoredCredential } from "../store/store.ts";
 import type { Lease } from "../store/refresh.ts";
+import { traced } from "../trace.ts";
 import { attempt, type AttemptDeps, nameOf, NotBegun } from "./refresh-attempt.ts";
 import { persistently } from "./refresh-io.ts";
 
@@ -67,7 +68,7 @@ export class Refresher implements TokenRenewal {
 
   /** Renews under a lease that was taken before. Resolves however that ends, with whether it was begun. */
   async renew(lease: Lease, requestId: string): Promise<boolean> {
-    return this.#tracked(attempt({ ...this.#deps, ended: this.#ended.signal }, lease, requestId)).then(() => true, (error: unknown) => !(error instanceof NotBegun));
+    return this.#tracked(this.#attempt(lease, requestId)).then(() => true, (error: unknown) => !(error instanceof NotBegun));
   }
 
   /** Waits for what is under way, for so long, ms; what then has no answer yet is given up, and its journal says so. */
@@ -114,7 +115,7 @@ export class Refresher implements TokenRenewal {
       // Where nothing is taken it does no harm to look again; a lease whose answer was lost would be held by nobody.
       const claim = mayTake ? await look() : await persistently(this.#ended.signal, look);
       if (claim?.lease !== undefined) {
-        await attempt({ ...this.#deps, ended: this.#ended.signal }, claim.lease, requestId).catch((error: unknown) => {
+        await this.#attempt(claim.lease, requestId).catch((error: unknown) => {
           throw error instanceof NotBegun ? error.cause : error;
         });
         tried = true;
@@ -125,6 +126,10 @@ export class Refresher implements TokenRenewal {
         return claim?.stored;
       }
     }
+  }
+
+  #attempt(lease: Lease, requestId: string): Promise<void> {
+    return traced("renewal", "internal", () => attempt({ ...this.#deps, ended: this.#ended.signal }, lease, requestId), () => ({ "flow.request_id": requestId }));
   }
 
   #tracked<T>(work: Promise<T>): Promise<T> {

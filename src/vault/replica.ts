@@ -1,5 +1,5 @@
 import type { KeyRing } from "../crypto/ring.ts";
-import { errorFields, type Log } from "../log.ts";
+import { errorFields, identified, type Log } from "../log.ts";
 import type { ReplicaStore } from "../store/replicas.ts";
 import { KeyCheckError } from "./keys.ts";
 
@@ -68,7 +68,7 @@ export class Replica {
   async report(): Promise<void> {
     const { replicas, ring, id, heartbeatMs, keyCacheSeconds, log } = this.#deps;
     ring.assign(await replicas.report({ id, masterKeyIds: ring.ids, keyCacheSeconds, aliveMs: heartbeatMs * MISSED }));
-    if (!ring.complete && !this.#stranded) log.error({ key_id: ring.primaryId }, "the primary master key is not loaded here: not ready until it is");
+    if (!ring.complete && !this.#stranded) identified(log).error({ key_id: ring.primaryId }, "the primary master key is not loaded here: not ready until it is");
     this.#stranded = !ring.complete;
   }
 
@@ -78,7 +78,7 @@ export class Replica {
       // Disposed meanwhile: the report has put it back on the list.
       if (this.#stopped) await this.#deps.replicas.leave(this.id);
     } catch (error) {
-      this.#deps.log.warn(errorFields(error), "the report of this replica was not taken");
+      identified(this.#deps.log).warn(errorFields(error), "the report of this replica was not taken");
     }
   }
 

@@ -14,6 +14,8 @@ export interface ResolveDeps {
   readonly store: Pick<Store, "audit" | "credentials" | "usage">;
   readonly envelope: Pick<Envelope, "open">;
   readonly renewal: TokenRenewal;
+  /** How long an executor that watches may use a secret again, s. */
+  readonly clientCacheSeconds: number;
   readonly log: Log;
 }
 
@@ -21,7 +23,13 @@ export interface ResolveDeps {
 export interface Resolved {
   readonly record: Pick<CredentialRecord, "id" | "provider" | "credentialType" | "secretVersion">;
   readonly exposed: Exposed;
+  /** How long an executor that watches may use it again, s. */
+  readonly cacheSeconds: number;
 }
+
+/** A secret is used again for as long as is allowed, an access token only until it would be renewed. */
+const cacheSecondsOf = ({ clientCacheSeconds }: ResolveDeps, { remainingMs }: StoredCredential): number =>
+  remainingMs === null ? clientCacheSeconds : Math.max(0, Math.min(clientCacheSeconds, Math.floor((remainingMs - GOOD_FOR_MS) / 1000)));
 
 /** An access token is handed out while it is good for so long, ms; one that ends sooner is renewed first. */
 const GOOD_FOR_MS = 60_000;
@@ -55,7 +63,7 @@ async function open(deps: ResolveDeps, grant: Grant<"resolve_credential">, store
   refuseEnded(stored);
   if (stored.remainingMs !== null && stored.remainingMs < GOOD_FOR_MS && stored.renewable) return await openRenewed(deps, grant, stored);
   const exposed = await expose(deps, grant, stored);
-  if (hasToken(exposed)) return { record: stored, exposed };
+  if (hasToken(exposed)) return { record: stored, exposed, cacheSeconds: cacheSecondsOf(deps, stored) };
   if (!stored.renewable) throw fail("REAUTHORIZATION_REQUIRED");
   return await openRenewed(deps, grant, stored);
 }
@@ -73,7 +81,7 @@ async function openRenewed(deps: ResolveDeps, grant: Grant<"resolve_credential">
   if (stored.remainingMs !== null && stored.remainingMs <= 0) throw fail("TOKEN_NOT_RENEWED");
   const exposed = await expose(deps, grant, stored);
   if (!hasToken(exposed)) throw fail("TOKEN_NOT_RENEWED");
-  return { record: stored, exposed };
+  return { record: stored, exposed, cacheSeconds: cacheSecondsOf(deps, stored) };
 }
 
 function refuseEnded({ status, renewable, remainingMs }: StoredCredential): void {

@@ -38,7 +38,7 @@ export async function rollbackCredential(deps: RollbackDeps, grant: Grant<"rollb
   const previous = await deps.store.credentials.previous(organizationId, credentialId, call.signal);
   if (!previous) throw fail("NO_PREVIOUS_SECRET");
   const { provider } = current;
-  const { credentialType, accountEmail, tokenExpiresAt } = previous;
+  const { credentialType, accountEmail, tokenExpiresAt, flow } = previous;
   const was = { organizationId, credentialId, provider, credentialType, secretVersion: previous.secretVersion };
   const becomes = { ...was, secretVersion: current.secretVersion + 1n };
   // A key is used here, and a record of it stands before: whatever comes of it has a second one.
@@ -49,7 +49,8 @@ export async function rollbackCredential(deps: RollbackDeps, grant: Grant<"rollb
     const written = await deps.store.credentials.replace(
       {
         organizationId, id: credentialId, expectedRevision: current.revision, credentialType, name: null, accountEmail, tokenExpiresAt,
-        status: "active", modifiedBy: author(caller), secretVersion: becomes.secretVersion, sealed, renewal: renewalOf(provider, credentialType, { document, tokenExpiresAt }, false),
+        status: "active", modifiedBy: author(caller), secretVersion: becomes.secretVersion, sealed, renewal: renewalOf(provider, credentialType, { document, tokenExpiresAt }, flow !== undefined),
+        ...(flow === undefined ? {} : { flow }),
       },
       event,
       call.signal,

@@ -2,6 +2,7 @@ import { type Outcome, readBack, readBackKeys, type ProofDigest, resealBatch, re
 import type { OrganizationKeys } from "../crypto/organization-keys.ts";
 import type { KeyRing } from "../crypto/ring.ts";
 import { NIL_UUID } from "../domain/credential.ts";
+import { SECRET_TABLES } from "../store/sealed-columns.ts";
 import { FIRST_KEY, FIRST_SECRET, type RotationRows, type SealedRow, type WrappedRow } from "../store/rotation-rows.ts";
 import type { Hold } from "./rotation-hold.ts";
 
@@ -56,7 +57,10 @@ class Writes {
   }
 }
 
-const failedSecret = ({ place, keyVersion }: SealedRow, kind: string) => ({ organizationId: place.organizationId, credentialId: place.credentialId, keyVersion, kind });
+/** The kind says which of a credential's two secrets it is: the other one may be sound. */
+const failedSecret = ({ table, place, keyVersion }: SealedRow, kind: string) => ({
+  organizationId: place.organizationId, credentialId: place.credentialId, keyVersion, kind: table === "credential_previous" ? `previous_${kind}` : kind,
+});
 const failedKey = ({ organizationId, version }: WrappedRow, kind: string) => ({ organizationId, credentialId: null, keyVersion: version, kind });
 
 /** What became of a batch: rows with their new bytes; those that do not open are told to the hold. */
@@ -74,11 +78,13 @@ function sort<R>(hold: Hold, batch: readonly R[], outcomes: readonly Outcome<Buf
 export async function moveSecrets({ rows, keys }: PassDeps, hold: Hold, organizationId: string, version: number): Promise<number> {
   hold.beginPass();
   const writes = new Writes(hold);
-  const read = (after: typeof FIRST_SECRET) => rows.secretsNotUnder(organizationId, version, after, hold.batch);
-  for await (const page of pages(read, FIRST_SECRET, ({ keyVersion, place }: SealedRow) => ({ keyVersion, id: place.credentialId }))) {
-    const good = sort(hold, page, await resealBatch(keys, organizationId, version, page), failedSecret);
-    await writes.begin(() => rows.moveSecrets(organizationId, version, good.map(({ row, value }) => ({ row, sealed: value }))));
-    await hold.pace(page.length);
+  for (const table of SECRET_TABLES) {
+    const read = (after: typeof FIRST_SECRET) => rows.secretsNotUnder(table, organizationId, version, after, hold.batch);
+    for await (const page of pages(read, FIRST_SECRET, ({ keyVersion, place }: SealedRow) => ({ keyVersion, id: place.credentialId }))) {
+      const good = sort(hold, page, await resealBatch(keys, organizationId, version, page), failedSecret);
+      await writes.begin(() => rows.moveSecrets(table, organizationId, version, good.map(({ row, value }) => ({ row, sealed: value }))));
+      await hold.pace(page.length);
+    }
   }
   return writes.end();
 }
@@ -99,16 +105,18 @@ export async function moveKeys({ rows, ring }: PassDeps, hold: Hold, masterKeyId
 /** Reads every secret of an organization back; gives how many name another version than `version`, where one is given. */
 export async function readSecrets({ rows, keys }: PassDeps, hold: Hold, digest: ProofDigest, organizationId: string, version: number | null): Promise<number> {
   let strays = 0;
-  for await (const page of pages((after: string) => rows.secrets(organizationId, after, hold.batch), NIL_UUID, ({ place }: SealedRow) => place.credentialId)) {
-    const outcomes = await readBack(keys, organizationId, page);
-    page.forEach((row, index) => {
-      const outcome = outcomes[index] as Outcome<number>;
-      if ("unreadable" in outcome) return hold.failed(failedSecret(row, outcome.unreadable));
-      if (version !== null && outcome.value !== version) strays++;
-      digest.add(row.place.credentialId, row.sealed);
-      hold.read(1);
-    });
-    await hold.pace(page.length);
+  for (const table of SECRET_TABLES) {
+    for await (const page of pages((after: string) => rows.secrets(table, organizationId, after, hold.batch), NIL_UUID, ({ place }: SealedRow) => place.credentialId)) {
+      const outcomes = await readBack(keys, organizationId, page);
+      page.forEach((row, index) => {
+        const outcome = outcomes[index] as Outcome<number>;
+        if ("unreadable" in outcome) return hold.failed(failedSecret(row, outcome.unreadable));
+        if (version !== null && outcome.value !== version) strays++;
+        digest.add(`${table}/${row.place.credentialId}`, row.sealed);
+        hold.read(1);
+      });
+      await hold.pace(page.length);
+    }
   }
   return strays;
 }

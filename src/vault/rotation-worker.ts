@@ -2,7 +2,7 @@ import { ProofDigest } from "../crypto/move.ts";
 import type { AuditEvent } from "../domain/access.ts";
 import { CredentialError } from "../domain/errors.ts";
 import type { Rotation } from "../domain/rotation.ts";
-import { errorFields, type Log, newRequestId } from "../log.ts";
+import { errorFields, identified, type Log, newRequestId } from "../log.ts";
 import type { ReplicaStore } from "../store/replicas.ts";
 import type { RotationStore } from "../store/rotations.ts";
 import { OPERATOR_TRAIL } from "./gate.ts";
@@ -70,24 +70,25 @@ export class RotationWorker {
         this.#running.add(work);
       }
     } catch (error) {
-      log.warn(errorFields(error), "rotations could not be looked for");
+      identified(log).warn(errorFields(error), "rotations could not be looked for");
     }
   }
 
   async #work(rotation: Rotation): Promise<void> {
-    const { rotations, id: holder, leaseMs, log } = this.#deps;
+    const { rotations, id: holder, leaseMs } = this.#deps;
+    const log = identified(this.#deps.log);
     const hold = new Hold(rotations, rotation, { holder, leaseMs, stop: this.#stop.signal });
     try {
-      await this.#run(hold);
+      await this.#run(hold, log);
     } catch (error) {
       if (!(error instanceof HoldLost)) log.warn({ ...errorFields((error as Error).cause ?? error), reason: error instanceof CredentialError ? error.reason : undefined }, "a rotation was interrupted; it goes on by itself");
       await hold.release().catch(() => {});
     }
   }
 
-  async #run(hold: Hold): Promise<void> {
+  async #run(hold: Hold, log: Log): Promise<void> {
     const { rotation } = hold;
-    const { ring, log } = this.#deps;
+    const { ring } = this.#deps;
     if (rotation.kind === "master_key") {
       await ring.refresh();
       // Taken back, or a replica without the key: whoever has it goes on.
@@ -112,6 +113,8 @@ export class RotationWorker {
     while (performance.now() < deadline) await hold.wait(PAUSE_MS);
     if (!(await this.#drain(hold))) return false;
     await rotations.close(hold.rotation);
+    // At once: who changes a secret that is still under the closed key, and has the old one kept, is told to try again.
+    if (!(await this.#drain(hold))) return false;
     while (!(await rotations.closedForAll(hold.rotation.id))) await hold.wait(PAUSE_MS);
     return this.#drain(hold);
   }

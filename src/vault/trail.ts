@@ -2,14 +2,13 @@ import type { KeyObject } from "node:crypto";
 import type { AuditSigner } from "../crypto/audit-signer.ts";
 import { CHAIN_BEGINNING, type ChainFault, type ChainPlace, ChainReader, type ChainRecord, firstFault, headFault, type HeadKeys, type SignedHead } from "../domain/audit-chain.ts";
 import type { Log } from "../log.ts";
-import type { Store, TrailFilter, TrailPlace } from "../store/store.ts";
+import type { Store, TrailFilter, TrailOrder, TrailPlace } from "../store/store.ts";
 import { type Grant, OPERATOR_TRAIL } from "./gate.ts";
 
 /** What reading and checking audit trails needs. */
 export interface TrailDeps {
   readonly store: Pick<Store, "trail">;
-  /** Undefined where no key signs. */
-  readonly signer: Pick<AuditSigner, "publicKey"> | undefined;
+  readonly signer: Pick<AuditSigner, "publicKey">;
   /** Every public key whose signatures are believed, the signer's own among them. */
   readonly headKeys: HeadKeys;
 }
@@ -22,7 +21,8 @@ export interface TrailOf {
 /** A page of a trail. */
 export interface TrailPage extends TrailOf {
   readonly filter: TrailFilter;
-  readonly before: TrailPlace | null;
+  readonly order: TrailOrder;
+  readonly beyond: TrailPlace | null;
   readonly most: number;
 }
 
@@ -46,17 +46,17 @@ const HEADS_AT_ONCE = 1_000;
 
 const trailOf = ({ organizationId }: TrailOf): string => organizationId ?? OPERATOR_TRAIL;
 
-/** Records of a trail, newest first, and where the next page begins. */
+/** Records of a trail, and where the next page begins. */
 export async function listAuditEvents({ store }: TrailDeps, grant: Grant<"list_audit_events">, page: TrailPage): Promise<{ events: ChainRecord[]; next: TrailPlace | null }> {
-  const events = await store.trail.list(trailOf(page), page.filter, page.before, page.most + 1, grant.call.signal);
+  const events = await store.trail.list(trailOf(page), page.filter, page.order, page.beyond, page.most + 1, grant.call.signal);
   const more = events.length > page.most;
   const shown = events.slice(0, page.most);
   return { events: shown, next: more ? (shown.at(-1) ?? null) : null };
 }
 
 /** Signed heads of a trail, oldest first, and the key that signs now. */
-export async function listSignedAuditHeads({ store, signer }: TrailDeps, grant: Grant<"list_signed_audit_heads">, { afterLink, ...trail }: TrailOf & { readonly afterLink: number }): Promise<{ heads: SignedHead[]; publicKey: KeyObject | undefined }> {
-  return { heads: await store.trail.signedHeads(trailOf(trail), afterLink, HEADS_AT_ONCE, grant.call.signal), publicKey: signer?.publicKey };
+export async function listSignedAuditHeads({ store, signer }: TrailDeps, grant: Grant<"list_signed_audit_heads">, { afterLink, ...trail }: TrailOf & { readonly afterLink: number }): Promise<{ heads: SignedHead[]; publicKey: KeyObject }> {
+  return { heads: await store.trail.signedHeads(trailOf(trail), afterLink, HEADS_AT_ONCE, grant.call.signal), publicKey: signer.publicKey };
 }
 
 /** Checks one part of a chain: its records, the signed heads among them and, at its end, its head. */

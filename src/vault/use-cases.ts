@@ -3,11 +3,12 @@ import type { Envelope } from "../crypto/envelope.ts";
 import type { KeyRing } from "../crypto/ring.ts";
 import type { HeadKeys } from "../domain/audit-chain.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
+import type { WatchFeed, WatchSink } from "../domain/watch.ts";
 import type { Log } from "../log.ts";
 import type { CredentialLimits, Store } from "../store/store.ts";
 import { type AccountUseCases, bindAccounts } from "./accounts-use-cases.ts";
 import { type CallbackInput, type Completed, completeAuthorization, type OpenCall } from "./callback.ts";
-import { type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
+import { type CheckDeps, type Checked, checkSecret, checkStored, type CheckInput, type Prober, type StoredCheckInput } from "./check.ts";
 import { type BeginInput, type BegunAuthorization, beginAuthorization, type ConnectDeps } from "./connect.ts";
 import type { Grant } from "./gate.ts";
 import { keyUseCases } from "./keys-administration.ts";
@@ -18,6 +19,8 @@ import { bindRecords, type RecordUseCases } from "./records-use-cases.ts";
 import { resolveCredential, type Resolved } from "./resolve.ts";
 import { rollbackCredential, type RollbackInput } from "./rollback.ts";
 import type { ServiceAccountDeps } from "./service-accounts.ts";
+import { reportCredentialUses, type UseReport } from "./use-reports.ts";
+import { watchCredentials, type WatchInput } from "./watch.ts";
 
 export type { CatalogEntry } from "../providers/index.ts";
 export type { Exposed } from "../providers/provider.ts";
@@ -34,11 +37,12 @@ export interface VaultDeps extends Omit<ConnectDeps, "store" | "envelope"> {
   readonly envelope: Envelope;
   readonly limits: CredentialLimits;
   readonly prober: Prober;
+  readonly tested: CheckDeps["tested"];
   readonly renewal: TokenRenewal;
   readonly newApiKey: ServiceAccountDeps["newApiKey"];
   readonly readCertificate: ServiceAccountDeps["readCertificate"];
   /** What signs audit heads; undefined for nothing. */
-  readonly signer: AuditSigner | undefined;
+  readonly signer: AuditSigner;
   /** Every key whose signatures of audit heads are believed. */
   readonly headKeys: HeadKeys;
   /** How long the secret of a deleted credential is kept, days. */
@@ -46,6 +50,10 @@ export interface VaultDeps extends Omit<ConnectDeps, "store" | "envelope"> {
   readonly ring: KeyRing;
   /** Looks for work of rotations at once. */
   readonly wakeRotations: () => void;
+  /** What tells those who watch. */
+  readonly feed: WatchFeed;
+  /** How long an executor that watches may use a secret again, s. */
+  readonly clientCacheSeconds: number;
   readonly log: Log;
   readonly now: () => Date;
 }
@@ -59,6 +67,10 @@ export interface UseCases {
   rollbackCredential(grant: Grant<"rollback_credential">, input: RollbackInput): Promise<CredentialRecord>;
   deleteCredential(grant: Grant<"delete_credential">, input: manage.DeleteInput): Promise<void>;
   resolveCredential(grant: Grant<"resolve_credential">, credentialId: string): Promise<Resolved>;
+  /** Gives what is to be called once the stream is gone. */
+  watchCredentials(grant: Grant<"watch_credentials">, input: WatchInput, sink: WatchSink): Promise<() => void>;
+  /** Gives the places of those about credentials that the account is not known to have resolved. */
+  reportCredentialUses(grant: Grant<"report_credential_uses">, reports: readonly UseReport[]): Promise<number[]>;
   listIntegrations(grant: Grant<"list_integrations">): ReturnType<typeof manage.listIntegrations>;
   checkSecret(grant: Grant<"test_sftp_connection"> | Grant<"test_postgres_connection">, input: CheckInput): Promise<Checked>;
   checkStored(grant: Grant<"test_postgres_credential"> | Grant<"test_credential">, input: StoredCheckInput): Promise<Checked>;
@@ -74,7 +86,7 @@ export interface UseCases {
   /** What operators do with keys. */
   readonly keys: KeyUseCases;
   /** The entity tag of a credential. */
-  etagOf(record: CredentialRecord): string;
+  etagOf(record: Pick<CredentialRecord, "revision">): string;
 }
 
 /** The use cases, bound to what they stand on. */
@@ -87,6 +99,8 @@ export function bindUseCases(deps: VaultDeps): UseCases {
     rollbackCredential: (grant, input) => rollbackCredential(deps, grant, input),
     deleteCredential: (grant, input) => manage.deleteCredential(deps, grant, input),
     resolveCredential: (grant, id) => resolveCredential(deps, grant, id),
+    watchCredentials: (grant, input, sink) => watchCredentials(deps, grant, input, sink),
+    reportCredentialUses: (grant, reports) => reportCredentialUses(deps, grant, reports),
     listIntegrations: (grant) => manage.listIntegrations(grant),
     checkSecret: (grant, input) => checkSecret(deps, grant, input),
     checkStored: (grant, input) => checkStored(deps, grant, input),

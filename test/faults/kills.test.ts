@@ -112,7 +112,7 @@ test(`${CALLS} mixed calls while replicas are killed: every secret that left has
   for (const row of events) {
     const fault = reader.next({
       link: Number(row.link), position: row.position, organizationId, occurredAtMs: row.occurred_at.getTime(), requestId: row.request_id, actorKind: row.actor_kind, actorId: row.actor_id, action: row.action,
-      outcome: row.outcome, reason: row.reason, credentialId: row.credential_id, flowId: row.flow_id, runId: row.run_id, subjectId: row.subject_id, keyId: row.key_id, hash: row.hash.toString("hex"),
+      outcome: row.outcome, reason: row.reason, credentialId: row.credential_id, flowId: row.flow_id, runId: row.run_id, subjectId: row.subject_id, keyId: row.key_id, calls: row.calls, hash: row.hash.toString("hex"),
     });
     expect(fault).toBeUndefined();
   }

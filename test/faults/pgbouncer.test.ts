@@ -4,6 +4,7 @@ import { createCredentialClient } from "../../src/client/index.ts";
 import { connect, freshDatabase } from "../support/postgres.ts";
 import { pgbouncerAvailable, startPgbouncer } from "../support/pgbouncer.ts";
 import { rest, serviceEnv, startService, token } from "../support/service.ts";
+import { watch } from "../support/watching.ts";
 
 const LONG = process.env["FLOW_TEST_LONG"] !== undefined;
 const REQUESTS = LONG ? 10_000 : 1_500;
@@ -23,7 +24,7 @@ describe.runIf(pgbouncerAvailable())("behind pgbouncer in transaction mode", () 
         const secret = `secret-of-${organizationId}`;
         const body = { provider: "sftp", credential_type: "user_password", credentials: { host: "h.example", username: organizationId, password: secret } };
         const { json } = await rest(service, "POST", "/integrations/credentials", { token: user, body });
-        return { organizationId, user, secret, credentialId: json.id as string, client: createCredentialClient({ target: service.grpc, token: machine, tls: "insecure" }) };
+        return { organizationId, user, machine, secret, credentialId: json.id as string, client: createCredentialClient({ target: service.grpc, token: machine, tls: "insecure" }) };
       }),
     );
     const wrong: string[] = [];
@@ -58,6 +59,15 @@ describe.runIf(pgbouncerAvailable())("behind pgbouncer in transaction mode", () 
     for (const { client } of tenants) client.close();
     expect(wrong).toEqual([]);
     expect(Math.min(...Object.values(served))).toBeGreaterThan(REQUESTS / 20);
+    // Watching needs no session either: everyone is told of their own.
+    const watches = tenants.map((tenant) => ({ ...tenant, watch: watch(service.grpc, tenant.machine) }));
+    await Promise.all(watches.map(({ watch: each }) => each.bookmarked()));
+    await Promise.all(watches.map(({ user, credentialId }) => rest(service, "DELETE", `/integrations/credentials/${credentialId}`, { token: user })));
+    await Promise.all(watches.map(({ watch: each }) => each.until(({ events }) => events().length > 0)));
+    for (const { watch: each, credentialId } of watches) {
+      expect(each.events().map((event) => event.credentialId)).toEqual([credentialId]);
+      each.cancel();
+    }
     // The pool was really shared: far fewer server connections than callers.
     await using superuser = await connect(database.superuserUrl);
     const { rows } = await superuser.query("select count(*)::integer as n from pg_stat_activity where datname = current_database() and usename = 'credentials_app'");

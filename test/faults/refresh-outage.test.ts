@@ -206,7 +206,7 @@ describe("our own client", () => {
       expect(await fleet.resolve(service, id)).toEqual({ reason: "TOKEN_NOT_RENEWED" });
       expect(await fleet.status(id)).toMatchObject({ status: "active", status_reason: null });
       expect(service.output()).toContain("refuses this service's own OAuth client");
-      expect(await (await fetch(`${service.rest}/metrics`)).text()).toMatch(/credentials_refresh_total\{provider="google",outcome="our_client_rejected"\} 2/);
+      expect(await (await fetch(`${service.rest}/metrics`)).text()).toMatch(/credentials_refresh_total\{provider="google",outcome="our_client_rejected",cause="our_client_rejected"\} 2/);
     }
     await using service = await fleet.start({ CREDENTIALS_GOOGLE_CLIENT_ID: CLIENT.client_id, CREDENTIALS_GOOGLE_CLIENT_SECRET: CLIENT.client_secret });
     await fleet.expire([id]);

@@ -64,10 +64,12 @@ describe("what is due, in three processes", () => {
     const { provider, fleet } = await setup(1, { CREDENTIALS_REFRESH_SWEEP_MS: "3600000" }, "lenient");
     const [first] = fleet.replicas as [Service];
     const neighbour = await token("user", randomUUID());
-    const stuck = await Promise.all(Array.from({ length: 20 }, () => fleet.post(provider.grant())));
+    // One by itself, so that the trail has two links at least.
+    const stuck = [await fleet.post(provider.grant())];
+    stuck.push(...(await Promise.all(Array.from({ length: 19 }, () => fleet.post(provider.grant())))));
     const good = await Promise.all(Array.from({ length: 3 }, async () => (await rest(first, "POST", "/integrations/credentials", { token: neighbour, body: { provider: "google", credential_type: "oauth2", credentials: provider.grant() } })).json.id as string));
     // From now on the first organization's trail takes no record.
-    await fleet.superuser.query("update audit_head set link = 1 where organization_id = $1", [fleet.organization]);
+    await fleet.superuser.query("update audit_head set link = link - 1 where organization_id = $1", [fleet.organization]);
     for (const [ids, hours] of [[stuck, 2], [good, 1]] as const) await fleet.superuser.query("update credential_refresh set due_at = now() - $2 * interval '1 hour' where credential_id = any($1)", [ids, hours]);
     await fleet.start({ CREDENTIALS_REFRESH_SWEEP_MS: "200", CREDENTIALS_REFRESH_BACKOFF_MS: "600000" });
     await fleet.until("count(*) = 3 from credential where id = any($1) and secret_version = 2", [good]);

@@ -88,6 +88,8 @@ test(`${ROWS} rows and ${OTHERS + 1} keys are moved under continuous load with $
   /** Each lane writes to its own rows and reads everybody's; what another lane may have changed by now is not compared. */
   const LANES = 4;
   const passwords = ids.map((_, n) => `p${n}`);
+  /** What each goes back to, where its last change has kept it. */
+  const kept = new Map<number, string>();
   const deleted = new Set<number>();
   const lane = async (own: number) => {
     for (let n = 0; !stopped.signal.aborted; n++) {
@@ -96,11 +98,20 @@ test(`${ROWS} rows and ${OTHERS + 1} keys are moved under continuous load with $
       if (mine >= ids.length || deleted.has(mine)) continue;
       const path = `/integrations/credentials/${ids[mine]}`;
       if (n % 10 === 3) {
-        // A call whose answer was lost may have taken effect: then it is made again, with the same effect.
+        // A call whose answer was lost may have taken effect: it is made again under its key, and takes effect once.
         const { provider: _, ...change } = body(`changed-${mine}-${n}`);
-        const { status, text } = await anywhere("PATCH", path, { token: user, body: change });
-        if (status === 200) passwords[mine] = `changed-${mine}-${n}`;
-        else failed.push(`update ${status} ${text}`);
+        const { status, text } = await anywhere("PATCH", path, { token: user, body: { ...change, keep_previous_seconds: 3_600 }, headers: { "idempotency-key": randomUUID() } });
+        if (status === 200) {
+          kept.set(mine, passwords[mine] as string);
+          passwords[mine] = `changed-${mine}-${n}`;
+        } else failed.push(`update ${status} ${text}`);
+      } else if (n % 10 === 8 && kept.size > 0) {
+        const [back = 0, password = ""] = [...kept].find(([index]) => index % LANES === own && !deleted.has(index)) ?? [];
+        if (password === "") continue;
+        const { status, text } = await anywhere("POST", `/integrations/credentials/${ids[back]}/rollback`, { token: user, headers: { "idempotency-key": randomUUID() } });
+        if (status === 200) passwords[back] = password;
+        else failed.push(`rollback ${status} ${text}`);
+        kept.delete(back);
       } else if (n % 10 === 6) {
         const created = await anywhere("POST", "/integrations/credentials", { token: user, body: body(`new-${own}-${n}`) });
         if (created.status !== 201) failed.push(`create ${created.status} ${created.text}`);
@@ -129,6 +140,7 @@ test(`${ROWS} rows and ${OTHERS + 1} keys are moved under continuous load with $
   expect(reads).toBeGreaterThan(100);
   await using superuser = await connect(database.superuserUrl);
   expect((await superuser.query("select distinct key_version from credential where organization_id = $1", [ORGANIZATION])).rows).toEqual([{ key_version: "2" }]);
+  expect((await superuser.query("select count(*)::integer as n from credential_previous where key_version <> 2")).rows).toEqual([{ n: 0 }]);
   expect((await superuser.query("select distinct master_key_id from organization_key")).rows).toEqual([{ master_key_id: "k2" }]);
   const proofs = await superuser.query("select r.id from rotation r join audit_event e on e.flow_id = r.id::text and e.run_id = encode(r.proof, 'hex') and e.action = 'prove_rotation' where r.state = 'proven'");
   expect(proofs.rows.map(({ id }) => id).toSorted()).toEqual(rotations.toSorted());
@@ -137,6 +149,12 @@ test(`${ROWS} rows and ${OTHERS + 1} keys are moved under continuous load with $
     if (deleted.has(n)) continue;
     const { json } = await anywhere("GET", `/integrations/credentials/${ids[n]}/credentials`, { token: machine });
     expect(json.password).toBe(passwords[n]);
+  }
+  // What was kept has come through as well.
+  for (const [n, password] of [...kept].filter(([index]) => !deleted.has(index)).slice(0, sample)) {
+    expect((await anywhere("POST", `/integrations/credentials/${ids[n]}/rollback`, { token: user })).status).toBe(200);
+    const { json } = await anywhere("GET", `/integrations/credentials/${ids[n]}/credentials`, { token: machine });
+    expect(json.password).toBe(password);
   }
   // Counters are what they count, whatever died when.
   const wrong = await superuser.query(`select from credential_counter k where counter = 'provider:sftp' and n <> (select count(*) from credential c where c.organization_id = k.organization_id and deleted_at is null)`);

@@ -37,7 +37,7 @@ const promised = <T>(start: (done: (error: Error | null, response: T) => void) =
   new Promise((resolve, reject) => start((error, response) => (error ? reject(error) : resolve(response))));
 const verify = (of = organizationId, afterLink = 0n) => promised<VerifyAuditResponse>((done) => admin.verifyAudit({ organizationId: of, afterLink }, metadata, done));
 const list = (request: Partial<ListAuditEventsRequest>) =>
-  promised<ListAuditEventsResponse>((done) => admin.listAuditEvents({ organizationId, pageSize: 0, pageToken: "", ...request }, metadata, done));
+  promised<ListAuditEventsResponse>((done) => admin.listAuditEvents({ organizationId, pageSize: 0, pageToken: "", oldestFirst: false, ...request }, metadata, done));
 const signed = async (): Promise<number> => Number((await superuser.query("select coalesce(max(link), 0) as link from audit_signature where organization_id = $1", [organizationId])).rows[0].link);
 
 /** Ten records, one in each link: a creation, and nine readings that find nothing. */
@@ -80,6 +80,17 @@ describe("a trail that nobody touched", () => {
     expect(await links({ actorId: randomUUID() })).toEqual([]);
     expect(await links({ from: newest?.occurredAt, until: new Date(Date.now() + 60_000) })).toContain(10n);
     expect(await links({ until: created?.occurredAt })).toEqual([]);
+    expect((await list({ oldestFirst: true })).events.map(({ link }) => link)).toEqual(pages.toReversed());
+  });
+
+  test("refuses filters that nothing could fit", async () => {
+    // Field 2 is `from`, field 1 of a time its seconds (protobuf encoding, varints).
+    const farAway = Buffer.from([0x12, 0x09, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+    const refusals = [
+      list({ flowId: "a\0b" }), list({ requestId: "x".repeat(2_000) }), list({ pageToken: "nonsense" }),
+      promised<Buffer>((done) => admin.makeUnaryRequest("/flow.credentials.v1.AdminService/ListAuditEvents", (it: Buffer) => it, (it: Buffer) => it, farAway, metadata, done as never)),
+    ];
+    expect(await Promise.all(refusals.map((refusal) => refusal.then(() => 0, ({ code }: { code: number }) => code)))).toEqual([3, 3, 3, 3]);
   });
 });
 

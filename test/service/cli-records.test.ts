@@ -1,9 +1,13 @@
-import { execFile } from "node:child_process";
 import { createPublicKey, createPrivateKey, generateKeyPairSync, randomUUID } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { exportTrail } from "../../src/cli/audit-export.ts";
+import { run } from "../../src/cli/program.ts";
+import { createAdminClient } from "../../src/client/admin.ts";
 import { createCredentialClient } from "../../src/client/index.ts";
+import { connect } from "../support/postgres.ts";
 import { operatorToken, rest, startFresh, temporaryFolder, token } from "../support/service.ts";
+import { allowed, openTestStore } from "../support/store.ts";
 
 let service: Awaited<ReturnType<typeof startFresh>>;
 let operator: string;
@@ -26,12 +30,13 @@ afterAll(async () => {
   folder[Symbol.dispose]();
 });
 
-/** Runs a command as an operator would. */
-const cli = (...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> =>
-  new Promise((resolve) => {
-    const env = { FLOW_CREDENTIALS_TARGET: service.grpc, FLOW_CREDENTIALS_TOKEN: operator };
-    execFile(process.execPath, ["src/cli/main.ts", ...args], { env }, (error, stdout, stderr) => resolve({ code: error === null ? 0 : Number(error.code), stdout: stdout.trim(), stderr: stderr.trim() }));
-  });
+/** Runs a command as an operator would, in this process: a new one takes longer than what it is to do. */
+async function cli(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const [printed, noted]: [string[], string[]] = [[], []];
+  const env = { FLOW_CREDENTIALS_TARGET: service.grpc, FLOW_CREDENTIALS_TOKEN: operator };
+  const code = await run(args, { env, print: (line) => printed.push(line), note: (line) => noted.push(line) });
+  return { code, stdout: printed.join("\n"), stderr: noted.join("\n") };
+}
 const json = async (...args: string[]) => {
   const { stdout, stderr } = await cli(...args, "--json");
   expect(stderr.replace(/^Keep the key.*$/m, "")).toBe("");
@@ -134,18 +139,71 @@ describe("an audit trail", () => {
 
     const whole = readFileSync(file, "utf8").trim().split("\n");
     const events = whole.filter((line) => line.includes('"type":"event"'));
-    const heads = whole.filter((line) => line.includes('"type":"head"'));
+    const head = whole.findLast((line) => line.includes('"type":"head"')) ?? "";
     const damaged = async (lines: readonly string[], ...more: string[]) => {
       writeFileSync(file, lines.join("\n"));
       return verify(...more);
     };
-    expect(await damaged([...events.slice(0, 2), events[2]?.replace('"refused"', '"allowed"') ?? "", ...events.slice(3), ...heads])).toMatchObject({ code: 1, stderr: expect.stringContaining("link 3, record 1: a record is not what was written") });
-    expect(await damaged([...events.slice(0, 2), ...events.slice(3), ...heads])).toMatchObject({ code: 1, stderr: expect.stringContaining("link 3: a record is missing") });
-    expect(await damaged([events[1] ?? "", events[0] ?? "", ...events.slice(2), ...heads])).toMatchObject({ code: 1, stderr: expect.stringContaining("link 1: a record is missing") });
-    expect(await damaged([...events.slice(0, 4), ...heads])).toMatchObject({ code: 1, stderr: expect.stringContaining("link 5: the trail ends before a head that was signed") });
-    expect(await damaged(events.slice(0, 4), "--expect", `6:${hash}`)).toMatchObject({ code: 1, stderr: expect.stringContaining("link 5") });
-    expect(await damaged([...events, ...heads.map((line) => line.replace(/"signature":"..../, '"signature":"AAAA'))])).toMatchObject({ code: 1, stderr: expect.stringContaining("was not signed by its key") });
+    const end = (link: number, heads = 0) => JSON.stringify({ type: "end", organization_id: other, link, records: link, signed_heads: heads });
+    expect((await damaged([...events, head, end(6, 1)])).stdout).toMatch(/^good: 6 records and 1 signed heads/);
+    const faulty = async (lines: readonly string[], sentence: string, ...more: string[]) =>
+      expect(await damaged(lines, ...more)).toMatchObject({ code: 1, stderr: expect.stringContaining(sentence) });
+    await faulty([...events.slice(0, 2), events[2]?.replace('"refused"', '"allowed"') ?? "", ...events.slice(3), head, end(6, 1)], "link 3, record 1: a record is not what was written");
+    await faulty([...events.slice(0, 2), events[2]?.replace('"calls":null', '"calls":2') ?? "", ...events.slice(3), head, end(6, 1)], "link 3, record 1: a record is not what was written");
+    await faulty([...events.slice(0, 2), ...events.slice(3), head, end(6, 1)], "link 3: a record is missing");
+    await faulty([events[1] ?? "", events[0] ?? "", ...events.slice(2), head, end(6, 1)], "link 1: a record is missing");
+    await faulty([...events.slice(0, 4), head, end(4, 1)], "link 5: the trail ends before a head that was signed");
+    await faulty([...events.slice(0, 4), end(4)], "link 5: the trail ends", "--expect", `6:${hash}`);
+    await faulty([...events, end(6)], "link 4: a record is not", "--expect", `4:${hash}`);
+    await faulty([...events, head.replace(/"signature":"..../, '"signature":"AAAA'), end(6, 1)], "was not signed by its key");
+    await faulty([...events.slice(0, 5), head.replace('"link":6', '"link":5'), ...events.slice(5), end(6, 1)], "was not signed by its key");
+    // A file that was cut off, or put together, is no export, whatever its records are.
+    await faulty(events.slice(0, 4), "the file ends before the export does");
+    await faulty([...events, end(7)], "the file holds less, or more");
+    await faulty([...events, end(6), head], "line 8 of the file is not of an audit export");
     expect(await damaged(["nonsense"])).toMatchObject({ code: 1, stderr: expect.stringContaining("line 1 of the file is not of an audit export") });
     expect(await cli("audit", "verify", "--file", file)).toMatchObject({ code: 2, stderr: expect.stringContaining("--public-key is required") });
   }, 60_000);
+
+  test("of many pages is exported as fast as its reader takes it, and holds what is written meanwhile or tells nothing of it", async () => {
+    const other = randomUUID();
+    await using store = await openTestStore(service.database.applicationUrl);
+    const append = (records: number) => store.audit.append(Array.from({ length: records }, () => allowed(other, null, "list_credentials")));
+    await append(2_500);
+    await untilSigned(other);
+    const lines: string[] = [];
+    using admin = createAdminClient({ target: service.grpc, token: operator, tls: undefined, deadlineMs: 15_000 });
+    let taken = 0;
+    await exportTrail(admin, { organizationId: other }, {
+      env: {}, note: () => {}, print: (line) => lines.push(line),
+      async taken() {
+        taken++;
+        // Everything but the signed heads of a page.
+        expect(lines.filter((line) => line.includes('"type":"event"')).length).toBeLessThanOrEqual(taken * 1_000);
+        if (taken === 3) {
+          await append(10);
+          await untilSigned(other);
+        }
+      },
+    });
+    expect(taken).toBe(3);
+    writeFileSync(`${folder.path}/long.jsonl`, lines.join("\n"));
+    const { stdout } = await cli("audit", "verify", "--file", `${folder.path}/long.jsonl`, "--public-key", `${folder.path}/public.pem`, "--json");
+    expect(JSON.parse(stdout)).toMatchObject({ good: true, records: 2_500 });
+    // Cut off at its end, and its head moved back: the export has the signed heads that tell.
+    await using superuser = await connect(service.database.superuserUrl);
+    await superuser.query("delete from audit_event where organization_id = $1 and link > 3", [other]);
+    const cut = (await cli("audit", "export", "--org", other)).stdout;
+    writeFileSync(`${folder.path}/cut.jsonl`, cut);
+    expect(await cli("audit", "verify", "--file", `${folder.path}/cut.jsonl`, "--public-key", `${folder.path}/public.pem`)).toMatchObject({ code: 1, stderr: expect.stringContaining("link 4: the trail ends before a head that was signed") });
+  }, 60_000);
 });
+
+/** Resolves when the newest link of an organization is signed. */
+async function untilSigned(organizationId: string): Promise<void> {
+  await using superuser = await connect(service.database.superuserUrl);
+  await vi.waitFor(async () => {
+    const { rows } = await superuser.query("select h.link = (select max(s.link) from audit_signature s where s.organization_id = h.organization_id) as signed from audit_head h where h.organization_id = $1", [organizationId]);
+    expect(rows).toEqual([{ signed: true }]);
+  }, { timeout: 10_000 });
+}

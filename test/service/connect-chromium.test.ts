@@ -92,6 +92,25 @@ describe.skipIf(!chromiumInstalled)("in Chromium", () => {
     expect(JSON.parse(await page.locator("output").innerText())).toEqual({ origin: world.front.origin, data: { type: "flow-credentials", credential_id: id } });
   });
 
+  test("a window in which a person refuses tells that too, and closes", async () => {
+    const { bearer } = await newOrganization();
+    platform.state.page = PLATFORM(world.front.origin, bearer);
+    await using context = await browser.newContext();
+    const page = await context.newPage();
+    await page.goto(`${platform.origin}/back`);
+    const [popup] = await Promise.all([context.waitForEvent("page"), page.getByRole("button", { name: "Connect" }).click()]);
+    const closed = popup.waitForEvent("close");
+    await popup.getByLabel("Account").fill("refusing-user");
+    await popup.getByRole("button", { name: "Sign in" }).click();
+    await popup.getByRole("button", { name: "Allow" }).waitFor();
+    world.oidc.state.consent = false;
+    await popup.getByRole("button", { name: "Allow" }).click();
+    await closed;
+    world.oidc.state.consent = true;
+    await expect.poll(() => page.locator("output").innerText()).not.toBe("");
+    expect(JSON.parse(await page.locator("output").innerText())).toEqual({ origin: world.front.origin, data: { type: "flow-credentials", error: "authorization_denied" } });
+  });
+
   test("a window that anybody else has opened tells nothing and stays", async () => {
     const { bearer } = await newOrganization();
     platform.state.page = PLATFORM(world.front.origin, bearer);

@@ -154,6 +154,51 @@ describe("a credential is authorized anew", () => {
   });
 });
 
+describe("once a person has consented", () => {
+  /** Opens the callback and goes away while the provider is asked for the tokens. */
+  const leave = async (callback: string) => {
+    const asked = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<void>();
+    world.oidc.state.alter = () => (asked.resolve(), gate.promise);
+    const leaving = new AbortController();
+    const answer = fetch(callback.replace(world.front.origin, world.service.rest), { signal: leaving.signal, redirect: "manual" }).catch((error: unknown) => error);
+    await asked.promise;
+    leaving.abort();
+    expect(await answer).toMatchObject({ name: "AbortError" });
+    world.oidc.state.alter = undefined;
+    gate.resolve();
+  };
+
+  test("the account is connected, although the window was closed before the page was there", async () => {
+    const { bearer, machine } = await newOrganization();
+    await leave(await world.agree((await world.begin(bearer)).json.authorization_url));
+    const list = async () => (await rest(world.service, "GET", "/integrations/credentials", { token: bearer })).json as { id: string }[];
+    await expect.poll(async () => (await list()).length, { timeout: 10_000 }).toBe(1);
+    expect((await resolved((await list())[0]?.id ?? "", machine)).status).toBe(200);
+  });
+});
+
+test("going back to a grant that the service obtained gives a credential that it renews, of the same account", async () => {
+  const { bearer } = await newOrganization();
+  const { id } = (await finish(await world.agree((await world.begin(bearer)).json.authorization_url))).json;
+  const facts = () => world.query("select oauth_origin, account_id, requested_scopes, granted_scopes, renewable from credential where id = $1", [id]);
+  const before = await facts();
+  const posted = { credential_type: "google_oauth", credentials: { access_token: "posted", expires_at: new Date(Date.now() + 3_600_000).toISOString() }, keep_previous_seconds: 3600 };
+  expect((await rest(world.service, "PATCH", `/integrations/credentials/${id}`, { token: bearer, body: posted })).json).toMatchObject({ id });
+  expect(await facts()).toEqual([{ oauth_origin: "posted", account_id: null, requested_scopes: null, granted_scopes: null, renewable: false }]);
+  expect((await rest(world.service, "POST", `/integrations/credentials/${id}/rollback`, { token: bearer, body: {} })).status).toBe(200);
+  expect(await facts()).toEqual(before);
+});
+
+test("when a token ends is counted by the database's clock", async () => {
+  const ahead = "data:text/javascript,const%20real=Date.now;Date=class%20extends%20Date{constructor(...a){super(...(a.length?a:[real()+300000]))}static%20now(){return%20real()+300000}}";
+  await using world = await startConnectable({ env: { NODE_OPTIONS: `--import=${ahead}` } });
+  const { bearer } = await newOrganization();
+  const { id } = (await finish(await world.agree((await world.begin(bearer)).json.authorization_url))).json;
+  const [row] = await world.query("select extract(epoch from token_expires_at - created_at)::integer between 3590 and 3601 as right from credential where id = $1", [id]);
+  expect(row).toEqual({ right: true });
+});
+
 describe("it is refused", () => {
   test("where the credential is deleted while the user signs in, and the code is not used", async () => {
     const { bearer } = await newOrganization();

@@ -75,7 +75,7 @@ it("does not start a use case for a caller that left while it was being authenti
   let proceed = () => {};
   const held = new Promise<void>((resolve) => (proceed = resolve));
   const inner = testAuthenticator();
-  const authenticator = { authenticate: async (presented: Parameters<typeof inner.authenticate>[0]) => held.then(() => inner.authenticate(presented)) };
+  const authenticator = { ...inner, authenticate: async (presented: Parameters<typeof inner.authenticate>[0]) => held.then(() => inner.authenticate(presented)) };
   const work = busy();
   await using grpc = await startGrpc({ vault: { getCredential: work.getCredential }, deps: { authenticator } });
   await call(grpc.client, RPCS.getCredential, get, metadataOf("user"), { deadline: Date.now() + 100 });

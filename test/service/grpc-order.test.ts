@@ -11,7 +11,7 @@ const id = randomUUID();
 const ACCOUNT = { organizationId: id, serviceAccountId: id, status: 0 };
 
 /** For each RPC a sound request and, where it has such fields, one with a fault in the path and one in the body only. */
-const REQUESTS: { [N in Exclude<RpcName, "completeAuthorization">]: { good: object; badPath?: object; pathReason?: string; badBody?: object } } = {
+const REQUESTS: { [N in Exclude<RpcName, "completeAuthorization" | "watchCredentials">]: { good: object; badPath?: object; pathReason?: string; badBody?: object } } = {
   createCredential: { good: { provider: 3, credentialType: 5, credentials: CREDENTIALS }, badBody: { provider: 0, credentialType: 99 } },
   listCredentials: { good: { provider: 3 }, badPath: { provider: 99 }, pathReason: "INVALID_PROVIDER" },
   getCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
@@ -28,6 +28,7 @@ const REQUESTS: { [N in Exclude<RpcName, "completeAuthorization">]: { good: obje
     badBody: { credentialId: id, etag: "a b" },
   },
   resolveCredential: { good: { credentialId: id }, badPath: { credentialId: "nonsense" }, pathReason: "INVALID_CREDENTIAL_ID" },
+  reportCredentialUses: { good: { reports: [{ credentialId: id, uses: 1n, flowId: "f", runId: "r" }] }, badBody: { reports: [{ credentialId: "x", uses: 0n, flowId: "\n" }] } },
   listIntegrations: { good: {} },
   testSftpConnection: { good: { host: "h", username: "u", authType: "password", password: "p" }, badBody: { host: "", username: "u", authType: "x" } },
   testPostgresConnection: { good: { connectionString: "postgresql://u:p@h/d" }, badBody: { host: "h" } },
@@ -129,6 +130,28 @@ test.each(Object.keys(REQUESTS) as (keyof typeof REQUESTS)[])("%s refuses in the
   const refusals = grpc.calls().filter(({ caller_id, reason }) => caller_id !== undefined && reason !== undefined);
   expect(grpc.events.map(({ reason, requestId }) => [reason, requestId])).toEqual(refusals.map(({ reason, request_id }) => [reason, request_id]));
   expect(new Set(grpc.events.map(({ action, outcome }) => `${action} ${outcome}`))).toEqual(new Set([`${snake(name)} refused`]));
+});
+
+test("watchCredentials refuses in the same order, and then tells until its caller has heard enough", async () => {
+  await using grpc = await startGrpc();
+  const method = RPCS.watchCredentials as unknown as MethodDefinition<object, object>;
+  const ask = (request: object | Buffer, caller: string | null, more = {}) => call(grpc.client, method, request as object, metadataOf(caller, more));
+  const worst = { "x-flow-id": "x".repeat(129) };
+  expect((await ask(MALFORMED, null, worst)).reason).toBe("UNAUTHENTICATED");
+  expect((await ask(MALFORMED, "stranger", worst)).reason).toBe("INVALID_TOKEN");
+  for (const refused of ["user", "operator"]) expect((await ask(MALFORMED, refused, worst)).reason).toBe("SERVICE_ACCOUNT_REQUIRED");
+  expect((await ask({ position: "" }, "machine", worst)).reason).toBe("METADATA_INVALID");
+  expect((await ask(MALFORMED, "machine")).reason).toBe("INVALID_REQUEST");
+  for (const position of ["x", "1.0", "-1.0000000000000000", "01.0000000000000000", `1.${"0".repeat(16)}\n`, "9".repeat(64)]) expect((await ask({ position }, "machine")).violations).toMatchObject([{ field: "position" }]);
+  expect(grpc.events.map(({ action, outcome }) => `${action} ${outcome}`)).toEqual(Array.from({ length: 10 }, () => "watch_credentials refused"));
+  const stream = grpc.client.makeServerStreamRequest(method.path, method.requestSerialize, RPCS.watchCredentials.responseDeserialize, { position: "" }, metadataOf("machine"));
+  stream.on("error", () => {});
+  for await (const message of stream) {
+    expect(message).toMatchObject({ message: { $case: "bookmark", value: { revision: 0n } } });
+    stream.cancel();
+    break;
+  }
+  await expect.poll(() => grpc.calls().at(-1)).toMatchObject({ method: RPCS.watchCredentials.path, code: "CANCELLED" });
 });
 
 test.each([

@@ -94,7 +94,7 @@ describe("cross-origin requests", () => {
 
 describe("a request that takes long", () => {
   it("to arrive is 408, in its headers and in its body", async () => {
-    await using rest = await restUnderTest({ requestTimeouts: { headersMs: 100, requestMs: 200 } });
+    await using rest = await restUnderTest({ limits: { headersMs: 100, requestMs: 200 } });
     const head = `POST ${LIST} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n`;
     for (const text of [head, `${head}Content-Length: 10\r\n\r\n{`]) expect(await rest.raw(text)).toMatch(/^HTTP\/1\.1 408 .*"The request took too long to arrive"/s);
   });

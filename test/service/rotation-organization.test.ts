@@ -45,9 +45,10 @@ test("every secret is sealed anew and stays what it was, deleted ones included; 
   await using superuser = await connect(database.superuserUrl);
   const facts = async () => (await superuser.query("select id, revision, updated_at, modified_by, secret_version from credential where organization_id = $1 order by id", [id])).rows;
   const before = await facts();
+  // An authorization in progress, which is never sealed anew.
   await superuser.query(
-    `insert into credential_previous (organization_id, credential_id, secret_version, credential_type, sealed, kept_until)
-    select organization_id, id, secret_version, credential_type, sealed, now() + interval '1 day' from credential where id = $1`,
+    `insert into oauth_authorization (organization_id, id, user_id, provider, sealed, expires_at)
+    select organization_id, id, id, 'google', sealed, now() + interval '10 minutes' from credential where id = $1`,
     [ids[0]],
   );
   const { rotation } = await admin.rotateOrganizationKey({ organizationId: id });
@@ -58,7 +59,7 @@ test("every secret is sealed anew and stays what it was, deleted ones included; 
   for (let n = 0; n < 24; n++) expect((await resolve(n, n + 1)).json).toMatchObject({ password: `p${n}` });
   // Etag, time and author are a caller's, and a rotation is none.
   expect(await facts()).toEqual(before);
-  // A secret that was kept beside its successor is still under the old key.
+  // The authorization is still under the old key.
   expect(await reasonOf(admin.retireRotatedKeys({ rotationId: proven.id }))).toBe("KEY_STILL_NEEDED");
   const versions = async () => (await superuser.query("select distinct key_version from credential where organization_id = $1", [id])).rows;
   expect(await versions()).toEqual([{ key_version: "2" }]);

@@ -7,6 +7,7 @@ import { FIRST_KEY, FIRST_SECRET, type SealedRow } from "../../src/store/rotatio
 import type { Store } from "../../src/store/store.ts";
 import { checkKeys } from "../../src/vault/keys.ts";
 import { newMasterKeys } from "../support/admin.ts";
+import { block } from "../support/blocker.ts";
 import { connect, type FreshDatabase, freshDatabase } from "../support/postgres.ts";
 import { envelopeOf, ringOf, storeMany } from "../support/rotation.ts";
 import { allowed, LIMITS, NEVER, newCredential, openTestStore, reasonOf } from "../support/store.ts";
@@ -38,7 +39,7 @@ async function midRotation(count: number) {
   const key = await envelope.keys.draw({ organizationId, version: 2 });
   await store.rotations.begin.organizationKey({ id, rowsPerSecond: null, startedBy: "ops", rollsBack: null, key }, { ...allowed(organizationId, null, "rotate_organization_key"), actorKind: "operator" });
   envelope.evict(organizationId);
-  const page = await store.rotationRows.secretsNotUnder(organizationId, 2, FIRST_SECRET, 1_000);
+  const page = await store.rotationRows.secretsNotUnder("credential", organizationId, 2, FIRST_SECRET, 1_000);
   return { organizationId, ids, page, id };
 }
 
@@ -55,10 +56,10 @@ async function passwordOf(organizationId: string, id: string): Promise<unknown> 
   return (await envelope.open({ organizationId, credentialId: id, provider, credentialType, secretVersion }, stored.sealed))["password"];
 }
 
-async function update(organizationId: string, id: string, password: string): Promise<void> {
+async function update(organizationId: string, id: string, password: string, keepPreviousSeconds = 0): Promise<void> {
   const place = { organizationId, credentialId: id, provider: "sftp", credentialType: "user_password", secretVersion: 2n } as const;
   const sealed = await envelope.seal(place, { host: "h", username: "u", password });
-  const change = { organizationId, id, expectedRevision: 1, credentialType: "user_password", name: null, accountEmail: null, tokenExpiresAt: null, status: "active", modifiedBy: "service-account", secretVersion: 2n, sealed } as const;
+  const change = { organizationId, id, expectedRevision: 1, credentialType: "user_password", name: null, accountEmail: null, tokenExpiresAt: null, status: "active", modifiedBy: "service-account", secretVersion: 2n, sealed, keepPreviousSeconds } as const;
   expect(await store.credentials.replace(change, allowed(organizationId, id, "update_credential"), NEVER)).toMatchObject({ id });
 }
 
@@ -67,7 +68,7 @@ describe("secrets that are sealed anew", () => {
     const { organizationId, ids: [first = "", second = ""], page } = await midRotation(2);
     const batch = await resealed(organizationId, page);
     await update(organizationId, first, "newest");
-    expect(await store.rotationRows.moveSecrets(organizationId, 2, batch)).toBe(1);
+    expect(await store.rotationRows.moveSecrets("credential", organizationId, 2, batch)).toBe(1);
     expect([await passwordOf(organizationId, first), await passwordOf(organizationId, second)]).toEqual(["newest", "p1"]);
   });
 
@@ -76,13 +77,13 @@ describe("secrets that are sealed anew", () => {
     const [one, other] = [await resealed(organizationId, page), await resealed(organizationId, page.toReversed())];
     const written = ids.slice(0, 20);
     const [moved, again] = await Promise.all([
-      store.rotationRows.moveSecrets(organizationId, 2, one),
-      store.rotationRows.moveSecrets(organizationId, 2, other),
+      store.rotationRows.moveSecrets("credential", organizationId, 2, one),
+      store.rotationRows.moveSecrets("credential", organizationId, 2, other),
       ...written.map((id) => update(organizationId, id, `newest of ${id}`)),
     ]) as [number, number];
     expect(moved + again).toBeLessThanOrEqual(60);
-    for (let left: SealedRow[]; (left = await store.rotationRows.secretsNotUnder(organizationId, 2, FIRST_SECRET, 1_000)).length > 0; ) {
-      await store.rotationRows.moveSecrets(organizationId, 2, await resealed(organizationId, left));
+    for (let left: SealedRow[]; (left = await store.rotationRows.secretsNotUnder("credential", organizationId, 2, FIRST_SECRET, 1_000)).length > 0; ) {
+      await store.rotationRows.moveSecrets("credential", organizationId, 2, await resealed(organizationId, left));
     }
     for (const [n, id] of ids.entries()) expect(await passwordOf(organizationId, id)).toBe(n < 20 ? `newest of ${id}` : `p${n}`);
   });
@@ -92,9 +93,9 @@ describe("secrets that are sealed anew", () => {
     await using somebody = await connect(database.superuserUrl);
     await somebody.query("begin");
     await somebody.query("select from credential where id = $1 for update", [ids[2]]);
-    expect(await store.rotationRows.moveSecrets(organizationId, 2, await resealed(organizationId, page))).toBe(4);
+    expect(await store.rotationRows.moveSecrets("credential", organizationId, 2, await resealed(organizationId, page))).toBe(4);
     await somebody.query("rollback");
-    expect((await store.rotationRows.secretsNotUnder(organizationId, 2, FIRST_SECRET, 10)).map(({ place }) => place.credentialId)).toEqual([ids[2]]);
+    expect((await store.rotationRows.secretsNotUnder("credential", organizationId, 2, FIRST_SECRET, 10)).map(({ place }) => place.credentialId)).toEqual([ids[2]]);
   });
 
   test("are not stored under a version that does not seal", async () => {
@@ -102,7 +103,7 @@ describe("secrets that are sealed anew", () => {
     const batch = await resealed(organizationId, page);
     const back = { id: randomUUID(), rowsPerSecond: null, startedBy: "ops", rollsBack: id, organizationId, version: 1 };
     await store.rotations.begin.organizationKeyBack(back, { ...allowed(organizationId, null, "roll_back_rotation"), actorKind: "operator" });
-    expect(await store.rotationRows.moveSecrets(organizationId, 2, batch)).toBe(0);
+    expect(await store.rotationRows.moveSecrets("credential", organizationId, 2, batch)).toBe(0);
   });
 
   test("are read in pages that stay small, whatever the size of a secret", async () => {
@@ -115,13 +116,61 @@ describe("secrets that are sealed anew", () => {
     }
     let seen = 0;
     for (let after = "00000000-0000-0000-0000-000000000000"; ; ) {
-      const page = await store.rotationRows.secrets(organizationId, after, 1_000);
+      const page = await store.rotationRows.secrets("credential", organizationId, after, 1_000);
       if (page.length === 0) break;
       expect(page.reduce((sum, { sealed }) => sum + sealed.length, 0)).toBeLessThan(4.2 * 1024 * 1024);
       seen += page.length;
       after = page.at(-1)?.place.credentialId ?? "";
     }
     expect(seen).toBe(120);
+  });
+});
+
+describe("secrets that are kept beside their successors", () => {
+  /** What stands of them: whose, under which version of the key, and what it opens to. */
+  const kept = async (organizationId: string) => {
+    const rows = await store.rotationRows.secrets("credential_previous", organizationId, "00000000-0000-0000-0000-000000000000", 1_000);
+    return Promise.all(rows.map(async ({ place, keyVersion, sealed }) => ({ id: place.credentialId, keyVersion, password: (await envelope.open(place, sealed))["password"] })));
+  };
+  const page = (organizationId: string) => store.rotationRows.secretsNotUnder("credential_previous", organizationId, 2, FIRST_SECRET, 1_000);
+
+  test("give way to one that replaced them after they were read, and stay purged", async () => {
+    const { organizationId, ids: [replaced = "", purged = "", plain = ""] } = await midRotation(3);
+    for (const id of [replaced, purged, plain]) await update(organizationId, id, "second", 600);
+    const before = await page(organizationId);
+    const batch = await resealed(organizationId, before);
+    await using superuser = await connect(database.superuserUrl);
+    await superuser.query("delete from credential_previous where credential_id = $1", [purged]);
+    await superuser.query("update credential_previous p set secret_version = c.secret_version, sealed = c.sealed from credential c where p.credential_id = $1 and c.id = p.credential_id", [replaced]);
+    expect(await store.rotationRows.moveSecrets("credential_previous", organizationId, 2, batch)).toBe(1);
+    const left = new Map((await kept(organizationId)).map(({ id, ...rest }) => [id, rest]));
+    expect(left).toEqual(new Map([[plain, { keyVersion: 2, password: "p2" }], [replaced, { keyVersion: 2, password: "second" }]]));
+    expect(await page(organizationId)).toEqual([]);
+    // What was changed is not taken for what was read: neither is moved twice.
+    expect(await store.rotationRows.moveSecrets("credential_previous", organizationId, 2, batch)).toBe(0);
+  });
+
+  test("pass over a row that somebody has locked, and do not wait for it", async () => {
+    const { organizationId, ids } = await midRotation(3);
+    for (const id of ids) await update(organizationId, id, "second", 600);
+    const batch = await resealed(organizationId, await page(organizationId));
+    await using somebody = await block(database.superuserUrl, "select from credential_previous where credential_id = $1 for update", [ids[1]]);
+    expect(await store.rotationRows.moveSecrets("credential_previous", organizationId, 2, batch)).toBe(2);
+    await somebody.release();
+    expect((await page(organizationId)).map(({ place }) => place.credentialId)).toEqual([ids[1]]);
+  });
+
+  test("are kept as a rotation has left them, where it came before an update that had begun", async () => {
+    const { organizationId, ids: [id = ""], page: [row] } = await midRotation(1);
+    const [moved] = await resealed(organizationId, [row as SealedRow]);
+    // As a batch of the rotation does it, which has not committed yet.
+    await using batch = await block(database.superuserUrl, "update credential set sealed = $2 where id = $1", [id, moved?.sealed]);
+    const updating = update(organizationId, id, "second", 600);
+    await batch.holds(1);
+    await batch.commit();
+    await updating;
+    expect(await kept(organizationId)).toEqual([{ id, keyVersion: 2, password: "p0" }]);
+    expect(await passwordOf(organizationId, id)).toBe("second");
   });
 });
 
@@ -140,6 +189,37 @@ describe("a closed key", () => {
     expect(await passwordOf(organizationId, ids[0] as string)).toBe("p0");
     expect(await store.rotations.closedForAll(id)).toBe(true);
     expect(await readBack(envelope.keys, organizationId, page)).toEqual([{ value: 1 }, { value: 1 }]);
+  });
+
+  test("takes no kept secret and no authorization either, and what is still under it can be changed once it is moved", async () => {
+    const { organizationId, ids: [first = ""], page, id } = await midRotation(2);
+    await store.rotations.close((await store.rotations.get(id)) as never);
+    expect(await reasonOf(update(organizationId, first, "newest", 600))).toBe("KEY_MOVED");
+    expect(await passwordOf(organizationId, first)).toBe("p0");
+    const row = { organizationId, id: randomUUID(), userId: randomUUID(), provider: "google", browserHash: null, stateHash: randomBytes(32), sealed: page[0]?.sealed as Buffer } as const;
+    expect(await reasonOf(store.authorizations.begin(row, { seconds: 600, perUser: 5 }, allowed(organizationId, null, "begin_authorization"), NEVER))).toBe("KEY_MOVED");
+    expect(await store.rotationRows.moveSecrets("credential", organizationId, 2, await resealed(organizationId, page))).toBe(2);
+    await update(organizationId, first, "newest", 600);
+    expect(await passwordOf(organizationId, first)).toBe("newest");
+    expect(await store.rotationRows.secretsNotUnder("credential_previous", organizationId, 2, FIRST_SECRET, 10)).toEqual([]);
+  });
+
+  test("is not kept by authorizations that nobody finished", async () => {
+    const { organizationId, page, id } = await midRotation(1);
+    const begun = async () => {
+      const row = { organizationId, id: randomUUID(), userId: randomUUID(), provider: "google", browserHash: null, stateHash: randomBytes(32), sealed: page[0]?.sealed as Buffer } as const;
+      await store.authorizations.begin(row, { seconds: 600, perUser: 5 }, allowed(organizationId, null, "begin_authorization"), NEVER);
+    };
+    await begun();
+    await store.rotationRows.moveSecrets("credential", organizationId, 2, await resealed(organizationId, page));
+    await store.rotations.close((await store.rotations.get(id)) as never);
+    await using superuser = await connect(database.superuserUrl);
+    await superuser.query("update rotation set state = 'proven' where id = $1", [id]);
+    const retired = async () => reasonOf(store.rotations.retire((await store.rotations.get(id)) as never, { ...allowed(organizationId, null, "control_rotation"), actorKind: "operator" }));
+    expect(await retired()).toBe("KEY_STILL_NEEDED");
+    await superuser.query("update oauth_authorization set created_at = now() - interval '1 hour', expires_at = now() - interval '1 second' where organization_id = $1", [organizationId]);
+    expect(await retired()).toBeUndefined();
+    expect((await superuser.query("select state from organization_key where organization_id = $1 order by version", [organizationId])).rows).toEqual([{ state: "retired" }, { state: "sealing" }]);
   });
 
   test("is not closed for all while a transaction runs that saw it open", async () => {

@@ -21,7 +21,12 @@ beforeAll(async () => {
     const user = await token("user", organization);
     for (let n = 0; n < 5; n++) {
       const body = { provider: "google", credential_type: "api_key", credentials: { api_key: `canary-${organization}-${n}` } };
-      expect((await rest(service, "POST", "/integrations/credentials", { token: user, body })).status).toBe(201);
+      const created = await rest(service, "POST", "/integrations/credentials", { token: user, body });
+      expect(created.status).toBe(201);
+      if (n > 0) continue;
+      // One of them is changed, and what it was is kept beside it.
+      const change = { credential_type: "api_key", credentials: { api_key: `canary-${organization}-newer` }, keep_previous_seconds: 600 };
+      expect((await rest(service, "PATCH", `/integrations/credentials/${created.json.id}`, { token: user, body: change })).status).toBe(200);
     }
   }
 });
@@ -48,8 +53,8 @@ async function openable(): Promise<{ organization: string; text: string }[]> {
         const raw = await ring.unwrap(wrapped, { organizationId, version }).catch(() => undefined);
         if (raw === undefined) continue;
         const key = deriveKeys(raw).sealing;
-        for (const row of tables["credential"] ?? []) {
-          const place = { organizationId, credentialId: row["id"] as string, provider: "google", credentialType: "api_key", secretVersion: BigInt(row["secret_version"] as string) } as const;
+        for (const row of [...(tables["credential"] ?? []), ...(tables["credential_previous"] ?? [])]) {
+          const place = { organizationId, credentialId: (row["credential_id"] ?? row["id"]) as string, provider: "google", credentialType: "api_key", secretVersion: BigInt(row["secret_version"] as string) } as const;
           try {
             opened.push({ organization: organizationId, text: openSecret(key, place, parseSealed(row["sealed"] as Buffer)).toString("latin1") });
           } catch {
@@ -68,11 +73,11 @@ test("a dump and every master key yield nothing of a destroyed organization, and
   const { rotation } = await admin.rotateOrganizationKey({ organizationId: SHREDDED });
   await reaches(admin, rotation?.id ?? "", State.ROTATION_STATE_PROVEN);
   const before = await openable();
-  expect(before.filter(({ organization }) => organization === SHREDDED)).toHaveLength(5);
+  expect(before.filter(({ organization }) => organization === SHREDDED)).toHaveLength(6);
   expect(before.every(({ organization, text }) => text.includes(`canary-${organization}`))).toBe(true);
   expect(await admin.destroyOrganization({ organizationId: SHREDDED })).toEqual({ destroyedKeys: 2 });
   const after = await openable();
-  expect(after.map(({ organization }) => organization)).toEqual(Array.from({ length: 5 }, () => KEPT));
+  expect(after.map(({ organization }) => organization)).toEqual(Array.from({ length: 6 }, () => KEPT));
   expect(JSON.stringify(await dump())).not.toContain("canary-");
   // What was recorded stays, the destruction too.
   const { audit_event: events = [] } = await dump();

@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -61,6 +61,20 @@ describe("a service that cannot be right refuses to start", () => {
     const { code, output } = await refusal(rest);
     expect(code).toBe(1);
     expect(output).toContain("CREDENTIALS_MASTER_KEYS is required in production");
+    const { CREDENTIALS_JWT_SECRET: _secret, ...unverified } = env({ CREDENTIALS_PROFILE: "production" });
+    expect((await refusal(unverified)).output).toContain("CREDENTIALS_JWT_SECRET, CREDENTIALS_JWT_PUBLIC_KEY or CREDENTIALS_JWT_JWKS_URL is required in production");
+    const unsigned = await refusal(env({ CREDENTIALS_PROFILE: "production" }));
+    expect(unsigned.code).toBe(1);
+    expect(unsigned.output.trim()).toMatch(/^\S+: CREDENTIALS_AUDIT_SIGNING_KEY is required in production: `openssl genpkey -algorithm ed25519` makes one$/);
+  });
+
+  test("in production it starts with all of them, and only with an Ed25519 key among them", async () => {
+    const of = (key: { export(options: { format: "pem"; type: "pkcs8" }): string | Buffer }) => env({ CREDENTIALS_PROFILE: "production", CREDENTIALS_AUDIT_SIGNING_KEY: String(key.export({ format: "pem", type: "pkcs8" })) });
+    const wrong = await refusal(of(generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey));
+    expect(wrong.output).toContain("CREDENTIALS_AUDIT_SIGNING_KEY");
+    expect(wrong.output).not.toContain("PRIVATE KEY-----");
+    await using service = await startService(of(generateKeyPairSync("ed25519").privateKey));
+    expect((await rest(service, "GET", "/readyz")).status).toBe(200);
   });
 
   test("keys come from a file as well, and both sources at once are refused", async () => {

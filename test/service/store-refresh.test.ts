@@ -148,7 +148,7 @@ describe("a lease", () => {
     const after = await store.credentials.get(organizationId, id, NEVER);
     expect(after).toEqual({ ...before, secretVersion: 2n, tokenExpiresAt: after?.tokenExpiresAt });
     expect(await schedule(id)).toMatchObject({ attempts: 0, lease_token: null, intent_version: null });
-    expect(await trail(organizationId)).toEqual({ audit: [["refresh_credential", "allowed", null]], events: [[1, "created", "active", null]] });
+    expect(await trail(organizationId)).toEqual({ audit: [["refresh_credential", "allowed", null]], events: [[1, "created", "active", null], [2, "rotated", "active", null]] });
   });
 });
 

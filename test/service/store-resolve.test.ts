@@ -38,7 +38,7 @@ async function attempt(open: (place: SecretPlace, aborter: AbortController) => P
       return open(place, aborter);
     },
   };
-  const plain: ResolveDeps = { store, envelope, renewal: { renewed: () => Promise.reject(new Error("nothing is due")) }, log: createLog("error") };
+  const plain: ResolveDeps = { store, envelope, renewal: { renewed: () => Promise.reject(new Error("nothing is due")) }, clientCacheSeconds: 300, log: createLog("error") };
   const deps = before?.(plain, aborter) ?? plain;
   const caller = { kind: "service_account", id: randomUUID(), organizationId, role: null } as const;
   const requestId = "01JD8Z3NDEKTSV4RRFFQ69G5FB";

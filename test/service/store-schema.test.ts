@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { migrate } from "../../src/store/migrate.ts";
 import { MIGRATIONS } from "../../src/store/migrations/index.ts";
-import { SEALED_COLUMNS } from "../../src/store/sealed-columns.ts";
+import { SEALED_COLUMNS, SECRET_TABLES } from "../../src/store/sealed-columns.ts";
 import { TABLES_WITHOUT_TENANT } from "../../src/store/tables.ts";
 import { describeSchema, SCHEMA_FILE } from "../support/describe-schema.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
@@ -58,6 +58,23 @@ describe("the schema", () => {
     await client.query("drop table forgotten");
     const { rows } = await client.query<{ name: string }>("select table_name || '.' || column_name as name from information_schema.columns where table_schema = 'public' and domain_name = 'ciphertext'");
     expect(Object.keys(SEALED_COLUMNS).toSorted()).toEqual(rows.map(({ name }) => name).toSorted());
+    const moved = Object.entries(SEALED_COLUMNS).filter(([, column]) => column.under === "organization_key" && column.moved === "anew").map(([name]) => name);
+    expect(moved).toEqual(SECRET_TABLES.map((table) => `${table}.sealed`));
+  });
+
+  test("reads the version of every value that is moved from its bytes, indexes it, and lets no value in under a closed key", async () => {
+    await using client = await connect(database.superuserUrl);
+    const { rows } = await client.query<{ name: string; generated: string; indexed: boolean }>(`
+      select c.relname as name, pg_get_expr(d.adbin, d.adrelid) as generated, exists (select from pg_index i where i.indrelid = c.oid and i.indkey[1] = a.attnum
+        and i.indkey[0] = (select attnum from pg_attribute where attrelid = c.oid and attname = 'organization_id')) as indexed
+      from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'key_version' and a.attgenerated = 's'
+        join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum where c.relnamespace = 'public'::regnamespace order by c.relname`);
+    expect(rows).toEqual(SECRET_TABLES.toSorted().map((name) => ({ name, generated: "sealed_key_version((sealed)::bytea)", indexed: true })));
+    const guarded = await client.query<{ name: string }>(`
+      select c.relname as name from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_proc p on p.oid = t.tgfoid
+      where p.proname = 'refuse_closed_key' and t.tgtype & 7 = 7 order by 1`);
+    const sealedByOrganization = Object.entries(SEALED_COLUMNS).filter(([, { under }]) => under === "organization_key").map(([name]) => name.split(".")[0]);
+    expect(guarded.rows.map(({ name }) => name)).toEqual(sealedByOrganization.toSorted());
   });
 });
 

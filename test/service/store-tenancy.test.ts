@@ -62,8 +62,10 @@ describe("row-level security, for raw SQL of the application role", () => {
     await using client = await connect(database.applicationUrl);
     const { rows } = await client.query("select rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, pg_has_role('credentials_owner', 'member') as owner from pg_roles where rolname = current_user");
     expect(rows).toEqual([{ rolsuper: false, rolbypassrls: false, rolcreaterole: false, rolcreatedb: false, owner: false }]);
+    // Events end, and are removed by the service; those of organizations that are not named are not touched.
+    await expect(client.query("delete from credential_event")).resolves.toMatchObject({ rowCount: 0 });
     for (const table of TENANT_TABLES) {
-      await expect(client.query(`delete from ${table}`), table).rejects.toMatchObject({ code: "42501" });
+      if (table !== "credential_event") await expect(client.query(`delete from ${table}`), table).rejects.toMatchObject({ code: "42501" });
       await expect(client.query(`truncate ${table}`), table).rejects.toMatchObject({ code: "42501" });
     }
     for (const statement of ["set role credentials_owner", "alter table credential disable row level security", "create table t (n integer)", "update organization_key_place set master_key_id = 'x'"]) {

@@ -9,6 +9,8 @@ export interface Blocker extends AsyncDisposable {
   holds(count: number): Promise<void>;
   /** Gives back what it holds. */
   release(): Promise<void>;
+  /** Gives back what it holds and keeps what it did. */
+  commit(): Promise<void>;
 }
 
 /** A superuser's session that runs a statement in a transaction and keeps its locks until it is released. */
@@ -29,6 +31,7 @@ export async function block(superuserUrl: string, statement: string, values: rea
       if (found.length !== count) throw new Error(`${found.length} sessions wait, not ${count}`);
     }, { timeout: 5_000, interval: 5 }),
     release: async () => void (await holder.query("rollback")),
+    commit: async () => void (await holder.query("commit")),
     async [Symbol.asyncDispose]() {
       await Promise.all([holder.end(), watcher.end()]);
     },

@@ -1,5 +1,4 @@
-import { randomUUID } from "node:crypto";
-import { connect } from "node:http2";
+import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { type CallOptions, type ChannelCredentials, Client, credentials, type MethodDefinition, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { AdminServiceService } from "../../gen/flow/credentials/v1/admin_service.ts";
 import { AuthorizationServiceService } from "../../gen/flow/credentials/v1/authorization_service.ts";
@@ -19,6 +18,8 @@ import type { ServiceAccountKeyRow, ServiceAccountRow, UseCases } from "../../sr
 import { type GrpcOptions, serveGrpc } from "../../src/grpc/server.ts";
 import { createLog } from "../../src/log.ts";
 
+export { rawCall } from "./raw-call.ts";
+
 /** Every RPC of ours, by its name. */
 export const RPCS = { ...AuthorizationServiceService, ...CredentialServiceService, ...ServiceAccountServiceService, ...AdminServiceService };
 export type RpcName = keyof typeof RPCS;
@@ -36,6 +37,9 @@ export function testAuthenticator(): Authenticator & { readonly shown: Presented
   const shown: Presented[] = [];
   return {
     shown,
+    async prove(presented) {
+      return { caller: await this.authenticate(presented), untilMs: Infinity };
+    },
     async authenticate(presented) {
       shown.push(presented);
       const values = [...presented.authorization, ...presented.apiKey];
@@ -132,8 +136,13 @@ export function memoryVault(): UseCases & { readonly rows: Map<string, { record:
       const { record: row, document } = find(id);
       const { host, username, password, ...extra } = document;
       const value = { host: String(host), port: 22, username: String(username), password: String(password), hostKeyFingerprint: "" };
-      return { record: row, exposed: { secret: { $case: "sftpPassword", value }, extra, expiresAt: null } };
+      return { record: row, exposed: { secret: { $case: "sftpPassword", value }, extra, expiresAt: null }, cacheSeconds: 300 };
     },
+    async watchCredentials(_grant, { from }, sink) {
+      sink.send({ kind: "bookmark", revision: from?.revision ?? 0n, asOf: AT, position: "0.0000000000000000" });
+      return () => {};
+    },
+    reportCredentialUses: async (_grant, reports) => reports.flatMap(({ credentialId }, place) => (rows.has(credentialId) ? [] : [place])),
     listIntegrations: () => [],
     checkSecret: async () => ({ result: { success: true, layer: null, reason: "ok", message: "It works.", nextStep: "", details: { server: "x" } }, durationMs: 1 }),
     checkStored: async (_grant, { credentialId }) => {
@@ -158,7 +167,7 @@ export function memoryVault(): UseCases & { readonly rows: Map<string, { record:
     },
     records: {
       listAuditEvents: async () => ({ events: [], next: null }),
-      listSignedAuditHeads: async () => ({ heads: [], publicKey: undefined }),
+      listSignedAuditHeads: async () => ({ heads: [], publicKey: generateKeyPairSync("ed25519").publicKey }),
       verifyAudit: async () => ({ fault: undefined, place: CHAIN_BEGINNING, records: 0, signedHeads: 0, complete: true }),
       restoreCredential: async (_grant, { credentialId }) => find(credentialId).record,
       purgeDeleted: async () => ({ credentials: 0, previousSecrets: 0 }),
@@ -277,24 +286,5 @@ export function call<Req, Res>(
       resolve(error ? { error, requestId, ...detailsOf(error.metadata) } : { ...(response === undefined ? {} : { response }), violations: [], requestId });
     });
     sent.on("metadata", (initial) => (requestId = initial.get("x-request-id").map(String)[0]));
-  });
-}
-
-/** Sends one call with raw HTTP/2 headers, where a gRPC client would not; gives headers and trailers as one object. */
-export function rawCall(target: string, path: string, headers: Record<string, string | string[]>, body = Buffer.alloc(5)): Promise<Record<string, unknown>> {
-  return new Promise((resolve, reject) => {
-    const session = connect(`http://${target}`, { strictSingleValueFields: false } as object);
-    session.on("error", reject);
-    const stream = session.request({ ":path": path, ":method": "POST", "content-type": "application/grpc", te: "trailers", ...headers });
-    const got: Record<string, unknown> = {};
-    stream.on("response", (part) => Object.assign(got, part));
-    stream.on("trailers", (part) => Object.assign(got, part));
-    stream.on("error", reject);
-    stream.on("close", () => {
-      session.close();
-      resolve(got);
-    });
-    stream.resume();
-    stream.end(body);
   });
 }

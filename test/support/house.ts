@@ -7,8 +7,8 @@ export interface Source {
 }
 
 /** Root files of `src` that put the process together; together they are the group `app`. */
-const COMPOSITION = ["app", "authorization", "background", "failpoints", "serve", "announce", "issuer", "master-keys", "metrics", "oauth-access", "process", "upkeep"];
-const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "vault"];
+const COMPOSITION = ["app", "authorization", "background", "certificates", "failpoints", "gauges", "serve", "announce", "issuer", "key-gauges", "master-keys", "metrics", "oauth-access", "otlp", "process", "tracing", "upkeep"];
+const EVERYTHING = ["auth", "config", "crypto", "domain", "egress", "events", "grpc", "log", "providers", "rest", "settings", "store", "trace", "vault"];
 
 /** Files that are a group of their own: each is where a process begins, and nothing imports it. */
 const STARTS: Readonly<Record<string, string>> = { "src/egress/probe-child.ts": "probe" };
@@ -18,8 +18,9 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   main: ["app"],
   app: EVERYTHING,
   // `auth` for the development token, which the service's own code signs; `crypto` for the import of Fernet tokens, whose keys
-  // never reach the service; `domain` for the chain of an audit export, which is checked without the service.
-  cli: ["app", "auth", "client", "config", "crypto", "domain"],
+  // never reach the service, and `store` for the table they are read from; `domain` for the chain of an audit export, which is
+  // checked without the service.
+  cli: ["app", "auth", "client", "config", "crypto", "domain", "store"],
   client: ["gen"],
   rest: ["gen"],
   grpc: ["vault", "auth", "domain", "gen"],
@@ -36,14 +37,15 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   openapi: ["domain", "providers", "rest"],
   config: ["domain", "settings"],
   settings: [],
-  log: [],
+  log: ["trace"],
+  trace: [],
   domain: [],
 };
 
 /** Groups that everyone may import, and whether only their types. */
-const SHARED: Readonly<Record<string, "values" | "types">> = { log: "values", config: "types", settings: "types" };
+const SHARED: Readonly<Record<string, "values" | "types">> = { log: "values", trace: "values", config: "types", settings: "types" };
 /** Groups that stand below the shared ones. */
-const BELOW = ["domain", "settings", "log", "config"];
+const BELOW = ["domain", "settings", "trace", "log", "config"];
 
 /** Which groups may import a package. A package that is not listed may be imported nowhere. */
 export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
@@ -51,6 +53,9 @@ export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "@aws-sdk/client-sesv2": ["providers"],
   "@azure/msal-node": ["providers"],
   "@bufbuild/protobuf": ["grpc", "rest", "openapi"],
+  "@opentelemetry/api": ["app"],
+  "@opentelemetry/resources": ["app"],
+  "@opentelemetry/sdk-trace": ["app"],
   "@grpc/grpc-js": ["grpc", "rest", "client"],
   "google-auth-library": ["providers"],
   "grpc-health-check": ["grpc"],

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
-import { create, type DescField, type DescMethod, type FileRegistry, ScalarType, toBinary, toJson } from "@bufbuild/protobuf";
-import { reflect } from "@bufbuild/protobuf/reflect";
+import { create, type DescField, type DescMessage, type DescMethod, type FileRegistry, ScalarType, toBinary, toJson } from "@bufbuild/protobuf";
+import { reflect, type ReflectMessage } from "@bufbuild/protobuf/reflect";
 import { StructSchema, timestampFromMs, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { Client, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
 import pg from "pg";
@@ -11,6 +11,7 @@ import { compileRoutes } from "../../src/rest/routes.ts";
 import { detailsOf } from "./grpc.ts";
 import { connectionOf, type FreshDatabase } from "./postgres.ts";
 import { administratorToken, rest, type Service, token } from "./service.ts";
+import { heard } from "./watching.ts";
 
 /** Settings under which nothing is written but by calls: what the service does by itself would look like somebody's doing. */
 export const STILL = { CREDENTIALS_AUDIT_SIGN_INTERVAL_MS: "86400000", CREDENTIALS_PURGE_INTERVAL_MS: "86400000" } as const;
@@ -69,6 +70,8 @@ function valueOf(field: DescField, ids: Ids): unknown {
   if (LEFT_OUT.has(name)) return undefined;
   if (name in ids) return ids[name];
   if (name === "credential_ids") return undefined;
+  if (field.fieldKind === "list" && field.listKind === "message") return [messageOf(field.message, ids)];
+  if (name === "uses") return 3n;
   if (/_ids?$/.test(name) && name !== "master_key_id") {
     if (OTHER_IDS.has(name)) return name === "rotation_id" || name === "user_id" ? randomUUID() : undefined;
     throw new Error(`the isolation proof does not know whose id ${field.parent.name}.${name} is: teach it`);
@@ -83,13 +86,19 @@ function valueOf(field: DescField, ids: Ids): unknown {
 
 const structOf = (object: Record<string, string>) => ({ fields: Object.fromEntries(Object.entries(object).map(([key, value]) => [key, { kind: { case: "stringValue" as const, value } }])) });
 
+function messageOf(type: DescMessage, ids: Ids): ReflectMessage {
+  const message = reflect(type, create(type));
+  for (const field of type.fields) {
+    const value = valueOf(field, ids);
+    if (field.fieldKind === "list") for (const item of (value ?? []) as unknown[]) message.get(field).add(item);
+    else if (value !== undefined) message.set(field, value);
+  }
+  return message;
+}
+
 /** A request of an RPC about somebody's ids. */
 function requestOf(method: DescMethod, ids: Ids): { bytes: Uint8Array; json: unknown } {
-  const message = reflect(method.input, create(method.input));
-  for (const field of method.input.fields) {
-    const value = valueOf(field, ids);
-    if (value !== undefined) message.set(field, value);
-  }
+  const message = messageOf(method.input, ids);
   return { bytes: toBinary(method.input, message.message), json: toJson(method.input, message.message, { useProtoFieldName: true, registry }) };
 }
 
@@ -137,8 +146,11 @@ export class World implements AsyncDisposable {
     const requestId = ulid();
     const metadata = new Metadata();
     for (const [name, value] of Object.entries({ authorization: `Bearer ${as}`, "x-request-id": requestId, ...more })) metadata.set(name, value);
+    const path = `/${method.parent.typeName}/${method.name}`;
+    if (method.methodKind === "server_streaming") {
+      return heard(this.#client.makeServerStreamRequest(path, (it: Uint8Array) => Buffer.from(it), (it: Buffer) => it, bytes, metadata, { deadline: Date.now() + 15_000 })).then((outcome) => ({ ...outcome, requestId }));
+    }
     return new Promise((resolve) => {
-      const path = `/${method.parent.typeName}/${method.name}`;
       this.#client.makeUnaryRequest(path, (it: Uint8Array) => Buffer.from(it), (it: Buffer) => it, bytes, metadata, { deadline: Date.now() + 15_000 }, (error: ServiceError | null, response?: Buffer) => {
         if (error === null) return resolve({ reason: "OK", message: "", bytes: response ?? Buffer.alloc(0), requestId });
         resolve({ reason: detailsOf(error.metadata).reason ?? `status ${error.code}`, message: error.details, bytes: Buffer.from(JSON.stringify(error.metadata.toJSON())), requestId });
@@ -176,6 +188,9 @@ export class World implements AsyncDisposable {
   }
 }
 
+/** Whether the items of a request name somebody's things: such a request is answered item by item, and not refused. */
+const itemsAboutIds = (method: DescMethod): boolean => method.input.fields.some((field) => field.fieldKind === "list" && field.listKind === "message" && field.message.fields.some(({ name }) => name === "credential_id"));
+
 /** Whether a request of an RPC names somebody's things. */
 const aboutIds = (method: DescMethod): boolean => method.input.fields.some(({ name }) => ["credential_id", "service_account_id", "key_id"].includes(name));
 
@@ -183,7 +198,7 @@ const aboutIds = (method: DescMethod): boolean => method.input.fields.some(({ na
 export async function foreignCalls(world: World, victim: Tenant, stranger: Tenant, methods = METHODS): Promise<void> {
   const before = await world.everythingOf(victim.organizationId);
   for (const method of methods) {
-    if (method.methodKind !== "unary") throw new Error(`the isolation proof does not know how to call ${method.name}: teach it`);
+    if (method.methodKind !== "unary" && method.methodKind !== "server_streaming") throw new Error(`the isolation proof does not know how to call ${method.name}: teach it`);
     for (const [caller, as] of Object.entries(stranger.callers)) {
       for (const organization_id of [victim.organizationId, stranger.organizationId, ""]) {
         if (organization_id !== victim.organizationId && !method.input.fields.some(({ name }) => name === "organization_id")) continue;
@@ -192,11 +207,11 @@ export async function foreignCalls(world: World, victim: Tenant, stranger: Tenan
         const outcome = await world.call(method, requestOf(method, own).bytes, as);
         const betrayed = world.betrays(outcome, victim);
         if (betrayed !== undefined) world.fault(`${what} was told ${betrayed}`);
-        if (!aboutIds(method)) continue;
-        if (outcome.reason === "OK" || outcome.reason.startsWith("INTERNAL") || outcome.reason.startsWith("status")) world.fault(`${what} got ${outcome.reason}`);
+        if (!aboutIds(method) && !itemsAboutIds(method)) continue;
+        if ((outcome.reason === "OK" && aboutIds(method)) || outcome.reason.startsWith("INTERNAL") || outcome.reason.startsWith("status")) world.fault(`${what} got ${outcome.reason}`);
         const nobody = Object.fromEntries(Object.keys(victim.ids).map((name) => [name, name === "organization_id" ? organization_id : randomUUID()]));
         const missing = await world.call(method, requestOf(method, nobody).bytes, as);
-        if (missing.reason !== outcome.reason || missing.message !== outcome.message) world.fault(`${what} got ${outcome.reason}, and ${missing.reason} for what is not there`);
+        if (missing.reason !== outcome.reason || missing.message !== outcome.message || (itemsAboutIds(method) && !missing.bytes.equals(outcome.bytes) && outcome.reason === "OK")) world.fault(`${what} got ${outcome.reason}, and ${missing.reason} for what is not there`);
       }
     }
   }

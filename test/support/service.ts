@@ -41,6 +41,8 @@ export const operatorToken = (): Promise<string> =>
 export interface Service extends AsyncDisposable {
   readonly grpc: string;
   readonly rest: string;
+  /** Where probes and metrics are: a listener of their own, or REST's. */
+  readonly ops: string;
   readonly process: ChildProcess;
   /** Everything it has printed so far, both streams. */
   output(): string;
@@ -75,7 +77,7 @@ export function spawnService(env: Record<string, string>, main = "src/main.ts"):
 /** Longest time until a service is ready, ms; generous, for a loaded machine. */
 const START_MS = 25_000;
 
-const READY = /^ready grpc=(\S+) rest=(\S+)$/m;
+const READY = /^ready grpc=(\S+) rest=(\S+?)(?: ops=(\S+))?$/m;
 
 /** Starts a service and waits until it is ready; throws what it printed if it ends before. */
 export async function startService(env: Record<string, string>, main?: string): Promise<Service> {
@@ -91,12 +93,14 @@ export async function startService(env: Record<string, string>, main?: string): 
   const first = await Promise.race([ready, ended]);
   clearTimeout(limit);
   if (!Array.isArray(first)) throw new Error(`the service ended with ${String(first)}:\n${output()}`);
-  const [, grpc = "", rest = ""] = first;
+  const [, grpc = "", rest = "", ops] = first;
   const stop = async (signal: NodeJS.Signals = "SIGTERM") => {
     child.kill(signal);
     return ended;
   };
-  return { grpc, rest: `http://${rest}`, process: child, output, stop, [Symbol.asyncDispose]: async () => void (await stop()) };
+  const scheme = env["CREDENTIALS_TLS_CERT_FILE"] === undefined ? "http" : "https";
+  const url = `${scheme}://${rest}`;
+  return { grpc, rest: url, ops: ops === undefined ? url : `http://${ops}`, process: child, output, stop, [Symbol.asyncDispose]: async () => void (await stop()) };
 }
 
 /** A service on a database of its own; both end with the scope. */

@@ -15,6 +15,7 @@ import { BadRequest, ErrorInfo } from "../../gen/google/rpc/error_details.ts";
 import { Status } from "../../gen/google/rpc/status.ts";
 import { DEFAULT_CLAIMS } from "../../src/auth/claims.ts";
 import { createJwtVerifier } from "../../src/auth/jwt.ts";
+import { currentToken } from "../../src/cli/connection.ts";
 import { secret } from "../../src/domain/secret.ts";
 
 const ACCOUNT = "11111111-1111-4111-8111-111111111111";
@@ -159,4 +160,14 @@ describe("flow-credentials service-account-key create", () => {
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
     expect(stderr).toMatch(/^flow-credentials: calling 127\.0\.0\.1:1 failed: [^\n]*ECONNREFUSED[^\n]*\n$/);
   });
+});
+
+it("reads or makes the token again while work goes on, and not for each call", async () => {
+  let [at, made] = [0, 0];
+  const token = currentToken(async () => `token-${++made}`, () => at);
+  const used: string[] = [];
+  for (at = 0; at <= 31_000; at += 1_000) used.push(await token());
+  expect([...new Set(used)]).toEqual(["token-1", "token-2", "token-3"]);
+  // Made ones work for a minute: none is used for that long.
+  expect(used.filter((one) => one === "token-1").length).toBeLessThan(60);
 });

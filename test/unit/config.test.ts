@@ -34,6 +34,10 @@ describe("the configuration", () => {
     ["a client authority without a certificate", { CREDENTIALS_TLS_CLIENT_CA_FILE: "/x" }, "CREDENTIALS_TLS_CLIENT_CA_FILE needs"],
     ["rest alone without a target", { CREDENTIALS_ROLES: "rest" }, "CREDENTIALS_GRPC_TARGET is required"],
     ["bodies larger than messages", { CREDENTIALS_REST_MAX_BODY_BYTES: "1000000" }, "CREDENTIALS_REST_MAX_BODY_BYTES must not be above"],
+    ["any origin at all", { CREDENTIALS_CORS_ORIGINS: "https://app.example,*" }, "CREDENTIALS_CORS_ORIGINS must list origins"],
+    ["an origin with a path", { CREDENTIALS_CORS_ORIGINS: "https://canary.example/" }, "CREDENTIALS_CORS_ORIGINS must list origins"],
+    ["headers that may take longer than their request", { CREDENTIALS_REST_HEADERS_TIMEOUT_MS: "30001" }, "CREDENTIALS_REST_HEADERS_TIMEOUT_MS must not be above"],
+    ["a collector's headers without a collector", { CREDENTIALS_OTLP_HEADERS: "authorization=canary" }, "CREDENTIALS_OTLP_HEADERS is given without"],
     ["a key set beside a secret", { CREDENTIALS_JWT_JWKS_URL: "https://issuer.example/canary", CREDENTIALS_JWT_SECRET: "canary" }, "CREDENTIALS_JWT_JWKS_URL goes without"],
   ])("refuses %s, names the setting, and shows no value", (_, env: Record<string, string>, message) => {
     const attempt = () => loadConfig(env);

@@ -94,4 +94,4 @@ test.skipIf(!readable)("an independent reader opens what is sealed now, for ever
   } finally {
     rmSync(folder, { recursive: true });
   }
-});
+}, 120_000);

@@ -70,5 +70,5 @@ test("a page escapes every text", () => {
   expect(html.match(/<script/g)).toHaveLength(1);
   expect(html).not.toContain("<img");
   expect(html).toContain("&quot;&gt;&lt;script&gt;");
-  expect(refusalPage(refusal("internal", "R"), "R")).toMatchObject({ status: 500, headers: { "content-type": "text/html; charset=utf-8" }, body: expect.stringContaining("Internal server error.") });
+  expect(refusalPage(refusal("internal", "R"), "R", { origins: [], reason: "internal" })).toMatchObject({ status: 500, headers: { "content-type": "text/html; charset=utf-8" }, body: expect.stringContaining("Internal server error.") });
 });

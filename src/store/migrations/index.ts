@@ -8,7 +8,12 @@ import * as refresh from "./0006-refresh.ts";
 import * as rotation from "./0007-rotation.ts";
 import * as accounts from "./0008-accounts.ts";
 import * as retries from "./0009-retries.ts";
+import * as previousKeys from "./0010-previous-keys.ts";
+import * as trail from "./0011-trail.ts";
+import * as watch from "./0012-watch.ts";
 import * as renewals from "./0013-renewals.ts";
+import * as previousGrants from "./0014-previous-grants.ts";
+import * as keptUses from "./0015-kept-uses.ts";
 
 /** One step of the schema. Its name is stored, so it never changes once released; neither does what it does. */
 export interface Migration {
@@ -17,7 +22,7 @@ export interface Migration {
 }
 
 /** Every migration, in order. New ones are appended. */
-export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit, oauth, refresh, rotation, accounts, retries, renewals];
+export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit, oauth, refresh, rotation, accounts, retries, previousKeys, trail, watch, renewals, previousGrants, keptUses];
 
 /** Name of the table in which the applied migrations are kept. */
 export const MIGRATION_TABLE = "schema_migration";

@@ -188,7 +188,10 @@ export interface UnreadableRow {
     | undefined;
   /** Version of the organization key that is meant. */
   keyVersion: number;
-  /** What is wrong, as a stable lower-case word, for example `not_authentic`. */
+  /**
+   * What is wrong, as a stable lower-case word, for example `not_authentic`; begins with `previous_` where it is the kept
+   * previous secret. Either is mended by replacing the secret.
+   */
   kind: string;
 }
 
@@ -493,6 +496,11 @@ export interface AuditEvent {
     | undefined;
   /** Output only. Hash of the link, SHA-256 in hexadecimal. */
   hash: string;
+  /**
+   * Output only. How many calls it stands for, where they were not recorded one by one, or how many uses of a secret that an
+   * executor kept and reports; unset for the one call of `request_id`.
+   */
+  calls?: number | undefined;
 }
 
 /** The newest link of an audit chain at some time, signed. */
@@ -557,11 +565,13 @@ export interface ListAuditEventsRequest {
   pageSize: number;
   /** Optional. Where the page before ended. */
   pageToken: string;
+  /** Optional. Whether the oldest records come first, and not the newest. */
+  oldestFirst: boolean;
 }
 
 /** Response of ListAuditEvents. */
 export interface ListAuditEventsResponse {
-  /** Newest first. */
+  /** In the order that was asked for. */
   events: AuditEvent[];
   /** For the next page; empty where this was the last. */
   nextPageToken: string;
@@ -581,7 +591,7 @@ export interface ListSignedAuditHeadsRequest {
 export interface ListSignedAuditHeadsResponse {
   /** Oldest first, 1,000 at most; ask again after the last one's link. */
   heads: SignedAuditHead[];
-  /** The public key that signs now, PEM; empty where none does. Whoever checks a trail had better have it from elsewhere. */
+  /** The public key that signs now, PEM. Whoever checks a trail had better have it from elsewhere. */
   publicKey: string;
 }
 
@@ -3298,6 +3308,7 @@ function createBaseAuditEvent(): AuditEvent {
     subjectId: undefined,
     keyId: undefined,
     hash: "",
+    calls: undefined,
   };
 }
 
@@ -3350,6 +3361,9 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     }
     if (message.hash !== "") {
       writer.uint32(122).string(message.hash);
+    }
+    if (message.calls !== undefined) {
+      writer.uint32(128).uint32(message.calls);
     }
     return writer;
   },
@@ -3487,6 +3501,14 @@ export const AuditEvent: MessageFns<AuditEvent> = {
             message.hash = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.calls = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3552,6 +3574,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
         ? globalThis.String(object.key_id)
         : undefined,
       hash: isSet(object.hash) ? globalThis.String(object.hash) : "",
+      calls: isSet(object.calls) ? globalThis.Number(object.calls) : undefined,
     };
   },
 
@@ -3602,6 +3625,9 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     if (message.hash !== "") {
       obj.hash = message.hash;
     }
+    if (message.calls !== undefined) {
+      obj.calls = Math.round(message.calls);
+    }
     return obj;
   },
 
@@ -3625,6 +3651,7 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     message.subjectId = object.subjectId ?? undefined;
     message.keyId = object.keyId ?? undefined;
     message.hash = object.hash ?? "";
+    message.calls = object.calls ?? undefined;
     return message;
   },
 };
@@ -3787,6 +3814,7 @@ function createBaseListAuditEventsRequest(): ListAuditEventsRequest {
     requestId: undefined,
     pageSize: 0,
     pageToken: "",
+    oldestFirst: false,
   };
 }
 
@@ -3827,6 +3855,9 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(98).string(message.pageToken);
+    }
+    if (message.oldestFirst !== false) {
+      writer.uint32(104).bool(message.oldestFirst);
     }
     return writer;
   },
@@ -3940,6 +3971,14 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.oldestFirst = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3998,6 +4037,11 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
         : isSet(object.page_token)
         ? globalThis.String(object.page_token)
         : "",
+      oldestFirst: isSet(object.oldestFirst)
+        ? globalThis.Boolean(object.oldestFirst)
+        : isSet(object.oldest_first)
+        ? globalThis.Boolean(object.oldest_first)
+        : false,
     };
   },
 
@@ -4039,6 +4083,9 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
+    if (message.oldestFirst !== false) {
+      obj.oldestFirst = message.oldestFirst;
+    }
     return obj;
   },
 
@@ -4059,6 +4106,7 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     message.requestId = object.requestId ?? undefined;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.oldestFirst = object.oldestFirst ?? false;
     return message;
   },
 };
@@ -5478,8 +5526,8 @@ export const AdminServiceService = {
   /**
    * Retires the keys that a rotation has emptied: nothing opens under them any more, and a master key may then be taken out
    * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven, and
-   * KEY_STILL_NEEDED while values that end by themselves (kept previous secrets, authorizations in progress) are still
-   * sealed under an old organization key.
+   * KEY_STILL_NEEDED while authorizations in progress, which end by themselves within ten minutes, are still sealed under an
+   * old organization key.
    */
   retireRotatedKeys: {
     path: "/flow.credentials.v1.AdminService/RetireRotatedKeys" as const,
@@ -5652,8 +5700,8 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
   /**
    * Retires the keys that a rotation has emptied: nothing opens under them any more, and a master key may then be taken out
    * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven, and
-   * KEY_STILL_NEEDED while values that end by themselves (kept previous secrets, authorizations in progress) are still
-   * sealed under an old organization key.
+   * KEY_STILL_NEEDED while authorizations in progress, which end by themselves within ten minutes, are still sealed under an
+   * old organization key.
    */
   retireRotatedKeys: handleUnaryCall<RetireRotatedKeysRequest, RetireRotatedKeysResponse>;
   /**
@@ -5827,8 +5875,8 @@ export interface AdminServiceClient extends Client {
   /**
    * Retires the keys that a rotation has emptied: nothing opens under them any more, and a master key may then be taken out
    * of the configuration. FAILED_PRECONDITION with reason ROTATION_STATE unless the rotation has been proven, and
-   * KEY_STILL_NEEDED while values that end by themselves (kept previous secrets, authorizations in progress) are still
-   * sealed under an old organization key.
+   * KEY_STILL_NEEDED while authorizations in progress, which end by themselves within ten minutes, are still sealed under an
+   * old organization key.
    */
   retireRotatedKeys(
     request: RetireRotatedKeysRequest,

@@ -11,7 +11,9 @@ import {
   type ChannelCredentials,
   Client,
   type ClientOptions,
+  type ClientReadableStream,
   type ClientUnaryCall,
+  type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
   type Metadata,
@@ -26,6 +28,9 @@ import {
   AwsSesSmtp,
   Credential,
   CredentialDetail,
+  CredentialStatus,
+  credentialStatusFromJSON,
+  credentialStatusToJSON,
   CredentialType,
   credentialTypeFromJSON,
   credentialTypeToJSON,
@@ -42,6 +47,85 @@ import {
 export const protobufPackage = "flow.credentials.v1";
 
 export const protobufFileName = "flow/credentials/v1/credential_service.proto";
+
+/** What happened to a credential. */
+export const CredentialEventKind = {
+  /** CREDENTIAL_EVENT_KIND_UNSPECIFIED - Unused and invalid. */
+  CREDENTIAL_EVENT_KIND_UNSPECIFIED: 0,
+  /** CREDENTIAL_EVENT_KIND_CREATED - It was stored. */
+  CREDENTIAL_EVENT_KIND_CREATED: 1,
+  /** CREDENTIAL_EVENT_KIND_UPDATED - A caller replaced the secret, or went back to the one before. */
+  CREDENTIAL_EVENT_KIND_UPDATED: 2,
+  /** CREDENTIAL_EVENT_KIND_ROTATED - The service renewed the secret by itself: an access token. */
+  CREDENTIAL_EVENT_KIND_ROTATED: 3,
+  /** CREDENTIAL_EVENT_KIND_DELETED - It was deleted, and cannot be resolved any more. */
+  CREDENTIAL_EVENT_KIND_DELETED: 4,
+  /** CREDENTIAL_EVENT_KIND_RESTORED - An operator brought it back. */
+  CREDENTIAL_EVENT_KIND_RESTORED: 5,
+  /** CREDENTIAL_EVENT_KIND_STATUS_CHANGED - Its status changed, and perhaps its secret: `secret_version` says so. With REAUTH_REQUIRED the provider has revoked it. */
+  CREDENTIAL_EVENT_KIND_STATUS_CHANGED: 6,
+} as const;
+
+export type CredentialEventKind = typeof CredentialEventKind[keyof typeof CredentialEventKind];
+
+export namespace CredentialEventKind {
+  export type CREDENTIAL_EVENT_KIND_UNSPECIFIED = typeof CredentialEventKind.CREDENTIAL_EVENT_KIND_UNSPECIFIED;
+  export type CREDENTIAL_EVENT_KIND_CREATED = typeof CredentialEventKind.CREDENTIAL_EVENT_KIND_CREATED;
+  export type CREDENTIAL_EVENT_KIND_UPDATED = typeof CredentialEventKind.CREDENTIAL_EVENT_KIND_UPDATED;
+  export type CREDENTIAL_EVENT_KIND_ROTATED = typeof CredentialEventKind.CREDENTIAL_EVENT_KIND_ROTATED;
+  export type CREDENTIAL_EVENT_KIND_DELETED = typeof CredentialEventKind.CREDENTIAL_EVENT_KIND_DELETED;
+  export type CREDENTIAL_EVENT_KIND_RESTORED = typeof CredentialEventKind.CREDENTIAL_EVENT_KIND_RESTORED;
+  export type CREDENTIAL_EVENT_KIND_STATUS_CHANGED = typeof CredentialEventKind.CREDENTIAL_EVENT_KIND_STATUS_CHANGED;
+}
+
+export function credentialEventKindFromJSON(object: any): CredentialEventKind {
+  switch (object) {
+    case 0:
+    case "CREDENTIAL_EVENT_KIND_UNSPECIFIED":
+      return CredentialEventKind.CREDENTIAL_EVENT_KIND_UNSPECIFIED;
+    case 1:
+    case "CREDENTIAL_EVENT_KIND_CREATED":
+      return CredentialEventKind.CREDENTIAL_EVENT_KIND_CREATED;
+    case 2:
+    case "CREDENTIAL_EVENT_KIND_UPDATED":
+      return CredentialEventKind.CREDENTIAL_EVENT_KIND_UPDATED;
+    case 3:
+    case "CREDENTIAL_EVENT_KIND_ROTATED":
+      return CredentialEventKind.CREDENTIAL_EVENT_KIND_ROTATED;
+    case 4:
+    case "CREDENTIAL_EVENT_KIND_DELETED":
+      return CredentialEventKind.CREDENTIAL_EVENT_KIND_DELETED;
+    case 5:
+    case "CREDENTIAL_EVENT_KIND_RESTORED":
+      return CredentialEventKind.CREDENTIAL_EVENT_KIND_RESTORED;
+    case 6:
+    case "CREDENTIAL_EVENT_KIND_STATUS_CHANGED":
+      return CredentialEventKind.CREDENTIAL_EVENT_KIND_STATUS_CHANGED;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum CredentialEventKind");
+  }
+}
+
+export function credentialEventKindToJSON(object: CredentialEventKind): string {
+  switch (object) {
+    case CredentialEventKind.CREDENTIAL_EVENT_KIND_UNSPECIFIED:
+      return "CREDENTIAL_EVENT_KIND_UNSPECIFIED";
+    case CredentialEventKind.CREDENTIAL_EVENT_KIND_CREATED:
+      return "CREDENTIAL_EVENT_KIND_CREATED";
+    case CredentialEventKind.CREDENTIAL_EVENT_KIND_UPDATED:
+      return "CREDENTIAL_EVENT_KIND_UPDATED";
+    case CredentialEventKind.CREDENTIAL_EVENT_KIND_ROTATED:
+      return "CREDENTIAL_EVENT_KIND_ROTATED";
+    case CredentialEventKind.CREDENTIAL_EVENT_KIND_DELETED:
+      return "CREDENTIAL_EVENT_KIND_DELETED";
+    case CredentialEventKind.CREDENTIAL_EVENT_KIND_RESTORED:
+      return "CREDENTIAL_EVENT_KIND_RESTORED";
+    case CredentialEventKind.CREDENTIAL_EVENT_KIND_STATUS_CHANGED:
+      return "CREDENTIAL_EVENT_KIND_STATUS_CHANGED";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum CredentialEventKind");
+  }
+}
 
 /** Request of CreateCredential. */
 export interface CreateCredentialRequest {
@@ -135,7 +219,8 @@ export interface DeleteCredentialRequest {
   etag: string;
   /**
    * Optional. Nothing is deleted where the credential was resolved within so many seconds, at most 31,536,000 (a year):
-   * FAILED_PRECONDITION with reason CREDENTIAL_IN_USE, which names the flows and the service accounts. Unset and 0 do not ask.
+   * FAILED_PRECONDITION with reason CREDENTIAL_IN_USE, which names the flows and the service accounts. Every use counts that was
+   * answered before this call. Unset and 0 do not ask.
    */
   refuseIfUsedWithinSeconds?: number | undefined;
 }
@@ -214,7 +299,108 @@ export interface ResolveCredentialResponse {
     | { [key: string]: any }
     | undefined;
   /** When the secret ends and should be resolved again; unset where it does not end or that is unknown. */
-  expiresAt?: Date | undefined;
+  expiresAt?:
+    | Date
+    | undefined;
+  /**
+   * How long the secret may be used again without asking, in seconds from when it was asked for, by an executor that follows
+   * WatchCredentials and reports its uses. Ends a minute before an access token does. 0 for not at all.
+   */
+  cacheSeconds: number;
+}
+
+/** Request of WatchCredentials. */
+export interface WatchCredentialsRequest {
+  /** Where to go on: the `position` of the last message that was taken in. Empty to begin now. At most 64 characters. */
+  position: string;
+}
+
+/** One message of the stream. */
+export interface WatchCredentialsResponse {
+  /** Where the stream stands after this message; opaque, to go on from later, at any replica. */
+  position: string;
+  /** What the message tells. */
+  message:
+    | //
+    /** Nothing but how fresh the reader is. */
+    { $case: "bookmark"; value: WatchBookmark }
+    | //
+    /** Something happened to a credential. */
+    { $case: "event"; value: CredentialEvent }
+    | //
+    /** What the caller is granted has changed: whatever was kept may not be granted any more. */
+    { $case: "accessChanged"; value: AccessChanged }
+    | undefined;
+}
+
+/** Says how fresh the reader of a stream is. */
+export interface WatchBookmark {
+  /** The organization's newest revision, of which and of everything before it the reader has been told. */
+  revision: bigint;
+  /**
+   * The reader has been told of everything that was committed before this time, by a clock that is not set back while the
+   * stream lasts. Compare it with other bookmarks of the same stream only.
+   */
+  asOf: Date | undefined;
+}
+
+/** Something that happened to a credential, and how it stood afterwards. Holds no secret. */
+export interface CredentialEvent {
+  /** Counts the organization's events from 1. Those that the caller is not granted are left out. */
+  revision: bigint;
+  /** What happened. */
+  kind: CredentialEventKind;
+  /** UUID of the credential. */
+  credentialId: string;
+  /** The system it connects to. */
+  provider: Provider;
+  /** The shape of its secret. */
+  credentialType: CredentialType;
+  /** Version of the secret after the event. */
+  secretVersion: bigint;
+  /** Its revision after the event, as other RPCs give it; empty for events of before it was kept. */
+  etag: string;
+  /** Whether it can be used. */
+  status: CredentialStatus;
+  /** Why it cannot, as a stable word; unset where there is nothing to say. */
+  statusReason?:
+    | string
+    | undefined;
+  /** When it happened; millisecond precision. */
+  occurredAt: Date | undefined;
+}
+
+/** Says that what the caller of a stream is granted has changed. */
+export interface AccessChanged {
+}
+
+/** Uses of one secret that was kept. */
+export interface CredentialUseReport {
+  /** Required. UUID of the credential. */
+  credentialId: string;
+  /** Required. How often it was used since the last report, 1 to 1,000,000. */
+  uses: bigint;
+  /** Optional. The flow it was used for: at most 128 printable ASCII characters. */
+  flowId?:
+    | string
+    | undefined;
+  /** Optional. The run it was used for; as `flow_id`. */
+  runId?: string | undefined;
+}
+
+/** Request of ReportCredentialUses. */
+export interface ReportCredentialUsesRequest {
+  /** Required. 1 to 256 items. */
+  reports: CredentialUseReport[];
+}
+
+/** Response of ReportCredentialUses. */
+export interface ReportCredentialUsesResponse {
+  /**
+   * Places in the list, from 0, of items about credentials that the caller is not known to have resolved; nothing was recorded
+   * of them.
+   */
+  notResolved: number[];
 }
 
 /** Request of ListIntegrations. */
@@ -1562,6 +1748,7 @@ function createBaseResolveCredentialResponse(): ResolveCredentialResponse {
     credentials: undefined,
     extra: undefined,
     expiresAt: undefined,
+    cacheSeconds: 0,
   };
 }
 
@@ -1610,6 +1797,9 @@ export const ResolveCredentialResponse: MessageFns<ResolveCredentialResponse> = 
     }
     if (message.expiresAt !== undefined) {
       Timestamp.encode(toTimestamp(message.expiresAt), writer.uint32(106).fork()).join();
+    }
+    if (message.cacheSeconds !== 0) {
+      writer.uint32(112).uint32(message.cacheSeconds);
     }
     return writer;
   },
@@ -1731,6 +1921,14 @@ export const ResolveCredentialResponse: MessageFns<ResolveCredentialResponse> = 
             message.expiresAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.cacheSeconds = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1794,6 +1992,11 @@ export const ResolveCredentialResponse: MessageFns<ResolveCredentialResponse> = 
         : isSet(object.expires_at)
         ? fromJsonTimestamp(object.expires_at)
         : undefined,
+      cacheSeconds: isSet(object.cacheSeconds)
+        ? globalThis.Number(object.cacheSeconds)
+        : isSet(object.cache_seconds)
+        ? globalThis.Number(object.cache_seconds)
+        : 0,
     };
   },
 
@@ -1831,6 +2034,9 @@ export const ResolveCredentialResponse: MessageFns<ResolveCredentialResponse> = 
     }
     if (message.expiresAt !== undefined) {
       obj.expiresAt = message.expiresAt.toISOString();
+    }
+    if (message.cacheSeconds !== 0) {
+      obj.cacheSeconds = Math.round(message.cacheSeconds);
     }
     return obj;
   },
@@ -1892,6 +2098,900 @@ export const ResolveCredentialResponse: MessageFns<ResolveCredentialResponse> = 
     }
     message.extra = object.extra ?? undefined;
     message.expiresAt = object.expiresAt ?? undefined;
+    message.cacheSeconds = object.cacheSeconds ?? 0;
+    return message;
+  },
+};
+
+function createBaseWatchCredentialsRequest(): WatchCredentialsRequest {
+  return { position: "" };
+}
+
+export const WatchCredentialsRequest: MessageFns<WatchCredentialsRequest> = {
+  encode(message: WatchCredentialsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.position !== "") {
+      writer.uint32(10).string(message.position);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchCredentialsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchCredentialsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.position = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WatchCredentialsRequest {
+    return { position: isSet(object.position) ? globalThis.String(object.position) : "" };
+  },
+
+  toJSON(message: WatchCredentialsRequest): unknown {
+    const obj: any = {};
+    if (message.position !== "") {
+      obj.position = message.position;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WatchCredentialsRequest>): WatchCredentialsRequest {
+    return WatchCredentialsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WatchCredentialsRequest>): WatchCredentialsRequest {
+    const message = createBaseWatchCredentialsRequest();
+    message.position = object.position ?? "";
+    return message;
+  },
+};
+
+function createBaseWatchCredentialsResponse(): WatchCredentialsResponse {
+  return { position: "", message: undefined };
+}
+
+export const WatchCredentialsResponse: MessageFns<WatchCredentialsResponse> = {
+  encode(message: WatchCredentialsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.position !== "") {
+      writer.uint32(10).string(message.position);
+    }
+    switch (message.message?.$case) {
+      case "bookmark":
+        WatchBookmark.encode(message.message.value, writer.uint32(18).fork()).join();
+        break;
+      case "event":
+        CredentialEvent.encode(message.message.value, writer.uint32(26).fork()).join();
+        break;
+      case "accessChanged":
+        AccessChanged.encode(message.message.value, writer.uint32(34).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchCredentialsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchCredentialsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.position = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = { $case: "bookmark", value: WatchBookmark.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.message = { $case: "event", value: CredentialEvent.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = { $case: "accessChanged", value: AccessChanged.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WatchCredentialsResponse {
+    return {
+      position: isSet(object.position) ? globalThis.String(object.position) : "",
+      message: isSet(object.bookmark)
+        ? { $case: "bookmark", value: WatchBookmark.fromJSON(object.bookmark) }
+        : isSet(object.event)
+        ? { $case: "event", value: CredentialEvent.fromJSON(object.event) }
+        : isSet(object.accessChanged)
+        ? { $case: "accessChanged", value: AccessChanged.fromJSON(object.accessChanged) }
+        : isSet(object.access_changed)
+        ? { $case: "accessChanged", value: AccessChanged.fromJSON(object.access_changed) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: WatchCredentialsResponse): unknown {
+    const obj: any = {};
+    if (message.position !== "") {
+      obj.position = message.position;
+    }
+    if (message.message?.$case === "bookmark") {
+      obj.bookmark = WatchBookmark.toJSON(message.message.value);
+    } else if (message.message?.$case === "event") {
+      obj.event = CredentialEvent.toJSON(message.message.value);
+    } else if (message.message?.$case === "accessChanged") {
+      obj.accessChanged = AccessChanged.toJSON(message.message.value);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WatchCredentialsResponse>): WatchCredentialsResponse {
+    return WatchCredentialsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WatchCredentialsResponse>): WatchCredentialsResponse {
+    const message = createBaseWatchCredentialsResponse();
+    message.position = object.position ?? "";
+    switch (object.message?.$case) {
+      case "bookmark": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "bookmark", value: WatchBookmark.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "event": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "event", value: CredentialEvent.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "accessChanged": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "accessChanged", value: AccessChanged.fromPartial(object.message.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseWatchBookmark(): WatchBookmark {
+  return { revision: 0n, asOf: undefined };
+}
+
+export const WatchBookmark: MessageFns<WatchBookmark> = {
+  encode(message: WatchBookmark, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revision !== 0n) {
+      if (BigInt.asUintN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.revision);
+    }
+    if (message.asOf !== undefined) {
+      Timestamp.encode(toTimestamp(message.asOf), writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchBookmark {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchBookmark();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.revision = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.asOf = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WatchBookmark {
+    return {
+      revision: isSet(object.revision) ? BigInt(object.revision) : 0n,
+      asOf: isSet(object.asOf)
+        ? fromJsonTimestamp(object.asOf)
+        : isSet(object.as_of)
+        ? fromJsonTimestamp(object.as_of)
+        : undefined,
+    };
+  },
+
+  toJSON(message: WatchBookmark): unknown {
+    const obj: any = {};
+    if (message.revision !== 0n) {
+      obj.revision = message.revision.toString();
+    }
+    if (message.asOf !== undefined) {
+      obj.asOf = message.asOf.toISOString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WatchBookmark>): WatchBookmark {
+    return WatchBookmark.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WatchBookmark>): WatchBookmark {
+    const message = createBaseWatchBookmark();
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.asOf = object.asOf ?? undefined;
+    return message;
+  },
+};
+
+function createBaseCredentialEvent(): CredentialEvent {
+  return {
+    revision: 0n,
+    kind: 0,
+    credentialId: "",
+    provider: 0,
+    credentialType: 0,
+    secretVersion: 0n,
+    etag: "",
+    status: 0,
+    statusReason: undefined,
+    occurredAt: undefined,
+  };
+}
+
+export const CredentialEvent: MessageFns<CredentialEvent> = {
+  encode(message: CredentialEvent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revision !== 0n) {
+      if (BigInt.asUintN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.revision);
+    }
+    if (message.kind !== 0) {
+      writer.uint32(16).int32(message.kind);
+    }
+    if (message.credentialId !== "") {
+      writer.uint32(26).string(message.credentialId);
+    }
+    if (message.provider !== 0) {
+      writer.uint32(32).int32(message.provider);
+    }
+    if (message.credentialType !== 0) {
+      writer.uint32(40).int32(message.credentialType);
+    }
+    if (message.secretVersion !== 0n) {
+      if (BigInt.asUintN(64, message.secretVersion) !== message.secretVersion) {
+        throw new globalThis.Error("value provided for field message.secretVersion of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.secretVersion);
+    }
+    if (message.etag !== "") {
+      writer.uint32(58).string(message.etag);
+    }
+    if (message.status !== 0) {
+      writer.uint32(64).int32(message.status);
+    }
+    if (message.statusReason !== undefined) {
+      writer.uint32(74).string(message.statusReason);
+    }
+    if (message.occurredAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.occurredAt), writer.uint32(82).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CredentialEvent {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCredentialEvent();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.revision = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.kind = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.provider = reader.int32() as any;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.credentialType = reader.int32() as any;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.secretVersion = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.status = reader.int32() as any;
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.statusReason = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.occurredAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CredentialEvent {
+    return {
+      revision: isSet(object.revision) ? BigInt(object.revision) : 0n,
+      kind: isSet(object.kind) ? credentialEventKindFromJSON(object.kind) : 0,
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+      provider: isSet(object.provider) ? providerFromJSON(object.provider) : 0,
+      credentialType: isSet(object.credentialType)
+        ? credentialTypeFromJSON(object.credentialType)
+        : isSet(object.credential_type)
+        ? credentialTypeFromJSON(object.credential_type)
+        : 0,
+      secretVersion: isSet(object.secretVersion)
+        ? BigInt(object.secretVersion)
+        : isSet(object.secret_version)
+        ? BigInt(object.secret_version)
+        : 0n,
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      status: isSet(object.status) ? credentialStatusFromJSON(object.status) : 0,
+      statusReason: isSet(object.statusReason)
+        ? globalThis.String(object.statusReason)
+        : isSet(object.status_reason)
+        ? globalThis.String(object.status_reason)
+        : undefined,
+      occurredAt: isSet(object.occurredAt)
+        ? fromJsonTimestamp(object.occurredAt)
+        : isSet(object.occurred_at)
+        ? fromJsonTimestamp(object.occurred_at)
+        : undefined,
+    };
+  },
+
+  toJSON(message: CredentialEvent): unknown {
+    const obj: any = {};
+    if (message.revision !== 0n) {
+      obj.revision = message.revision.toString();
+    }
+    if (message.kind !== 0) {
+      obj.kind = credentialEventKindToJSON(message.kind);
+    }
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    if (message.provider !== 0) {
+      obj.provider = providerToJSON(message.provider);
+    }
+    if (message.credentialType !== 0) {
+      obj.credentialType = credentialTypeToJSON(message.credentialType);
+    }
+    if (message.secretVersion !== 0n) {
+      obj.secretVersion = message.secretVersion.toString();
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
+    if (message.status !== 0) {
+      obj.status = credentialStatusToJSON(message.status);
+    }
+    if (message.statusReason !== undefined) {
+      obj.statusReason = message.statusReason;
+    }
+    if (message.occurredAt !== undefined) {
+      obj.occurredAt = message.occurredAt.toISOString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CredentialEvent>): CredentialEvent {
+    return CredentialEvent.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CredentialEvent>): CredentialEvent {
+    const message = createBaseCredentialEvent();
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.kind = object.kind ?? 0;
+    message.credentialId = object.credentialId ?? "";
+    message.provider = object.provider ?? 0;
+    message.credentialType = object.credentialType ?? 0;
+    message.secretVersion = (object.secretVersion !== undefined && object.secretVersion !== null)
+      ? BigInt(object.secretVersion)
+      : 0n;
+    message.etag = object.etag ?? "";
+    message.status = object.status ?? 0;
+    message.statusReason = object.statusReason ?? undefined;
+    message.occurredAt = object.occurredAt ?? undefined;
+    return message;
+  },
+};
+
+function createBaseAccessChanged(): AccessChanged {
+  return {};
+}
+
+export const AccessChanged: MessageFns<AccessChanged> = {
+  encode(_: AccessChanged, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AccessChanged {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAccessChanged();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): AccessChanged {
+    return {};
+  },
+
+  toJSON(_: AccessChanged): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<AccessChanged>): AccessChanged {
+    return AccessChanged.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<AccessChanged>): AccessChanged {
+    const message = createBaseAccessChanged();
+    return message;
+  },
+};
+
+function createBaseCredentialUseReport(): CredentialUseReport {
+  return { credentialId: "", uses: 0n, flowId: undefined, runId: undefined };
+}
+
+export const CredentialUseReport: MessageFns<CredentialUseReport> = {
+  encode(message: CredentialUseReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.credentialId !== "") {
+      writer.uint32(10).string(message.credentialId);
+    }
+    if (message.uses !== 0n) {
+      if (BigInt.asUintN(64, message.uses) !== message.uses) {
+        throw new globalThis.Error("value provided for field message.uses of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.uses);
+    }
+    if (message.flowId !== undefined) {
+      writer.uint32(26).string(message.flowId);
+    }
+    if (message.runId !== undefined) {
+      writer.uint32(34).string(message.runId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CredentialUseReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCredentialUseReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.uses = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.flowId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CredentialUseReport {
+    return {
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+      uses: isSet(object.uses) ? BigInt(object.uses) : 0n,
+      flowId: isSet(object.flowId)
+        ? globalThis.String(object.flowId)
+        : isSet(object.flow_id)
+        ? globalThis.String(object.flow_id)
+        : undefined,
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : undefined,
+    };
+  },
+
+  toJSON(message: CredentialUseReport): unknown {
+    const obj: any = {};
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    if (message.uses !== 0n) {
+      obj.uses = message.uses.toString();
+    }
+    if (message.flowId !== undefined) {
+      obj.flowId = message.flowId;
+    }
+    if (message.runId !== undefined) {
+      obj.runId = message.runId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CredentialUseReport>): CredentialUseReport {
+    return CredentialUseReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CredentialUseReport>): CredentialUseReport {
+    const message = createBaseCredentialUseReport();
+    message.credentialId = object.credentialId ?? "";
+    message.uses = (object.uses !== undefined && object.uses !== null) ? BigInt(object.uses) : 0n;
+    message.flowId = object.flowId ?? undefined;
+    message.runId = object.runId ?? undefined;
+    return message;
+  },
+};
+
+function createBaseReportCredentialUsesRequest(): ReportCredentialUsesRequest {
+  return { reports: [] };
+}
+
+export const ReportCredentialUsesRequest: MessageFns<ReportCredentialUsesRequest> = {
+  encode(message: ReportCredentialUsesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.reports) {
+      CredentialUseReport.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReportCredentialUsesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReportCredentialUsesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reports.push(CredentialUseReport.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReportCredentialUsesRequest {
+    return {
+      reports: globalThis.Array.isArray(object?.reports)
+        ? object.reports.map((e: any) => CredentialUseReport.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ReportCredentialUsesRequest): unknown {
+    const obj: any = {};
+    if (message.reports?.length) {
+      obj.reports = message.reports.map((e) => CredentialUseReport.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReportCredentialUsesRequest>): ReportCredentialUsesRequest {
+    return ReportCredentialUsesRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReportCredentialUsesRequest>): ReportCredentialUsesRequest {
+    const message = createBaseReportCredentialUsesRequest();
+    message.reports = object.reports?.map((e) => CredentialUseReport.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseReportCredentialUsesResponse(): ReportCredentialUsesResponse {
+  return { notResolved: [] };
+}
+
+export const ReportCredentialUsesResponse: MessageFns<ReportCredentialUsesResponse> = {
+  encode(message: ReportCredentialUsesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.notResolved.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.notResolved) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReportCredentialUsesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReportCredentialUsesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.notResolved.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.notResolved.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReportCredentialUsesResponse {
+    return {
+      notResolved: globalThis.Array.isArray(object?.notResolved)
+        ? object.notResolved.map((e: any) => globalThis.Number(e))
+        : globalThis.Array.isArray(object?.not_resolved)
+        ? object.not_resolved.map((e: any) => globalThis.Number(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ReportCredentialUsesResponse): unknown {
+    const obj: any = {};
+    if (message.notResolved?.length) {
+      obj.notResolved = message.notResolved.map((e) => Math.round(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReportCredentialUsesResponse>): ReportCredentialUsesResponse {
+    return ReportCredentialUsesResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReportCredentialUsesResponse>): ReportCredentialUsesResponse {
+    const message = createBaseReportCredentialUsesResponse();
+    message.notResolved = object.notResolved?.map((e) => e) || [];
     return message;
   },
 };
@@ -3155,6 +4255,52 @@ export const CredentialServiceService = {
     responseDeserialize: (value: Buffer): ResolveCredentialResponse => ResolveCredentialResponse.decode(value),
   },
   /**
+   * Tells what happens to the credentials of the caller's organization that the caller is granted, in order and without
+   * gaps, usually within half a second; no message holds a secret. Service accounts only; a user gets PERMISSION_DENIED.
+   *
+   * The first message says where the stream stands: a bookmark at once, or what has happened since the `position` that was
+   * given and then a bookmark. Bookmarks follow every few seconds. The stream lasts until its caller ends it, and is ended
+   * with
+   *   - OUT_OF_RANGE, reason WATCH_POSITION_LOST, where the position is older than what is kept (7 days unless the operator
+   *     set another time) or not of this service's history: everything that was kept is to be dropped, and the watch begun anew;
+   *   - RESOURCE_EXHAUSTED, reason WATCH_TOO_SLOW, where messages are not taken in, and reason WATCH_LIMIT_REACHED where
+   *     there are too many watches: go on from the last position later;
+   *   - UNAUTHENTICATED within seconds after a token has ended, a key was revoked or an account disabled, and
+   *     FAILED_PRECONDITION, reason ORGANIZATION_DESTROYED, after the organization's keys were destroyed: drop everything;
+   *   - UNAVAILABLE where the replica stops: go on from the last position at another one.
+   *
+   * It has no REST route: a browser has no use for it, and systems elsewhere get webhooks.
+   */
+  watchCredentials: {
+    path: "/flow.credentials.v1.CredentialService/WatchCredentials" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: WatchCredentialsRequest): Buffer =>
+      Buffer.from(WatchCredentialsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WatchCredentialsRequest => WatchCredentialsRequest.decode(value),
+    responseSerialize: (value: WatchCredentialsResponse): Buffer =>
+      Buffer.from(WatchCredentialsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WatchCredentialsResponse => WatchCredentialsResponse.decode(value),
+  },
+  /**
+   * Reports how often secrets were used that an executor resolved once and then kept, so that the audit trail and the list of
+   * who uses a credential know of it: one record with the number of uses for each item. Service accounts only. It has no
+   * REST route: who resolves over REST keeps nothing.
+   *
+   * Items about credentials that the caller is not known to have resolved are not recorded, and named in the response.
+   */
+  reportCredentialUses: {
+    path: "/flow.credentials.v1.CredentialService/ReportCredentialUses" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReportCredentialUsesRequest): Buffer =>
+      Buffer.from(ReportCredentialUsesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReportCredentialUsesRequest => ReportCredentialUsesRequest.decode(value),
+    responseSerialize: (value: ReportCredentialUsesResponse): Buffer =>
+      Buffer.from(ReportCredentialUsesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReportCredentialUsesResponse => ReportCredentialUsesResponse.decode(value),
+  },
+  /**
    * Tries SFTP credentials before they are stored: connects, checks the host key, logs in, lists `test_path`, writes a
    * file there and removes it. Nothing is stored.
    *
@@ -3266,6 +4412,32 @@ export interface CredentialServiceServer extends UntypedServiceImplementation {
    * turned it on.
    */
   resolveCredential: handleUnaryCall<ResolveCredentialRequest, ResolveCredentialResponse>;
+  /**
+   * Tells what happens to the credentials of the caller's organization that the caller is granted, in order and without
+   * gaps, usually within half a second; no message holds a secret. Service accounts only; a user gets PERMISSION_DENIED.
+   *
+   * The first message says where the stream stands: a bookmark at once, or what has happened since the `position` that was
+   * given and then a bookmark. Bookmarks follow every few seconds. The stream lasts until its caller ends it, and is ended
+   * with
+   *   - OUT_OF_RANGE, reason WATCH_POSITION_LOST, where the position is older than what is kept (7 days unless the operator
+   *     set another time) or not of this service's history: everything that was kept is to be dropped, and the watch begun anew;
+   *   - RESOURCE_EXHAUSTED, reason WATCH_TOO_SLOW, where messages are not taken in, and reason WATCH_LIMIT_REACHED where
+   *     there are too many watches: go on from the last position later;
+   *   - UNAUTHENTICATED within seconds after a token has ended, a key was revoked or an account disabled, and
+   *     FAILED_PRECONDITION, reason ORGANIZATION_DESTROYED, after the organization's keys were destroyed: drop everything;
+   *   - UNAVAILABLE where the replica stops: go on from the last position at another one.
+   *
+   * It has no REST route: a browser has no use for it, and systems elsewhere get webhooks.
+   */
+  watchCredentials: handleServerStreamingCall<WatchCredentialsRequest, WatchCredentialsResponse>;
+  /**
+   * Reports how often secrets were used that an executor resolved once and then kept, so that the audit trail and the list of
+   * who uses a credential know of it: one record with the number of uses for each item. Service accounts only. It has no
+   * REST route: who resolves over REST keeps nothing.
+   *
+   * Items about credentials that the caller is not known to have resolved are not recorded, and named in the response.
+   */
+  reportCredentialUses: handleUnaryCall<ReportCredentialUsesRequest, ReportCredentialUsesResponse>;
   /**
    * Tries SFTP credentials before they are stored: connects, checks the host key, logs in, lists `test_path`, writes a
    * file there and removes it. Nothing is stored.
@@ -3423,6 +4595,54 @@ export interface CredentialServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ResolveCredentialResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Tells what happens to the credentials of the caller's organization that the caller is granted, in order and without
+   * gaps, usually within half a second; no message holds a secret. Service accounts only; a user gets PERMISSION_DENIED.
+   *
+   * The first message says where the stream stands: a bookmark at once, or what has happened since the `position` that was
+   * given and then a bookmark. Bookmarks follow every few seconds. The stream lasts until its caller ends it, and is ended
+   * with
+   *   - OUT_OF_RANGE, reason WATCH_POSITION_LOST, where the position is older than what is kept (7 days unless the operator
+   *     set another time) or not of this service's history: everything that was kept is to be dropped, and the watch begun anew;
+   *   - RESOURCE_EXHAUSTED, reason WATCH_TOO_SLOW, where messages are not taken in, and reason WATCH_LIMIT_REACHED where
+   *     there are too many watches: go on from the last position later;
+   *   - UNAUTHENTICATED within seconds after a token has ended, a key was revoked or an account disabled, and
+   *     FAILED_PRECONDITION, reason ORGANIZATION_DESTROYED, after the organization's keys were destroyed: drop everything;
+   *   - UNAVAILABLE where the replica stops: go on from the last position at another one.
+   *
+   * It has no REST route: a browser has no use for it, and systems elsewhere get webhooks.
+   */
+  watchCredentials(
+    request: WatchCredentialsRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchCredentialsResponse>;
+  watchCredentials(
+    request: WatchCredentialsRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchCredentialsResponse>;
+  /**
+   * Reports how often secrets were used that an executor resolved once and then kept, so that the audit trail and the list of
+   * who uses a credential know of it: one record with the number of uses for each item. Service accounts only. It has no
+   * REST route: who resolves over REST keeps nothing.
+   *
+   * Items about credentials that the caller is not known to have resolved are not recorded, and named in the response.
+   */
+  reportCredentialUses(
+    request: ReportCredentialUsesRequest,
+    callback: (error: ServiceError | null, response: ReportCredentialUsesResponse) => void,
+  ): ClientUnaryCall;
+  reportCredentialUses(
+    request: ReportCredentialUsesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReportCredentialUsesResponse) => void,
+  ): ClientUnaryCall;
+  reportCredentialUses(
+    request: ReportCredentialUsesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReportCredentialUsesResponse) => void,
   ): ClientUnaryCall;
   /**
    * Tries SFTP credentials before they are stored: connects, checks the host key, logs in, lists `test_path`, writes a

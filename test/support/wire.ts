@@ -1,0 +1,33 @@
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+
+/** A connection to a listener, with everything that it has answered. */
+export interface Wire {
+  readonly socket: Socket;
+  /** What came back so far. */
+  text(): string;
+  /** Settles when the other side has closed, with everything that came back. */
+  readonly closed: Promise<string>;
+}
+
+/** Opens a plain connection to a URL's host, and writes what it is given. */
+export async function wire(url: string, ...parts: string[]): Promise<Wire> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  let text = "";
+  socket.on("data", (chunk: Buffer) => (text += chunk.toString("latin1"))).on("error", () => {});
+  const closed = new Promise<string>((resolve) => socket.once("close", () => resolve(text)));
+  await Promise.race([once(socket, "connect").catch(() => {}), closed]);
+  for (const part of parts) socket.write(part);
+  return { socket, text: () => text, closed };
+}
+
+/** A port that nobody listens on now. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
