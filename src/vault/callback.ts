@@ -4,6 +4,7 @@ import type { Call } from "../domain/access.ts";
 import type { CredentialRecord, ProviderName } from "../domain/credential.ts";
 import { CredentialError, fail } from "../domain/errors.ts";
 import type { Account, Exchanged } from "../domain/oauth.ts";
+import { missingScopes } from "../domain/scopes.ts";
 import type { FlowFacts } from "../store/store.ts";
 import { type ConnectDeps, hashOf, isToken, type Pending, reauthorized, type Way, wayTo } from "./connect.ts";
 import { admit, auditEvent, type Grant, recordRefusal, recordUndelivered } from "./gate.ts";
@@ -110,10 +111,10 @@ async function complete(deps: ConnectDeps, grant: CompleteGrant, pending: Pendin
   // What can be refused is refused before the code is used: it would leave tokens behind that nobody keeps.
   if (pending.credential_id !== null) await reauthorized(deps, grant, pending.credential_id, provider);
   const granted = await exchange(deps, grant, way, pending, input.code);
-  const missingScopes = missing(pending.scopes, granted.grantedScopes);
-  const flow: FlowFacts = { accountId: granted.account.id, requestedScopes: pending.scopes, grantedScopes: granted.grantedScopes, reason: missingScopes.length > 0 ? "scopes_reduced" : null };
+  const less = granted.grantedScopes === null ? [] : missingScopes(pending.scopes, granted.grantedScopes);
+  const flow: FlowFacts = { accountId: granted.account.id, requestedScopes: pending.scopes, grantedScopes: granted.grantedScopes, reason: less.length > 0 ? "scopes_reduced" : null };
   const record = pending.credential_id === null ? await created(deps, grant, way, { provider, granted, flow }) : await replaced(deps, grant, way, { provider, granted, flow, credentialId: pending.credential_id });
-  return { record, renewed: pending.credential_id !== null, missingScopes };
+  return { record, renewed: pending.credential_id !== null, missingScopes: less };
 }
 
 /** The provider's `error` (RFC 6749 section 4.1.2.1, OpenID Connect Core section 3.1.2.6). Its description is not repeated: anyone may have written it. */
@@ -138,16 +139,6 @@ async function exchange(deps: ConnectDeps, grant: CompleteGrant, { authorization
   if (said.kind === "unavailable") throw fail("PROVIDER_UNAVAILABLE", said.retryAfterMs === null ? {} : { retryAfterMs: said.retryAfterMs });
   deps.log.error({ request_id: grant.call.requestId, reason: "client_rejected" }, "a provider refuses this service's own OAuth client: no account can be connected until its settings are right");
   throw fail("PROVIDER_REJECTS_CLIENT");
-}
-
-/** Scopes that every flow asks for, and that providers do not tell. */
-const IDENTITY: ReadonlySet<string> = new Set(["openid", "email", "profile", "offline_access"]);
-
-/** What was asked for and not granted; providers may put the API's URL before a scope's name. */
-function missing(requested: readonly string[], granted: readonly string[] | null): string[] {
-  if (granted === null) return [];
-  const had = granted.map((scope) => scope.toLowerCase());
-  return requested.filter((scope) => !IDENTITY.has(scope) && !had.some((given) => given === scope.toLowerCase() || given.endsWith(`/${scope.toLowerCase()}`)));
 }
 
 interface Result {
