@@ -6,6 +6,7 @@ import { EventLane, type LaneSetup } from "./event-lane.ts";
 import type { EventLaneLoad } from "./load.ts";
 import type { AuditStore } from "./store.ts";
 import type { Statement } from "./transaction.ts";
+import { NOW } from "./now.ts";
 
 /** Longest text in a record, in characters. */
 const MAX_TEXT = 1_024;
@@ -24,6 +25,7 @@ export interface EventRow {
   readonly run_id: string | null;
   readonly subject_id: string | null;
   readonly key_id: string | null;
+  /** Calls or uses that it stands for; null for the one call. */
   readonly calls: number | null;
   /** The service account that acts; no part of the record. */
   readonly account_id: string | null;
@@ -78,7 +80,7 @@ export const askedEvents = (parameter: string): string => `asked as materialized
 export const recordEvents = (source: string): string => `digested as materialized (
   select e.*, audit_record_digest(e.organization_id, e.occurred_at, e.request_id, e.actor_kind, e.actor_id, e.action,
     e.outcome, e.reason, e.credential_id, e.flow_id, e.run_id, e.subject_id, e.key_id, e.calls) as digest
-  from (select s.*, date_trunc('milliseconds', clock_timestamp()) as occurred_at,
+  from (select s.*, ${NOW} as occurred_at,
     row_number() over (partition by s.organization_id order by s.place) as position from ${source} s) e
 ), advanced as (
   insert into audit_head as h (organization_id, link, digest, hash)
@@ -101,7 +103,8 @@ const IDEMPOTENCY_KEPT = "interval '24 hours'";
 
 /**
  * The same for a write that its caller may repeat: the row of `answer`, one at most for each event and without a secret, is
- * committed as what a repetition is answered with; of several, `belongs` says whose it is. A second write under the same key violates the primary key, and nothing of it stands.
+ * committed as what a repetition is answered with; of several, `belongs` says whose it is. A second write under the same key
+ * violates the primary key, and nothing of it stands.
  */
 export const recordAnswer = (source: string, answer: string, belongs = "true"): string => `${recordEvents(source)}, claimed as (
   insert into idempotency_record (organization_id, actor_kind, actor_id, action, key_hash, request_hash, key_version, answer, expires_at)

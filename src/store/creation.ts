@@ -10,7 +10,8 @@ import { type Database, known } from "./db.ts";
 import { isConnectionLoss, translate } from "./errors.ts";
 import type { LaneSetup } from "./event-lane.ts";
 import { announce, eventOf } from "./events.ts";
-import { flowColumns, flowValue, NOW } from "./flow-columns.ts";
+import { flowColumns, flowValue } from "./flow-columns.ts";
+import { NOW } from "./now.ts";
 import { Lane } from "./lane.ts";
 import type { EventLaneLoad } from "./load.ts";
 import { credentialColumns, credentialRecord } from "./rows.ts";
@@ -28,10 +29,11 @@ const CREATE: Statement = {
   name: "credential_create",
   text: `with ${askedEvents("$1")}, wanted as materialized (
   select w.*, t.now from json_to_recordset($1::json) as w(organization uuid, id uuid, provider text, credential_type text, user_id uuid, name text,
-    account_email text, token_expires_at timestamptz, modified_by text, sealed text, renewal text, flow json), (select ${NOW} as now) t
+    account_email text, token_expires_at timestamptz, modified_by text, sealed text, renewal text, flow json,
+    per_provider integer, per_user integer), (select ${NOW} as now) t
 ), counters as materialized (
   select w.organization, k.counter, count(*)::integer as n,
-    case when k.counter like 'provider:%' then coalesce(min(l.n), $2::integer) else $3::integer end as most
+    case when k.counter like 'provider:%' then coalesce(min(l.n), min(w.per_provider)) else min(w.per_user) end as most
   from wanted w left join credential_limit l on l.organization_id = w.organization and l.provider = w.provider
     cross join lateral (values ('provider:' || w.provider), ('user:' || w.user_id)) k(counter)
   group by w.organization, k.counter
@@ -64,28 +66,26 @@ select * from created`,
 /** A credential that is to be created, as its part of the statement's parameter. */
 type Creation = ReturnType<typeof creation>;
 
-function creation(row: NewCredential, event: AuditEvent) {
+function creation(row: NewCredential, limits: CredentialLimits, event: AuditEvent) {
   const asked: EventRow = eventRow(event);
   if (asked.organization_id !== row.organizationId || asked.credential_id !== known(row.id)) throw fail("INTERNAL", { cause: new TypeError("the event is of another credential") });
   return {
     ...asked, organization: known(row.organizationId), id: row.id, provider: row.provider, credential_type: row.credentialType, user_id: known(row.userId), name: row.name,
     account_email: row.accountEmail, token_expires_at: row.tokenExpiresAt, modified_by: row.modifiedBy, sealed: row.sealed.toString("base64"),
-    renewal: row.renewal ?? "none", flow: flowValue(row.flow),
+    renewal: row.renewal ?? "none", flow: flowValue(row.flow), per_provider: limits.perProvider, per_user: limits.perUser,
   } as const;
 }
 
-const values = (creations: readonly Creation[], { perProvider, perUser }: CredentialLimits): [string, number, number] => [JSON.stringify(creations), perProvider, perUser];
+const values = (creations: readonly Creation[]): [string] => [JSON.stringify(creations)];
 
 /** Creates a credential as a part of a transaction of several statements. */
 export async function createCredential(trx: Knex.Transaction, row: NewCredential, limits: CredentialLimits, event: AuditEvent): Promise<void> {
-  const bindings = Object.fromEntries(values([creation(row, event)], limits).map((value, index) => [`v${index + 1}`, value]));
-  await trx.raw(CREATE.text.replace(/\$(\d+)/g, ":v$1"), bindings);
+  await trx.raw(CREATE.text.replaceAll("$1", ":creations"), { creations: values([creation(row, limits, event)])[0] });
 }
 
 /** A creation that waits. */
 interface Call {
   readonly creation: Creation;
-  readonly limits: CredentialLimits;
   readonly signal: AbortSignal;
 }
 
@@ -94,9 +94,6 @@ const IN_FLIGHT = 2;
 
 /** Creations that share one statement at most. */
 const BATCH = 64;
-
-/** Longest wait for a lock, ms: everyone else in the batch, and behind it, waits too. */
-const LANE_LOCK_MS = 250;
 
 /**
  * Creates credentials: those that wait share one statement and one commit. Where that is rolled back, because of one that is
@@ -112,8 +109,7 @@ export class Creator {
   constructor(database: Database, { fields, session, log, queue }: Pick<LaneSetup, "fields" | "session" | "log" | "queue">) {
     this.#database = database;
     this.#queue = queue;
-    const timeouts = { ...session.timeouts, lockMs: Math.min(LANE_LOCK_MS, session.timeouts.lockMs) };
-    this.#lane = new Lane({ fields, session: { ...session, timeouts }, log, name: "create", reserve: false, onChange: () => this.#batcher.schedule() });
+    this.#lane = new Lane({ fields, session, log, name: "create", reserve: false, onChange: () => this.#batcher.schedule() });
     this.#batcher = new Batcher({
       queue,
       batch: BATCH,
@@ -137,7 +133,7 @@ export class Creator {
 
   /** See `CredentialStore.create`. */
   async create(row: NewCredential, limits: CredentialLimits, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord> {
-    const call = { creation: creation(row, event), limits, signal };
+    const call = { creation: creation(row, limits, event), signal };
     if (signal.aborted) throw abortReason(signal);
     return this.#lane.state === "up" ? traced(CREATE.name, "client", () => this.#batcher.submit(call), sqlFacts) : this.#alone(call);
   }
@@ -148,8 +144,8 @@ export class Creator {
     await this.#lane.close();
   }
 
-  async #alone({ creation, limits, signal }: Call): Promise<CredentialRecord> {
-    const [row] = await this.#database.write([creation.organization], CREATE, values([creation], limits), signal);
+  async #alone({ creation, signal }: Call): Promise<CredentialRecord> {
+    const [row] = await this.#database.write([creation.organization], CREATE, values([creation]), signal);
     if (row === undefined) throw fail("INTERNAL", { cause: new Error("a creation gave back no row") });
     return credentialRecord(row);
   }
@@ -174,13 +170,12 @@ export class Creator {
   async #send(waiting: readonly Waiting<Call, CredentialRecord>[]): Promise<void> {
     for (const { item, reject } of waiting) if (item.signal.aborted) reject(abortReason(item.signal));
     const calls = waiting.filter(({ item }) => !item.signal.aborted);
-    const [first] = calls;
-    if (first === undefined) return;
+    if (calls.length === 0) return;
     const creations = calls.map(({ item }) => item.creation);
     let rows: Row[];
     const organizations = [...new Set(creations.map(({ organization }) => organization))];
     try {
-      rows = await this.#cancelled(calls.map(({ item }) => item.signal), () => this.#lane.run(organizations, CREATE, values(creations, first.item.limits)));
+      rows = await this.#cancelled(calls.map(({ item }) => item.signal), () => this.#lane.run(organizations, CREATE, values(creations)));
     } catch (error) {
       const failure: CredentialError | undefined = isConnectionLoss(error) ? translate(error) : undefined;
       // Nobody knows whether it took effect where the connection was lost; otherwise it surely did not.

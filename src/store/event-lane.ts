@@ -40,9 +40,6 @@ export interface EventLaneOptions<Answer> extends LaneSetup {
 /** Transactions under way at once: while one commits, the next is read. */
 const IN_FLIGHT = 2;
 
-/** Longest wait for a lock, ms: everyone else in the batch, and behind it, waits too. */
-const LANE_LOCK_MS = 250;
-
 /**
  * Calls that record one event each, on a connection of their own: those that wait share one transaction. Where a batch is
  * rolled back because of something that one organization's rows may have caused, it is sent again for each organization
@@ -56,8 +53,7 @@ export class EventLane<Answer> {
   constructor(options: EventLaneOptions<Answer>) {
     this.#options = options;
     const { fields, session, log, name, reserve, queue, batch, full } = options;
-    const timeouts = { ...session.timeouts, lockMs: Math.min(LANE_LOCK_MS, session.timeouts.lockMs) };
-    this.#lane = new Lane({ fields, session: { ...session, timeouts }, log, name, reserve, onChange: () => this.#batcher.schedule() });
+    this.#lane = new Lane({ fields, session, log, name, reserve, onChange: () => this.#batcher.schedule() });
     this.#batcher = new Batcher({
       queue, batch, full,
       inFlight: IN_FLIGHT,

@@ -1,3 +1,5 @@
+import { NOW } from "./now.ts";
+
 /** Kinds of event in the outbox. */
 export type CredentialEventKind = "created" | "updated" | "rotated" | "deleted" | "restored" | "status_changed";
 
@@ -23,7 +25,7 @@ export const announce = (source: string): string => `numbered as (
 ), announced as (
   insert into credential_event (organization_id, revision, occurred_at, kind, credential_id, provider, credential_type, status, status_reason,
     status_since, secret_version, credential_revision)
-  select s.organization_id, n.revision + 1 - row_number() over (partition by s.organization_id order by s.credential_id), date_trunc('milliseconds', clock_timestamp()),
+  select s.organization_id, n.revision + 1 - row_number() over (partition by s.organization_id order by s.credential_id), ${NOW},
     s.kind, s.credential_id, s.provider, s.credential_type, s.status, s.status_reason, s.status_since, s.secret_version, s.credential_revision
   from ${source} s join numbered n on n.organization_id = s.organization_id
   returning 1

@@ -1,8 +1,5 @@
 import type { FlowFacts } from "./store.ts";
 
-/** Now, as it is stored and shown: in milliseconds. */
-export const NOW = "date_trunc('milliseconds', clock_timestamp())";
-
 /** Values of `oauth_origin`, `account_id`, `requested_scopes` and `granted_scopes`, from what a flow learnt: a JSON expression in SQL, or null. */
 export const flowColumns = (facts: string): readonly [string, string, string, string] => {
   const list = (key: string) => `case when json_typeof(${facts}->'${key}') = 'array' then array(select json_array_elements_text(${facts}->'${key}')) end`;

@@ -28,6 +28,9 @@ const DEPTH = 2;
 /** How much longer than the server's own limits a silent connection is waited for, ms. */
 const GRACE_MS = 1_000;
 
+/** Longest wait for a lock, ms: everyone else in the batch, and behind it, waits too. */
+const LOCK_MS = 250;
+
 /** Pauses between attempts to connect, ms: doubled from the first to the last, and shortened at random. */
 const BACKOFF_MS = { first: 50, last: 5_000 } as const;
 
@@ -45,7 +48,8 @@ export class Lane {
   readonly #closing = new AbortController();
 
   constructor(options: LaneOptions) {
-    this.#options = options;
+    const { timeouts } = options.session;
+    this.#options = { ...options, session: { ...options.session, timeouts: { ...timeouts, lockMs: Math.min(LOCK_MS, timeouts.lockMs) } } };
   }
 
   get state(): LaneState {

@@ -7,6 +7,7 @@ import { credentialColumns, credentialRecord } from "./rows.ts";
 import { scheduleNew } from "./schedule.ts";
 import type { CredentialLimits } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
+import { NOW } from "./now.ts";
 
 /** What was purged. */
 export interface Purged {
@@ -25,8 +26,6 @@ export interface MaintenanceStore {
   /** Forgets idempotency keys that have ended and uses older than that, of the given organizations. */
   forget(organizationIds: readonly string[], usesBefore: Date): Promise<void>;
 }
-
-const NOW = "date_trunc('milliseconds', clock_timestamp())";
 
 /** Counts as a creation does, in the same order, and refuses as it does. */
 const RESTORE: Statement = {

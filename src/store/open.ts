@@ -37,7 +37,7 @@ export interface StoreOptions {
   readonly url: string;
   /** Named prepared statements; off behind a pooler that moves transactions between connections. */
   readonly prepared: boolean;
-  /** Connections for what is neither resolving, auditing nor looking up API keys, which have two, one and up to two of their own, nor creating, which has one. */
+  /** Connections for everything else than resolving (two of its own), creating (one), auditing (one), looking up API keys (up to two), and watching (one). */
   readonly poolSize: number;
   /** Connections for what the service does by itself, renewals and webhooks, so that callers need not wait for it; 2 where not given. */
   readonly backgroundPoolSize?: number;

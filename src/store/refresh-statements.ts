@@ -3,6 +3,7 @@ import { announce, type CredentialEventKind, eventOfKind } from "./events.ts";
 import { credentialColumns, storedColumns } from "./rows.ts";
 import { dueAt } from "./schedule.ts";
 import type { Statement } from "./transaction.ts";
+import { NOW } from "./now.ts";
 
 const FREE = "(r.lease_until is null or r.lease_until < now())";
 const DUE = `r.due_at <= now() and ${FREE}`;
@@ -61,7 +62,6 @@ returning r.organization_id, r.credential_id, r.provider, r.fence, r.intent_fenc
 };
 
 const MINE = "r.organization_id = $1 and r.credential_id = $2 and r.lease_token = $3 and r.fence = $4";
-const NOW = "date_trunc('milliseconds', clock_timestamp())";
 
 /**
  * Records the events that were asked for, and a mark only where the status changed. Where it did not, there is still an event

@@ -5,8 +5,7 @@ import type { KeyLookup } from "./key-lookup.ts";
 import { scopeOf, serviceAccount, serviceAccountKey } from "./rows.ts";
 import type { ServiceAccountStore } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
-
-const NOW = "date_trunc('milliseconds', clock_timestamp())";
+import { NOW } from "./now.ts";
 
 /** Columns of an account, of the table of that name. */
 const accountColumns = (table: string): string =>

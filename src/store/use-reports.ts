@@ -2,6 +2,7 @@ import type { AuditEvent } from "../domain/access.ts";
 import { askedEvents, eventRow, recordEvents } from "./audit.ts";
 import type { Database } from "./db.ts";
 import type { Statement } from "./transaction.ts";
+import { NOW } from "./now.ts";
 
 /** Uses of secrets that executors kept. */
 export interface UseReportStore {
@@ -23,7 +24,7 @@ const RECORD: Statement = {
   select a.* from asked a where a.credential_id in (select credential_id from resolved)
 ), counted as (
   insert into credential_use as u (organization_id, credential_id, service_account_id, flow_id, last_run_id, last_used_at, uses)
-  select organization_id, credential_id, $2, coalesce(flow_id, ''), (array_agg(run_id order by place desc))[1], date_trunc('milliseconds', clock_timestamp()), sum(calls)
+  select organization_id, credential_id, $2, coalesce(flow_id, ''), (array_agg(run_id order by place desc))[1], ${NOW}, sum(calls)
   from happened group by organization_id, credential_id, coalesce(flow_id, '') order by organization_id, credential_id, coalesce(flow_id, '')
   on conflict (organization_id, credential_id, service_account_id, flow_id) do update set uses = u.uses + excluded.uses,
     last_run_id = excluded.last_run_id, last_used_at = greatest(u.last_used_at, excluded.last_used_at)

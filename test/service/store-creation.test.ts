@@ -91,6 +91,17 @@ test("a creation that nobody waits for any more is not begun", async () => {
   expect(await query("select id from credential where organization_id = $1", [organizationId])).toEqual([]);
 });
 
+test("creations at once keep each to its own limits", async () => {
+  const organizationId = randomUUID();
+  await create(store, organizationId);
+  const underLimit = (perProvider: number) => {
+    const row = newCredential(organizationId);
+    return reasonOf(store.credentials.create(row, { perProvider, perUser: 100 }, allowed(organizationId, row.id), NEVER));
+  };
+  const [wide, narrow] = await Promise.all([underLimit(50), underLimit(1)]);
+  expect([typeof wide, narrow]).toEqual(["object", "LIMIT_PER_PROVIDER_REACHED"]);
+});
+
 test("a limit of none admits none", async () => {
   const organizationId = randomUUID();
   const row = newCredential(organizationId);
