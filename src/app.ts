@@ -134,7 +134,7 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
     backgroundPoolSize: settings.databaseBackgroundPoolSize,
     statementTimeoutMs: settings.databaseStatementTimeoutMs,
     resolveQueue: settings.resolveQueue,
-    resolveBatch: settings.resolveBatch,
+    resolveBatch: settings.resolveBatch, createQueue: settings.createQueue,
     log,
     recorded: metrics.recorded,
   });

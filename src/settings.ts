@@ -136,6 +136,7 @@ export const SETTINGS = {
   REST_MAX_JSON_KEYS: defaulted("1000", whole(10, 100_000), "most keys and array elements in a JSON body"),
   RESOLVE_QUEUE: defaulted("4096", whole(1, 1_000_000), "resolve calls that may wait for the database; more are refused at once"),
   RESOLVE_BATCH: defaulted("256", whole(1, 10_000), "resolve calls that share one round trip at most"),
+  CREATE_QUEUE: defaulted("1024", whole(1, 1_000_000), "creations that may wait for the database; more are refused at once"),
   SHUTDOWN_GRACE_MS: defaulted("25000", whole(0, 600_000), "how long calls in flight may take after a stop signal, ms"),
   LOG_LEVEL: defaulted("info", z.enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error"), "least severe log line that is written"),
   OTLP_ENDPOINT: setting(url, "where traces are sent, OTLP over HTTP in JSON: a collector's base URL, such as `http://127.0.0.1:4318`; nothing is traced where unset"),

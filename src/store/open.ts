@@ -49,6 +49,8 @@ export interface StoreOptions {
   readonly resolveQueue: number;
   /** Resolve calls that share a transaction at most. */
   readonly resolveBatch: number;
+  /** Creations that may wait; 1,024 where not given. */
+  readonly createQueue?: number;
   readonly log: Log;
   /** Is told of every transaction that recorded events. */
   readonly recorded?: Recorded;
@@ -57,7 +59,7 @@ export interface StoreOptions {
 /** Connections for looking up authorizations by their state. */
 const LOOKUP_CONNECTIONS = 2;
 
-/** Creations that may wait for the database; more are told to try again. */
+/** Creations that may wait, where nothing else is said. */
 const CREATE_QUEUE = 1_024;
 
 /** Longest wait for a lock, ms: a locked row delays its own callers, and should not use up everyone's time. */
@@ -88,7 +90,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const { log, recorded } = options;
   const audit = new AuditCommitter({ fields, session, log, recorded });
   const resolver = new Resolver({ fields, session, log, recorded, queue: options.resolveQueue, batch: options.resolveBatch });
-  const creator = new Creator(database, { fields, session, log, queue: CREATE_QUEUE });
+  const creator = new Creator(database, { fields, session, log, queue: options.createQueue ?? CREATE_QUEUE });
   const usage = new UsageRecorder(database, log);
   const close = async () => {
     await Promise.all([usage.close(), creator.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
