@@ -134,7 +134,8 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
     backgroundPoolSize: settings.databaseBackgroundPoolSize,
     statementTimeoutMs: settings.databaseStatementTimeoutMs,
     resolveQueue: settings.resolveQueue,
-    resolveBatch: settings.resolveBatch, createQueue: settings.createQueue,
+    resolveBatch: settings.resolveBatch,
+    createQueue: settings.createQueue,
     log,
     recorded: metrics.recorded,
   });

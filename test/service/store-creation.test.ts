@@ -102,6 +102,13 @@ test("creations at once keep each to its own limits", async () => {
   expect([typeof wide, narrow]).toEqual(["object", "LIMIT_PER_PROVIDER_REACHED"]);
 });
 
+test("creations beyond the queue are refused at once, and the others are made", async () => {
+  await using narrow = await openTestStore(database.applicationUrl, { createQueue: 2 });
+  const rows = Array.from({ length: 5 }, () => newCredential(randomUUID()));
+  const outcomes = await Promise.all(rows.map((row) => reasonOf(narrow.credentials.create(row, LIMITS, allowed(row.organizationId, row.id), NEVER))));
+  expect(outcomes.map((outcome) => (typeof outcome === "object" ? "created" : outcome))).toEqual(["created", "created", "OVERLOADED", "OVERLOADED", "OVERLOADED"]);
+});
+
 test("a limit of none admits none", async () => {
   const organizationId = randomUUID();
   const row = newCredential(organizationId);
