@@ -37,23 +37,23 @@ test.skipIf(debianPostgres() === undefined)("what was installed by hand is backe
     credentialId = (await client.createCredential({ provider: Provider.PROVIDER_SFTP, ...secret("last-night") })).credential?.id ?? "";
     expect(await password(here, credentialId)).toBe("last-night");
     // The owner of the tables would leave out what row-level security hides from it, were it not for this refusal.
-    const asOwner = await here.terminal.try(DUMP.replaceAll("/etc/flow-credentials", here.folder).replace("--username credentials_backup", "--username credentials_owner"));
+    const asOwner = await here.terminal.try(DUMP.replace("--username credentials_backup", "--username credentials_owner"));
     expect([asOwner.code, asOwner.stderr]).toEqual([1, expect.stringContaining("row-level security")]);
-    await here.run(DUMP);
+    await here.terminal.run(DUMP);
     await client.updateCredential({ credentialId, etag: "", ...secret("this-morning") });
     expect(await password(here, credentialId)).toBe("this-morning");
   }
 
   await there.prepare(platform);
   copyFileSync(join(here.folder, "credentials.dump"), join(there.folder, "credentials.dump"));
-  await there.run(RESTORE);
+  await there.terminal.run(RESTORE);
   await there.migrate();
   // The new machine's own master key has the same id, and opens nothing of the dump.
   await expect(there.start()).rejects.toThrow('master key "2026-11" is not the key this database knows under that id');
   for (const kept of ["master-keys", "audit.pem"]) copyFileSync(join(here.folder, kept), join(there.folder, kept));
   await using _ = await there.start();
   there.terminal.env["ORG"] = ORGANIZATION;
-  const said = await there.run(VERIFY);
+  const said = await there.terminal.run(VERIFY);
   // The replica of the machine before counts until it has been silent for long enough.
   expect(said).toMatch(/^master key 2026-11: primary, wraps 1, loaded by (1 of 1|2 of 2) replica/m);
   expect(said).toContain("verification: proven; 0 left, 0 moved, 2 read back, 0 failed");

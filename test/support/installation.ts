@@ -9,9 +9,6 @@ import type { DebianServer } from "./debian-postgres.ts";
 import { blocksOf, Terminal } from "./runbook.ts";
 import { type Service, startService } from "./service.ts";
 
-/** Where the runbook installs. */
-const HOME = "/etc/flow-credentials";
-
 /** Who signs the tokens of a platform, and the authority of its certificates. */
 export interface Platform {
   /** PEM. */
@@ -40,7 +37,6 @@ export class Installation {
   readonly folder: string;
   readonly terminal: Terminal;
   readonly #database: DebianServer;
-  #service: Service | undefined;
 
   /** @param folder stands for the runbook's /etc/flow-credentials */
   constructor(folder: string, database: DebianServer) {
@@ -52,43 +48,38 @@ export class Installation {
     this.terminal = new Terminal(folder, env, [database.bin]);
   }
 
-  /** Runs a block of the runbook as it stands; only its folder and its listener are this machine's. */
-  run(block: string): Promise<string> {
-    return this.terminal.run(this.#here(block));
-  }
-
-  #here = (text: string): string => text.replaceAll(HOME, this.folder).replaceAll("http://127.0.0.1:9090", this.#service?.ops ?? "-");
-
   /** The entry's first block, and the files that an operator brings. */
   async prepare(platform: Platform): Promise<void> {
     const [roles = ""] = blocksOf("Install");
-    await this.run(roles);
+    await this.terminal.run(roles);
     const { certificate, issuer } = platform;
     const files = { "issuer.pem": issuer, "tls.pem": certificate.cert, "tls.key": certificate.key, "ca.pem": certificate.ca, "operator.token": await platform.token({ operator: "ops" }) };
     for (const [name, text] of Object.entries(files)) writeFileSync(join(this.folder, name), text, { mode: 0o600 });
     const listeners = (text: string) => text.replaceAll(/^(\w+_LISTEN)=.*$/gm, "$1=127.0.0.1:0");
-    writeFileSync(join(this.folder, "settings"), listeners(this.#here(blocksOf("Install", "ini")[0] ?? "")));
+    writeFileSync(join(this.folder, "settings"), listeners(this.terminal.here(blocksOf("Install", "ini")[0] ?? "")));
   }
 
   /** The entry's block about the schema; gives the migrations that were applied. */
   migrate(): Promise<string> {
-    return this.run(blocksOf("Install")[1] ?? "");
+    return this.terminal.run(blocksOf("Install")[1] ?? "");
   }
 
   /** Starts the service with the settings that were written, and further ones. */
   async start(extra: Readonly<Record<string, string>> = {}): Promise<Service> {
     const settings = parseEnv(readFileSync(join(this.folder, "settings"), "utf8")) as Record<string, string>;
-    this.#service = await startService({ PATH: process.env["PATH"] ?? "", ...settings, ...extra });
-    this.terminal.env["FLOW_CREDENTIALS_TARGET"] = this.#service.grpc;
-    return this.#service;
+    const service = await startService({ PATH: process.env["PATH"] ?? "", ...settings, ...extra });
+    this.terminal.serve(service);
+    // By the name in the certificate.
+    this.terminal.env["FLOW_CREDENTIALS_TARGET"] = service.grpc.replace("127.0.0.1", "localhost");
+    return service;
   }
 
-  /** The entry as a whole: everything is made, started and asked whether it can serve. */
-  async install(platform: Platform): Promise<Service> {
+  /** The entry as a whole: everything is made, started with further settings, and asked whether it can serve. */
+  async install(platform: Platform, extra: Readonly<Record<string, string>> = {}): Promise<Service> {
     await this.prepare(platform);
     await this.migrate();
-    const service = await this.start();
-    await this.run(blocksOf("Install")[2] ?? "");
+    const service = await this.start(extra);
+    await this.terminal.run(blocksOf("Install")[2] ?? "");
     return service;
   }
 
