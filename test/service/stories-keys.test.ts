@@ -39,8 +39,8 @@ describe.skipIf(debianPostgres() === undefined)("an operator with the runbook, o
     folder[Symbol.dispose]();
   });
 
-  const resolve = async () => {
-    using client = at.client(await platform.token({ kind: "service_account", organizationId: ORGANIZATION, subject: randomUUID() }));
+  const resolve = async (key?: string) => {
+    using client = at.client(key ?? (await platform.token({ kind: "service_account", organizationId: ORGANIZATION, subject: randomUUID() })));
     const { credentials } = await client.resolveCredential({ credentialId });
     return credentials?.$case === "apiKey" ? credentials.value.apiKey : credentials?.$case;
   };
@@ -92,6 +92,21 @@ describe.skipIf(debianPostgres() === undefined)("an operator with the runbook, o
     expect(await at.terminal.run(renew)).toMatch(new RegExp(`^\\S+ organization_key 2 -> 3 of ${ORGANIZATION}: proven; 0 left, 1 moved`));
     expect((await at.terminal.run(used)).match(new RegExp(`allowed  resolve_credential ${credentialId}`, "g"))).toHaveLength(2);
     expect(await resolve()).toBe("kept");
+  });
+
+  test("story 3: a key turns up in a public place; whose it is, revoked, and what was done with it", async () => {
+    const [find = "", revoke = ""] = blocksOf("An API key has leaked");
+    const account = (await at.terminal.run('flow-credentials service-account create --org "$ORG" --name executor')).trim();
+    const key = (await at.terminal.run(`flow-credentials service-account-key create --org "$ORG" --service-account ${account}`)).trim();
+    expect(await resolve(key)).toBe("kept");
+    const [organization = "", ofAccount = "", keyId = ""] = (await at.terminal.run(`LEAKED=${key}\n${find}`)).trim().split(" ");
+    expect([organization, ofAccount]).toEqual([ORGANIZATION, account]);
+    Object.assign(at.terminal.env, { ACCOUNT: ofAccount, KEY: keyId });
+    const said = await at.terminal.run(revoke);
+    expect(said).toContain(`${keyId}  ${key.slice(0, 34)}…`);
+    expect(said).toContain(`${keyId} revoked\n`);
+    expect(said.match(new RegExp(`allowed  resolve_credential ${credentialId}  by service_account ${account}`, "g"))).toHaveLength(1);
+    await expect(resolve(key)).rejects.toMatchObject({ code: "UNAUTHENTICATED" });
   });
 
   test("story 5: an organization leaves; its secrets open nowhere, which is shown, and its audit stays", async () => {
