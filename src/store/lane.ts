@@ -3,7 +3,7 @@ import pg, { type Client } from "pg";
 import type { Log } from "../log.ts";
 import { cancelUntil } from "./cancel.ts";
 import type { ConnectionFields } from "./connection.ts";
-import { isConnectionLoss } from "./errors.ts";
+import { isUseless } from "./errors.ts";
 import { type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
 /** What a lane needs. */
@@ -72,7 +72,7 @@ export class Lane {
       return await runTransaction(client, this.#options.session, organizations, statement, values);
     } catch (error) {
       // The driver tells of a silent connection here first, and only later that it closed.
-      if (isConnectionLoss(error)) this.#lost(client);
+      if (isUseless(error)) this.#lost(client);
       throw error;
     }
   }
@@ -107,6 +107,7 @@ export class Lane {
     if (client === this.#active) this.#active = this.#reserve;
     this.#reserve = undefined;
     client.end().catch(() => {});
+    this.#options.session.lost?.();
     this.#become(this.#active === undefined ? "lost" : "up");
     this.#options.log.warn({ state: this.#state }, `a database connection of the ${this.#options.name} lane was lost`);
     this.#refill();

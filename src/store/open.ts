@@ -78,7 +78,8 @@ const WATCH_CONNECTIONS = 1;
 export async function openStore(options: StoreOptions): Promise<Store> {
   const fields = parseDatabaseUrl(options.url, options.caFile);
   const statementMs = options.statementTimeoutMs;
-  const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
+  let lost = () => {};
+  const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) }, lost: () => lost() };
   const database = new Database({ name: "calls", fields, session, poolSize: options.poolSize });
   const backgroundPoolSize = options.backgroundPoolSize ?? 2;
   const background = new Database({ name: "background", fields, session, poolSize: backgroundPoolSize });
@@ -130,7 +131,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     onKeyMoved(listener) {
       for (const pool of [database, background]) pool.onKeyMoved = listener;
     },
-    ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => true, () => false),
+    onLost: (listener) => void (lost = listener),
+    ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => resolver.load.up && audit.load.up, () => false),
     close,
   };
 }
