@@ -46,6 +46,8 @@ export class Lane {
   #refilling: Promise<void> | undefined;
   #state: LaneState = "lost";
   readonly #closing = new AbortController();
+  /** Connections on which a commit did not wait for the synchronous standby, because it was cancelled: a promotion may lose it. */
+  readonly #unconfirmed = new WeakSet<Client>();
 
   constructor(options: LaneOptions) {
     const { timeouts } = options.session;
@@ -69,7 +71,9 @@ export class Lane {
     const client = this.#active;
     if (client === undefined) throw new Error("Connection terminated");
     try {
-      return await runTransaction(client, this.#options.session, organizations, statement, values);
+      const rows = await runTransaction(client, this.#options.session, organizations, statement, values);
+      if (this.#unconfirmed.has(client)) throw new Error("Connection terminated");
+      return rows;
     } catch (error) {
       // The driver tells of a silent connection here first, and only later that it closed.
       if (isUseless(error)) this.#lost(client);
@@ -98,6 +102,9 @@ export class Lane {
     const client = new pg.Client({ ...fields, pipeline: true, query_timeout: DEPTH * session.timeouts.statementMs + GRACE_MS });
     client.on("error", () => this.#lost(client));
     client.on("end", () => this.#lost(client));
+    client.on("notice", ({ routine }) => {
+      if (routine === "SyncRepWaitForLSN") this.#unconfirmed.add(client);
+    });
     await client.connect();
     return client;
   }

@@ -7,7 +7,7 @@ import { authorizationStore } from "./authorizations.ts";
 import { Creator } from "./creation.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
-import { StoreFault, StoreSetupError } from "./errors.ts";
+import { isReadOnly, StoreFault, StoreSetupError } from "./errors.ts";
 import { idempotencyStore } from "./idempotency.ts";
 import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
@@ -105,6 +105,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     await close();
     if (error instanceof StoreSetupError) throw error;
     const fault = error instanceof CredentialError ? error.cause : new StoreFault(error);
+    if (fault instanceof StoreFault && isReadOnly(fault)) throw new StoreSetupError("the database takes no writes, as a standby does not; give the primary's address, or one that follows it");
     throw new StoreSetupError(`the database cannot be used: ${fault instanceof StoreFault ? fault.message : "it does not answer"}`);
   }
   return {
