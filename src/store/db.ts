@@ -5,6 +5,7 @@ import { CredentialError, fail } from "../domain/errors.ts";
 import { abortReason, cancelUntil } from "./cancel.ts";
 import { traced } from "../trace.ts";
 import type { ConnectionFields } from "./connection.ts";
+import { hangUp } from "./hang-up.ts";
 import type { PoolLoad } from "./load.ts";
 import { isConflict, isReadOnly, isUseless, translate } from "./errors.ts";
 import { sqlFacts, traceQueries } from "./statement-spans.ts";
@@ -72,6 +73,7 @@ export class Database {
       pool: { min: 0, max: options.poolSize, propagateCreateError: true },
       log: { warn: () => {}, error: () => {}, deprecate: () => {}, debug: () => {} },
     });
+    this.#knex.client.destroyRawConnection = hangUp;
     traceQueries(this.#knex);
   }
 
@@ -209,7 +211,7 @@ const isUndone = (error: unknown): boolean => isConflict(error) || isReadOnly(er
 /** Closes a connection and marks it, as Knex does, as one that must not be handed out again. */
 function drop(client: Client, cause: unknown): void {
   Object.assign(client, { __knex__disposed: cause });
-  client.end().catch(() => {});
+  void hangUp(client);
 }
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;

@@ -4,6 +4,7 @@ import type { Log } from "../log.ts";
 import { cancelUntil } from "./cancel.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { isUseless } from "./errors.ts";
+import { hangUp } from "./hang-up.ts";
 import { type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
 /** What a lane needs. */
@@ -32,7 +33,7 @@ const GRACE_MS = 1_000;
 const LOCK_MS = 250;
 
 /** Pauses between attempts to connect, ms: doubled from the first to the last, and shortened at random. */
-const BACKOFF_MS = { first: 50, last: 5_000 } as const;
+const BACKOFF_MS = { first: 50, last: 1_000 } as const;
 
 /**
  * One connection in pipeline mode, on which transactions are sent without waiting for the ones before, and perhaps a second
@@ -92,7 +93,7 @@ export class Lane {
     this.#closing.abort();
     const clients = [this.#active, this.#reserve];
     [this.#active, this.#reserve] = [undefined, undefined];
-    await Promise.all(clients.map((client) => client?.end().catch(() => {})));
+    await Promise.all(clients.map((client) => client && hangUp(client)));
     await this.#refilling;
   }
 
@@ -113,7 +114,7 @@ export class Lane {
     if (this.#state === "closed" || (client !== this.#active && client !== this.#reserve)) return;
     if (client === this.#active) this.#active = this.#reserve;
     this.#reserve = undefined;
-    client.end().catch(() => {});
+    void hangUp(client);
     this.#options.session.lost?.();
     this.#become(this.#active === undefined ? "lost" : "up");
     this.#options.log.warn({ state: this.#state }, `a database connection of the ${this.#options.name} lane was lost`);
@@ -149,7 +150,7 @@ export class Lane {
 
   #install(client: Client): void {
     if (this.state === "closed") {
-      client.end().catch(() => {});
+      void hangUp(client);
     } else if (this.#active === undefined) {
       this.#active = client;
       this.#become("up");

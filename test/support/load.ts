@@ -23,14 +23,12 @@ export interface Load extends AsyncDisposable {
   readonly organizationId: string;
   /** Word that is in every secret and must be nowhere else. */
   readonly canary: string;
-  /** How often each outcome came: `rest 503 repository_error`, `grpc UNAVAILABLE`, `rest unreachable`. */
-  readonly outcomes: ReadonlyMap<string, number>;
+  /** Every outcome that there was: `rest OK`, `rest 503 repository_error`, `grpc UNAVAILABLE`, `rest unreachable`. */
+  readonly outcomes: ReadonlySet<string>;
   /** Answers that were not the right one. */
   readonly wrong: readonly string[];
-  /** Forgets the outcomes so far. */
-  clear(): void;
-  /** Resolves after so many more calls that ended well. */
-  succeeds(more: number): Promise<void>;
+  /** Waits until so many more calls have ended well; gives every outcome that there was meanwhile, sorted. */
+  until(more: number): Promise<string[]>;
   /** Ends the calls. A write whose outcome is not known is made again until it is. */
   stop(): Promise<void>;
   /** What was acknowledged and is not there, or not recorded, or does not open; empty where all of it is. */
@@ -51,12 +49,16 @@ export async function startLoad({ replicas, targets, lanes }: LoadOptions): Prom
   const [organizationId, canary] = [randomUUID(), `canary${randomBytes(8).toString("hex")}`];
   const [user, machine] = await Promise.all([token("user", organizationId, undefined, 7_200), token("service_account", organizationId, undefined, 7_200)]);
   const client: CredentialClient = createCredentialClient({ target: `ipv4:${targets.join(",")}`, token: machine, tls: "insecure" });
-  const outcomes = new Map<string, number>();
+  const outcomes = new Set<string>();
+  const lately = new Map<string, number>();
   const wrong: string[] = [];
   const released: string[] = [];
   const own: Own[][] = [];
   const [stopping, turn] = [new AbortController(), { next: 0 }];
-  const note = (outcome: string) => void outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+  const note = (outcome: string) => {
+    outcomes.add(outcome);
+    lately.set(outcome, (lately.get(outcome) ?? 0) + 1);
+  };
   const secretOf = (password: string) => ({ credential_type: "user_password", credentials: { host: "sftp.example.com", username: "u", password } });
 
   /** One call to whichever replica's turn it is; undefined where there was no definite answer. */
@@ -128,16 +130,17 @@ export async function startLoad({ replicas, targets, lanes }: LoadOptions): Prom
   }
 
   const running = Promise.all(Array.from({ length: lanes }, () => lane((own[own.length] = []))));
-  const good = () => (outcomes.get("rest OK") ?? 0) + (outcomes.get("grpc OK") ?? 0);
+  const good = () => (lately.get("rest OK") ?? 0) + (lately.get("grpc OK") ?? 0);
   const stop = async () => {
     stopping.abort();
     await running;
   };
   return {
     organizationId, canary, outcomes, wrong, stop,
-    clear: () => outcomes.clear(),
-    async succeeds(more) {
-      for (const before = good(); good() < before + more; ) await sleep(20);
+    async until(more) {
+      lately.clear();
+      while (good() < more) await sleep(20);
+      return [...lately.keys()].toSorted();
     },
     async losses(run) {
       const all = own.flat();
@@ -149,7 +152,7 @@ export async function startLoad({ replicas, targets, lanes }: LoadOptions): Prom
         await resolve(one);
         await look(one);
       }
-      lost.push(...wrong.slice(before));
+      lost.push(...wrong.splice(before));
       const live = (await run("select id from credential where organization_id = $1 and deleted_at is null", [organizationId])).map(({ id }) => id as string).toSorted();
       const expected = all.map(({ id }) => id).toSorted();
       if (live.join() !== expected.join()) lost.push(`${expected.length} credentials were acknowledged, and ${live.length} are there`);

@@ -7,7 +7,7 @@ import { handOver } from "../../src/store/embedded-binaries.ts";
 import { isAlive } from "../../src/store/embedded-init.ts";
 import { connect } from "./postgres.ts";
 import { startProxy, type TcpProxy } from "./tcp-proxy.ts";
-import { freePort } from "./wire.ts";
+import { lastingPort } from "./wire.ts";
 
 /** A PostgreSQL server of a test's own that listens on a port, and may be killed and started again there. */
 export interface Node extends AsyncDisposable {
@@ -43,7 +43,7 @@ function childrenOf(pid: number): number[] {
 
 /** Starts one in a folder, with further settings. */
 export async function startNode(folder: string, more: Readonly<Record<string, string>> = {}): Promise<Node> {
-  const port = await freePort();
+  const port = await lastingPort();
   mkdirSync(folder, { recursive: true, mode: 0o711 });
   writeFileSync(join(folder, "access.conf"), ACCESS, { mode: 0o644 });
   const settings = { ...SETTINGS, hba_file: join(folder, "access.conf"), port: String(port), ...more };
