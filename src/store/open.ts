@@ -2,6 +2,7 @@ import type { Knex } from "knex";
 import { CredentialError } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { AuditCommitter } from "./audit.ts";
+import { compare } from "./compatibility.ts";
 import { parseDatabaseUrl } from "./connection.ts";
 import { authorizationStore } from "./authorizations.ts";
 import { Creator } from "./creation.ts";
@@ -14,7 +15,6 @@ import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
 import type { Recorded } from "./load.ts";
 import { maintenanceStore } from "./maintenance.ts";
-import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
 import { outboxStore } from "./outbox.ts";
 import { refreshStore } from "./refresh.ts";
@@ -98,8 +98,9 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     await Promise.all([database.close(), background.close(), moving.close(), watching.close()]);
   };
   try {
-    const fault = await database.read(null, setupFault);
+    const { fault, ahead } = await database.read(null, checkSetup);
     if (fault !== undefined) throw fault;
+    if (ahead !== undefined) log.warn({ migration: ahead }, "the database is ahead of this version, which can still work with it");
     await Promise.all([resolver.open(), creator.open(), audit.open()]);
   } catch (error) {
     await close();
@@ -138,8 +139,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   };
 }
 
-/** What is wrong with the role or the schema; undefined where all is well. */
-async function setupFault(trx: Knex.Transaction): Promise<StoreSetupError | undefined> {
+/** What is wrong with the role or the schema, and the oldest migration that this code does not know; neither where all is well. */
+async function checkSetup(trx: Knex.Transaction): Promise<{ readonly fault?: StoreSetupError | undefined; readonly ahead?: string | undefined }> {
   const { rows } = await trx.raw(
     `select r.rolsuper, r.rolbypassrls, to_regclass(?) is not null as migrated,
       exists (select from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and pg_has_role(c.relowner, 'member')) as owner
@@ -147,11 +148,13 @@ async function setupFault(trx: Knex.Transaction): Promise<StoreSetupError | unde
     [`public.${MIGRATION_TABLE}`],
   );
   const [role] = rows as [{ rolsuper: boolean; rolbypassrls: boolean; owner: boolean; migrated: boolean }];
-  if (role.rolsuper) return new StoreSetupError("the database role is a superuser, which row-level security does not bind; give the application role");
-  if (role.rolbypassrls) return new StoreSetupError("the database role bypasses row-level security; give the application role");
-  if (role.owner) return new StoreSetupError("the database role owns tables, or may become their owner; give the application role");
-  if (!role.migrated) return new StoreSetupError("the database has no schema yet; run the migrations");
-  const applied = await appliedMigrations(trx);
-  const missing = MIGRATIONS.find((migration) => !applied.includes(migration.name));
-  return aheadOfCode(applied) ?? (missing && new StoreSetupError(`the database lacks the migration ${missing.name}; run the migrations`));
+  if (role.rolsuper) return wrong("the database role is a superuser, which row-level security does not bind; give the application role");
+  if (role.rolbypassrls) return wrong("the database role bypasses row-level security; give the application role");
+  if (role.owner) return wrong("the database role owns tables, or may become their owner; give the application role");
+  if (!role.migrated) return wrong("the database has no schema yet; run the migrations");
+  const { fault, missing, unknown } = await compare(trx, MIGRATIONS);
+  if (fault === undefined && missing !== undefined) return wrong(`the database lacks the migration ${missing}; run the migrations`);
+  return { fault, ahead: unknown };
 }
+
+const wrong = (message: string): { readonly fault: StoreSetupError } => ({ fault: new StoreSetupError(message) });
