@@ -37,7 +37,9 @@ export interface Replicas extends AsyncDisposable {
   /** Those that run. */
   readonly running: readonly Service[];
   /** Kills one, and starts it again at its address. */
-  bounce(index: number): Promise<void>;
+  kill(index: number): Promise<void>;
+  /** Takes one out of the load, stops it, and starts another program in its place; the same where none is given. */
+  replace(index: number, main?: string): Promise<void>;
   /** Whether a replica says that it can serve. */
   ready(): Promise<boolean[]>;
   /** Waits until every replica says so and nothing but answers comes back any more. Rejects where that takes longer than it may. */
@@ -49,8 +51,8 @@ export interface Replicas extends AsyncDisposable {
   faults(run: Run, besides?: readonly string[]): Promise<string[]>;
 }
 
-/** Starts some on a database; who migrates is somebody else. */
-export async function startReplicas(size: number, databaseUrl: string, extra: Record<string, string> = {}): Promise<Replicas> {
+/** Starts some on a database, of this code or of another program; who migrates is somebody else. */
+export async function startReplicas(size: number, databaseUrl: string, extra: Record<string, string> = {}, program?: string): Promise<Replicas> {
   const base = serviceEnv(undefined, {
     CREDENTIALS_DATABASE_URL: databaseUrl,
     CREDENTIALS_MASTER_KEYS: KEY.setting,
@@ -60,22 +62,32 @@ export async function startReplicas(size: number, databaseUrl: string, extra: Re
     ...extra,
   });
   const envs = await Promise.all(Array.from({ length: size }, async () => ({ ...base, CREDENTIALS_GRPC_LISTEN: `127.0.0.1:${await lastingPort()}`, CREDENTIALS_REST_LISTEN: `127.0.0.1:${await lastingPort()}` })));
-  const services: (Service | undefined)[] = await Promise.all(envs.map((env) => startService(env)));
+  const services: (Service | undefined)[] = await Promise.all(envs.map((env) => startService(env, program)));
   const ended: Service[] = [];
   const running = () => services.filter((service) => service !== undefined);
   const load = await startLoad({ replicas: running, targets: envs.map((env) => env.CREDENTIALS_GRPC_LISTEN), lanes: LANES });
+  const restart = async (index: number, main: string | undefined) => {
+    ended.push(services[index] as Service);
+    services[index] = undefined;
+    services[index] = await startService(envs[index] as Record<string, string>, main);
+  };
   const ready = () => Promise.all(running().map(async (service) => (await rest(service, "GET", "/readyz")).status === 200));
   return {
     load,
     get running() {
       return running();
     },
-    async bounce(index) {
+    async kill(index) {
       const service = services[index] as Service;
       await service.stop("SIGKILL");
+      await restart(index, program);
+    },
+    async replace(index, main = program) {
+      const service = services[index] as Service;
       services[index] = undefined;
-      ended.push(service);
-      services[index] = await startService(envs[index] as Record<string, string>);
+      if ((await service.stop()) !== 0) throw new Error(`a replica did not stop in order: ${service.output()}`);
+      services[index] = service;
+      await restart(index, main);
     },
     ready,
     recovered: () =>

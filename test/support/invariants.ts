@@ -42,6 +42,7 @@ const NEVER_TRUE: Readonly<Record<string, string>> = {
  * credential was created under an idempotency key and is below the limits.
  */
 export async function invariantFaults(run: Run, organizationId: string): Promise<string[]> {
-  const found = await Promise.all(Object.entries(NEVER_TRUE).map(async ([what, sql]) => (await run(sql, [organizationId])).map(({ fault }) => `${what}: ${fault}`)));
-  return [...(await chainFaults(run, organizationId)), ...found.flat()];
+  const found = await chainFaults(run, organizationId);
+  for (const [what, sql] of Object.entries(NEVER_TRUE)) found.push(...(await run(sql, [organizationId])).map(({ fault }) => `${what}: ${fault}`));
+  return found;
 }
