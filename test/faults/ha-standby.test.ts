@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { LATE, migrated, RECOVERY_MS, startReplicas, through } from "../support/ha.ts";
 import { rest, token } from "../support/service.ts";
@@ -51,6 +52,16 @@ test("a standby answers nobody, neither writes nor reads, and its connections ar
   }, { timeout: RECOVERY_MS, interval: 50 });
   await create(store, organizationId);
 }, 60_000);
+
+test("an idle connection is asked for a sign of life after seconds, so that a server that vanished is not found out by callers", async () => {
+  await using store = await openTestStore(through(pair.primary.target));
+  expect(await store.ping()).toBe(true);
+  const port = Number(pair.primary.target.split(":")[1]).toString(16).toUpperCase().padStart(4, "0");
+  // Columns of the kernel's list: the other end, the state (01 is established), and which timer runs (02 is keepalive) for how long, in hundredths of a second.
+  const timers = () => readFileSync("/proc/net/tcp", "utf8").split("\n").map((line) => line.trim().split(/\s+/)).filter(([, , remote, state, , timer]) => remote === `0100007F:${port}` && state === "01" && timer?.startsWith("02:")).map((fields) => Number.parseInt(fields[5]?.slice(3) ?? "", 16));
+  await vi.waitFor(() => expect(timers().length).toBeGreaterThanOrEqual(4), { timeout: 5_000 });
+  expect(Math.max(...timers())).toBeLessThanOrEqual(500);
+});
 
 /** Sessions whose commit waits for the standby. */
 const waiting = async (): Promise<number> => (await pair.primary.run("select from pg_stat_activity where wait_event = 'SyncRep'")).length;
