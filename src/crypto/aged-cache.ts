@@ -22,8 +22,11 @@ export class AgedCache<T> {
   get(name: string): T | undefined {
     const entry = this.#entries.get(name);
     if (!entry) return undefined;
+    const young = this.#limits.now() - entry.readAt < this.#limits.maxAgeMs;
+    // Where there is room nothing is about to be displaced, and the order need not be kept.
+    if (young && this.#entries.size * 2 <= this.#limits.maxEntries) return entry.value;
     this.#entries.delete(name);
-    if (this.#limits.now() - entry.readAt >= this.#limits.maxAgeMs) return undefined;
+    if (!young) return undefined;
     this.#entries.set(name, entry);
     return entry.value;
   }

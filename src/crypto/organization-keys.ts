@@ -76,10 +76,14 @@ export class OrganizationKeys {
     return cached ?? this.#once(organizationId, CURRENT, () => this.#readCurrent(organizationId));
   }
 
+  /** One version, for opening, where it need not be read. */
+  known(organizationId: string, version: number): OrganizationKey | undefined {
+    return this.#versions.get(nameOf(organizationId, version));
+  }
+
   /** One version, for opening. Throws ORGANIZATION_DESTROYED, UnreadableError, and what the source throws. */
   async version(organizationId: string, version: number): Promise<OrganizationKey> {
-    const cached = this.#versions.get(nameOf(organizationId, version));
-    return cached ?? this.#once(organizationId, version, () => this.#readVersion({ organizationId, version }));
+    return this.known(organizationId, version) ?? this.#once(organizationId, version, () => this.#readVersion({ organizationId, version }));
   }
 
   /**

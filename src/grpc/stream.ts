@@ -110,7 +110,7 @@ async function begin<A extends Action, S extends z.ZodType, Request extends z.in
   { requestId, signal, trace, out }: Attempt<Response>,
 ): Promise<() => void> {
   const certificate = deps.clientCertificates ? stream.getAuthContext().sslPeerCertificate?.fingerprint256 : undefined;
-  const shown = { ...presented(stream.metadata), certificate };
+  const shown = presented(stream.metadata, certificate);
   const { caller, untilMs } = await deps.authenticator.prove(shown);
   trace.caller = caller;
   const read = callFacts(stream.metadata);
