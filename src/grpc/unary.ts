@@ -122,8 +122,8 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
   };
 }
 
-/** Who called, and what about, is in the log and in the audit trail, and not in a trace. */
-function spanFacts(path: string, requestId: string, outcome: Buffer | CredentialError): SpanFacts {
+/** What the span of a call says. Who called, and what about, is in the log and in the audit trail, and not in a trace. */
+export function spanFacts(path: string, requestId: string, outcome: Buffer | CredentialError): SpanFacts {
   const [, service, method] = path.split("/");
   const error = outcome instanceof CredentialError ? outcome.reason : undefined;
   const code = outcome instanceof CredentialError ? GRPC_CODE[REASONS[outcome.reason].grpc] : codes.OK;

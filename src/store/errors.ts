@@ -71,9 +71,12 @@ export function isUseless(error: unknown): boolean {
   return isConnectionLoss(error) || isReadOnly(error);
 }
 
-/** Whether the transaction was rolled back because of other transactions, so that it may simply run again. */
+/**
+ * Whether the transaction was rolled back because of other transactions, so that it may simply run again: also where the one
+ * before it on its connection was to prepare their statement, and failed first (26000).
+ */
 export function isConflict(error: unknown): boolean {
-  return /^(40001|40P01)$/.test(textOf(error, "code") ?? "");
+  return /^(40001|40P01|26000)$/.test(textOf(error, "code") ?? "");
 }
 
 /** Whether the transaction was surely rolled back, because of something that concerns perhaps only some of its rows. */

@@ -65,6 +65,9 @@ const CREATE_QUEUE = 1_024;
 /** Longest wait for a lock, ms: a locked row delays its own callers, and should not use up everyone's time. */
 const LOCK_MS = 2_000;
 
+/** Longest time until the database has answered whether it is there, ms. */
+const PING_MS = 2_000;
+
 /** Connections for the rows of rotations, opened when there is one: the page that is read and the batch that is written, and not those of callers. */
 const ROTATION_CONNECTIONS = 3;
 
@@ -134,7 +137,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       for (const pool of [database, background]) pool.onKeyMoved = listener;
     },
     onLost: (listener) => void (lost = listener),
-    ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => resolver.load.up && audit.load.up, () => false),
+    // One that waits for a server that vanished would still say so long after another has taken its place.
+    ping: () => database.read(null, (trx) => trx.raw("select 1"), AbortSignal.timeout(PING_MS)).then(() => resolver.load.up && audit.load.up, () => false),
     close,
   };
 }

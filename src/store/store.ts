@@ -261,7 +261,7 @@ export interface Store {
   onKeyMoved(listener: (organizations: readonly string[]) => void): void;
   /** Tells that a connection was lost: the database may be another one by now, which lacks what was committed last. */
   onLost(listener: () => void): void;
-  /** Whether the database answers now, also to who resolves and records. */
+  /** Whether the database answers within two seconds, and those who resolve and record have a connection. */
   ping(): Promise<boolean>;
   /** Waits for what is under way and closes every connection. */
   close(): Promise<void>;

@@ -107,7 +107,9 @@ class StatementInContext extends Query {
   }
 }
 
-const asked = ({ name, text }: Statement, values: readonly unknown[], prepared: boolean): pg.QueryConfig => (prepared ? { name, text, values: [...values] } : { text, values: [...values] });
+/** A query as the driver takes it. One without a name and values would go as text otherwise, which ends the context's transaction. */
+const asked = ({ name, text }: Statement, values: readonly unknown[], prepared: boolean): pg.QueryConfig =>
+  prepared ? { name, text, values: [...values] } : ({ text, values: [...values], queryMode: "extended" } as pg.QueryConfig);
 
 /**
  * Runs one statement for the given organizations in a transaction of its own, in one round trip on a connection in pipeline

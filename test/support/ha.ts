@@ -92,7 +92,7 @@ export async function startReplicas(size: number, databaseUrl: string, extra: Re
     ready,
     recovered: () =>
       vi.waitFor(async () => {
-        const [states, outcomes] = [await ready(), await Promise.race([load.until(50), sleep(RECOVERY_MS, ["too few answers"])])];
+        const [states, outcomes] = await Promise.all([ready(), Promise.race([load.until(50), sleep(RECOVERY_MS, ["too few answers"])])]);
         if (states.includes(false) || outcomes.join() !== WELL.join()) throw new Error(`not recovered: ready ${states.join()}, ${outcomes.join()}`);
       }, { timeout: RECOVERY_MS, interval: 100 }),
     async faults(run, besides = []) {
