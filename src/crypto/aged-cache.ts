@@ -42,7 +42,7 @@ export class AgedCache<T> {
     }
   }
 
-  /** Forgets every name that starts with a prefix. */
+  /** Forgets every name that starts with a prefix, which may be empty. */
   deletePrefix(prefix: string): void {
     for (const name of this.#entries.keys()) if (name.startsWith(prefix)) this.#entries.delete(name);
   }

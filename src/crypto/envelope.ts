@@ -107,8 +107,8 @@ export class Envelope {
     });
   }
 
-  /** Forgets an organization's keys, once they were destroyed or rotated. */
-  evict(organizationId: string): void {
+  /** Forgets an organization's keys, once they were destroyed or rotated; every organization's where none is named. */
+  evict(organizationId?: string): void {
     this.keys.evict(organizationId);
   }
 

@@ -99,9 +99,9 @@ export class OrganizationKeys {
     return row?.retired === true ? this.#unwrap(place, { ...row, retired: false }) : this.version(organizationId, version);
   }
 
-  /** Forgets every key of an organization. A read that is under way is not cached when it ends. */
-  evict(organizationId: string): void {
-    const prefix = nameOf(organizationId, "");
+  /** Forgets every key of an organization, or of all. A read that is under way is not cached when it ends. */
+  evict(organizationId?: string): void {
+    const prefix = organizationId === undefined ? "" : nameOf(organizationId, "");
     this.#versions.deletePrefix(prefix);
     this.#currents.deletePrefix(prefix);
     for (const name of this.#flights.keys()) if (name.startsWith(prefix)) this.#flights.delete(name);

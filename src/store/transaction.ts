@@ -20,6 +20,8 @@ export interface Session {
   /** Whether statements are prepared under their names; not behind a pooler that moves transactions between connections. */
   readonly prepared: boolean;
   readonly timeouts: Timeouts;
+  /** Is told that a connection was lost: the server at the end of the next one may know less than the one before, as a promoted standby does. */
+  readonly lost?: (() => void) | undefined;
 }
 
 /** A row as the driver gives it. */
@@ -29,13 +31,14 @@ export type Row = Record<string, unknown>;
 const contextText = (parameter: (index: number) => string): string =>
   `select set_config('app.organizations', ${parameter(1)}, true), set_config('statement_timeout', ${parameter(2)}, true),
     set_config('lock_timeout', ${parameter(3)}, true), set_config('idle_in_transaction_session_timeout', ${parameter(4)}, true),
-    set_config('enable_seqscan', 'off', true), set_config('search_path', 'public, pg_temp', true)`;
+    set_config('enable_seqscan', 'off', true), set_config('search_path', 'public, pg_temp', true), set_config('transaction_read_only', 'off', true)`;
 
 /**
  * Sets what holds for the rest of the transaction: the organizations that are visible, and the limits on time. Per
  * transaction, because a pooler hands the same server connection to others afterwards. Sequential scans are off: a
  * statement is planned once and kept, perhaps while its table is still empty. Names mean the tables of the schema, whatever
- * other schemas and temporary tables there are.
+ * other schemas and temporary tables there are. A server that takes no writes refuses the last setting (25001): what a standby
+ * knows may be old, so it answers nobody.
  */
 const CONTEXT: Statement = { name: "context", text: contextText((index) => `$${index}`) };
 
