@@ -45,6 +45,14 @@ const resolve = async (credentialId: string, organization = ORGANIZATION) => {
   await using client = createCredentialClient({ target: service.grpc, token: await token("service_account", organization, EXECUTOR), tls: "insecure" });
   return (await client.resolveCredential({ credentialId }, { flowId: "invoices", runId: "42" })).credentials;
 };
+/** The newest line of the log with this message and these fields, once it is there. */
+const logged = (message: string, fields: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>> =>
+  vi.waitFor(() => {
+    const lines = service.output().split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line) as Record<string, unknown>);
+    const found = lines.findLast((line) => Object.entries({ message, ...fields }).every(([name, value]) => line[name] === value));
+    if (found === undefined) throw new Error(`no line "${message}" in the log`);
+    return found;
+  }, { timeout: 30_000 });
 /** An organization of a story's own, named in the terminal, and a user of it. */
 const another = async (): Promise<{ organization: string; user: string }> => {
   const organization: string = randomUUID();
@@ -83,8 +91,7 @@ test("story 7: a grant has died; which, why, and its owner connects again under 
   await using superuser = await connect(service.database.superuserUrl);
   await superuser.query("update credential set token_expires_at = now() where id = $1", [credentialId]);
   await superuser.query("update credential_refresh set due_at = now() where credential_id = $1", [credentialId]);
-  const logged = () => service.output().split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line)).find(({ message }) => message === "a grant has ended");
-  await expect.poll(logged, { timeout: 30_000 }).toMatchObject({ organization_id: own.organization, credential_id: credentialId, reason: "invalid_grant" });
+  expect(await logged("a grant has ended", { organization_id: own.organization })).toMatchObject({ credential_id: credentialId, reason: "invalid_grant" });
   const [which = ""] = blocksOf("A grant has died");
   expect(await terminal.run(which)).toMatch(
     new RegExp(`^\\S+  allowed  mark_reauth_required ${credentialId}  by system refresh  request (\\S+)\\n\\S+  failed invalid_grant  refresh_credential ${credentialId}  by system refresh  request \\1\\n$`),
@@ -103,6 +110,7 @@ test("story 8: a partner's SFTP test fails; the log tells by the request id that
     const answer = await call("POST", "sftp/test-connection", { username: "u", auth_type: "password", password: "p", ...target });
     expect(answer.json).toMatchObject({ success: false });
     terminal.env["REQUEST_ID"] = answer.headers.get("x-request-id") ?? "";
+    await logged("connection test", { request_id: terminal.env["REQUEST_ID"] });
     return (await terminal.run(why)).trim().split("\n").map((line) => JSON.parse(line)).find(({ message }) => message === "connection test");
   };
   expect(await tried({ host: "10.1.2.3" })).toMatchObject({ reason: "address_not_allowed", address: "10.1.2.3:22", organization_id: ORGANIZATION });
@@ -118,6 +126,12 @@ test("story 10: an auditor gets a trail and a key, checks it without the service
   const [online = "", offline = ""] = blocksOf("Is the audit whole?");
   await expect.poll(() => terminal.run(online), { timeout: 20_000, interval: 500 }).toMatch(/^good: 4 records and [1-9]\d* signed heads, up to link 4/);
   expect(await terminal.run(offline)).toMatch(/^good: 4 records and [1-9]\d* signed heads, up to link 4/);
+  // A link that the log has kept is in the trail, as it was; after the loss of a database this tells that nothing before it is missing.
+  const { link, hash } = await logged("audit head signed", { organization_id: own.organization });
+  Object.assign(terminal.env, { LINK: String(link), HASH: String(hash) });
+  const [kept = ""] = blocksOf("The primary is lost");
+  expect(await terminal.run(kept)).toMatch(/^good: 4 records/);
+  expect(await terminal.try(kept.replace("$LINK:", "9:"))).toMatchObject({ code: 1, stderr: expect.stringContaining("the trail is not as it was written") });
   const checked = offline.split("\n").find((line) => line.includes("--file")) ?? "";
   const cut = await terminal.try(`sed -i '/"type":"event".*"link":2,/d' trail.jsonl\n${checked}`);
   expect([cut.code, cut.stderr]).toEqual([1, expect.stringMatching(/^flow-credentials: the trail is not as it was written: /)]);
@@ -141,7 +155,8 @@ test("a secret that does not open is found by the incident, and replaced without
   await superuser.query("update credential set secret_version = 9 where id = $1", [credentialId]);
   const failed = await resolve(credentialId, own.organization).catch((error) => error);
   expect(failed).toMatchObject({ code: "DATA_LOSS", reason: "SECRET_UNREADABLE" });
-  terminal.env["INCIDENT"] = /[0-9A-HJKMNP-TV-Z]{26}/.exec(`${failed.message} ${JSON.stringify(failed)}`)?.[0] ?? "";
+  terminal.env["INCIDENT"] = failed.incident;
+  await logged("a stored secret or its key does not open", { incident: terminal.env["INCIDENT"] });
   const found = await terminal.try(blocksOf("A secret does not open")[0] ?? "");
   expect(JSON.parse(found.stdout.split("\n")[0] ?? "")).toMatchObject({ level: "error", organization_id: own.organization, credential_id: credentialId });
   expect([found.code, found.stderr]).toEqual([1, expect.stringContaining(`does not open (not_authentic): organization ${own.organization}, credential ${credentialId}`)]);
