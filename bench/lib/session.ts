@@ -14,6 +14,8 @@ export interface BenchDatabase {
   readonly superuserUrl: string;
   /** Everything, past row-level security: for floors and for filling. */
   readonly superuser: pg.Client;
+  /** The server's log. */
+  readonly logFile: string;
 }
 
 /** A run of the benchmark: its folder, its servers, its database. All of it ends with the run. */
@@ -49,7 +51,7 @@ export class Session implements AsyncDisposable {
       await superuser.end();
       await server.stop();
     };
-    return { applicationUrl: server.applicationUrl, ownerUrl: server.ownerUrl, superuserUrl: server.superuserUrl, superuser };
+    return { applicationUrl: server.applicationUrl, ownerUrl: server.ownerUrl, superuserUrl: server.superuserUrl, superuser, logFile: join(server.dataDir, "..", "postgres.log") };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

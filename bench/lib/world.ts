@@ -6,10 +6,17 @@ import { CredentialType, Provider } from "../../gen/flow/credentials/v1/resource
 import type { Measured } from "./process.ts";
 import { unary } from "./unary.ts";
 
-/** Enough organizations that calls rarely meet on one organization's counters, and those that only create. */
-const [READERS, WRITERS] = [256, 64];
-/** Credentials of each organization that is read, besides one of OAuth. */
-const CREDENTIALS_EACH = 10;
+/** How large a world is. */
+export interface Shape {
+  /** Organizations that are read. Enough that calls rarely meet on one organization's counters. */
+  readonly readers: number;
+  /** Organizations that are only written to. */
+  readonly writers: number;
+  /** Credentials of each organization that is read, besides one of OAuth. */
+  readonly credentials: number;
+}
+
+const SHAPE: Shape = { readers: 256, writers: 64, credentials: 10 };
 /** How many calls fill the world at once. */
 const LANES = 32;
 
@@ -59,11 +66,16 @@ export interface Tenant {
 export class World {
   readonly #readers: Tenant[] = [];
   readonly #writers: Tenant[] = [];
+  readonly #shape: Shape;
   #turn = 0;
 
+  private constructor(shape: Shape) {
+    this.#shape = shape;
+  }
+
   /** Mints the tokens of every organization's user and service account, as the platform's issuer would. */
-  static async make(jwtSecret: string): Promise<World> {
-    const world = new World();
+  static async make(jwtSecret: string, shape: Shape = SHAPE): Promise<World> {
+    const world = new World(shape);
     const key = new TextEncoder().encode(jwtSecret);
     const bearer = async (organization: string, kind: string) => {
       const token = await new SignJWT({ organization_id: organization, account_type: kind })
@@ -73,10 +85,10 @@ export class World {
       metadata.set("authorization", `Bearer ${token}`);
       return metadata;
     };
-    for (let count = 0; count < READERS + WRITERS; count += 1) {
+    for (let count = 0; count < shape.readers + shape.writers; count += 1) {
       const organization = randomUUID();
       const tenant = { user: await bearer(organization, "user"), machine: await bearer(organization, "service_account"), credentialIds: [], oauthId: "" };
-      (count < READERS ? world.#readers : world.#writers).push(tenant);
+      (count < shape.readers ? world.#readers : world.#writers).push(tenant);
     }
     return world;
   }
@@ -87,7 +99,7 @@ export class World {
     const [plain, oauth] = [creationOf(SECRET), creationOf(GRANT, Provider.PROVIDER_GOOGLE, CredentialType.CREDENTIAL_TYPE_OAUTH2)];
     const create = (tenant: Tenant, message: Buffer) => unary(client, "CreateCredential", message, tenant.user, createdId);
     const due = this.#readers.flatMap((tenant) => [
-      ...Array.from({ length: CREDENTIALS_EACH }, () => async () => void tenant.credentialIds.push(await create(tenant, plain))),
+      ...Array.from({ length: this.#shape.credentials }, () => async () => void tenant.credentialIds.push(await create(tenant, plain))),
       async () => void (tenant.oauthId = await create(tenant, oauth)),
     ]);
     due.push(...this.#writers.map((tenant) => async () => void tenant.credentialIds.push(await create(tenant, plain))));
