@@ -83,7 +83,17 @@ export async function proveCall(load: Load): Promise<void> {
 }
 
 /** Keeps `concurrency` calls in flight for a time with the client of grpc-js, and measures both sides. Throws where every call fails. */
-export async function run(load: Load, concurrency: number, seconds: number): Promise<Sample> {
+export function run(load: Load, concurrency: number, seconds: number): Promise<Sample> {
+  return runWhile(load, concurrency, (begun) => performance.now() < begun + seconds * 1_000);
+}
+
+/** The same for so many calls. */
+export function runCalls(load: Load, concurrency: number, calls: number): Promise<Sample> {
+  let left = calls;
+  return runWhile(load, concurrency, () => left-- > 0);
+}
+
+async function runWhile(load: Load, concurrency: number, more: (begun: number) => boolean): Promise<Sample> {
   await proveCall(load);
   // Each with a connection of its own, which clients of one target would share.
   const clients = Array.from({ length: connectionsFor(concurrency) }, () => new Client(load.server.target, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 }));
@@ -92,10 +102,9 @@ export async function run(load: Load, concurrency: number, seconds: number): Pro
   let errors = 0;
   const sample = await sampled(load, async () => {
     const begun = performance.now();
-    const until = begun + seconds * 1_000;
     const lane = async (_: unknown, index: number) => {
       const client = clients[index % clients.length] as Client;
-      while (performance.now() < until) {
+      while (more(begun)) {
         const sent = performance.now();
         const error = await send(client, load.next());
         latencies.push(performance.now() - sent);
