@@ -49,17 +49,20 @@ export function summarize(what: Pick<Line, "driver" | "method" | "reference" | "
 /** A column of a text table: its title, and a row's cell in it. */
 export type Column<Row> = readonly [title: string, cell: (row: Row) => string];
 
+/** A number with so many digits, and a dash where there is none. */
+const digits = (value: number, count: number, unit = ""): string => (Number.isFinite(value) ? `${value.toFixed(count)}${unit}` : "-");
+
 const COLUMNS: readonly Column<Line>[] = [
   ["method", ({ method }) => method],
   ["in flight", ({ concurrency }) => String(concurrency)],
-  ["calls/s", ({ rate }) => rate.toFixed(0)],
-  ["of reference", ({ rateRatio }) => `${(rateRatio * 100).toFixed(0)} %`],
-  ["p50 ms", ({ p50Ms }) => p50Ms.toFixed(2)],
-  ["p99 ms", ({ p99Ms }) => p99Ms.toFixed(2)],
-  ["of reference", ({ p99Ratio }) => `${p99Ratio.toFixed(2)} x`],
-  ["server CPU µs", ({ serverMicros }) => serverMicros.toFixed(0)],
-  ["of reference", ({ cpuRatio }) => `${cpuRatio.toFixed(2)} x`],
-  ["server RSS MB", ({ rssMegabytes }) => rssMegabytes.toFixed(0)],
+  ["calls/s", ({ rate }) => digits(rate, 0)],
+  ["of reference", ({ rateRatio }) => digits(rateRatio * 100, 0, " %")],
+  ["p50 ms", ({ p50Ms }) => digits(p50Ms, 2)],
+  ["p99 ms", ({ p99Ms }) => digits(p99Ms, 2)],
+  ["of reference", ({ p99Ratio }) => digits(p99Ratio, 2, " x")],
+  ["server CPU µs", ({ serverMicros }) => digits(serverMicros, 0)],
+  ["of reference", ({ cpuRatio }) => digits(cpuRatio, 2, " x")],
+  ["server RSS MB", ({ rssMegabytes }) => digits(rssMegabytes, 0)],
   ["errors", ({ errors }) => String(errors)],
 ];
 

@@ -38,6 +38,8 @@ export function serviceEnvironment(dataDir: string, jwtSecret: string): Record<s
     CREDENTIALS_PRIMARY_KEY_ID: "bench",
     CREDENTIALS_LIMIT_PER_PROVIDER: most,
     CREDENTIALS_LIMIT_PER_USER: most,
+    // So many that 256 calls may wait for a connection.
+    CREDENTIALS_DATABASE_POOL_SIZE: "20",
     CREDENTIALS_RATE_RESOLVES_PER_CALLER: most,
     CREDENTIALS_RATE_RESOLVES_PER_ORGANIZATION: most,
     CREDENTIALS_RATE_WRITES_PER_CALLER: most,
