@@ -1,6 +1,7 @@
 import { randomFillSync } from "node:crypto";
 import pino, { type DestinationStream } from "pino";
 import { ulid } from "ulid";
+import { type LogLines, standardError } from "./log-lines.ts";
 import { currentSpan } from "./trace.ts";
 
 /** Fields a log line may carry. Whatever else is handed in is left out, so that a secret cannot ride along. */
@@ -23,26 +24,28 @@ export interface Log {
 
 const LEVELS = ["debug", "info", "warn", "error"] as const;
 
-/** Most log text that waits for a slow reader, bytes; what comes beyond is dropped, so that a blocked pipe costs no memory. */
-const MAX_WAITING_BYTES = 16 * 1024 * 1024;
-
 /** Longest text of a field, in characters. */
 const MAX_TEXT = 256;
 
+const ALLOWED: ReadonlySet<string> = new Set(FIELDS);
+
 function allowed(fields: LogFields): Record<string, unknown> {
   const out: Record<string, unknown> = {};
-  for (const name of FIELDS) {
-    const value = fields[name];
-    if (value !== undefined) out[name] = typeof value === "string" ? value.slice(0, MAX_TEXT) : value;
+  for (const name in fields) {
+    const value = fields[name as keyof LogFields];
+    if (value !== undefined && ALLOWED.has(name)) out[name] = typeof value === "string" ? value.slice(0, MAX_TEXT) : value;
   }
   return out;
 }
 
-/** A log at a level, to standard error unless a stream is given. */
-export function createLog(level: (typeof LEVELS)[number], stream: DestinationStream = pino.destination({ fd: 2, sync: false, maxLength: MAX_WAITING_BYTES })): Log {
+/** A log at a level, to standard error unless another place is given. A warning or an error is written at once. */
+export function createLog(level: (typeof LEVELS)[number], stream: DestinationStream | LogLines = standardError()): Log {
   const out = pino({ level, base: null, messageKey: "message", timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } }, stream);
   const write = (at: (typeof LEVELS)[number]) => (fields: LogFields, message: string) => {
-    if (out.isLevelEnabled(at)) out[at](allowed({ trace_id: currentSpan()?.traceId, ...fields }), message);
+    if (!out.isLevelEnabled(at)) return;
+    const span = currentSpan();
+    out[at](allowed(span === undefined ? fields : { trace_id: span.traceId, ...fields }), message);
+    if ((at === "warn" || at === "error") && "flush" in stream) stream.flush();
   };
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
 }

@@ -123,6 +123,8 @@ export async function startKeys({ keys, primaryKeyId }: Loaded, { settings }: Co
   const envelope = new Envelope({ keyring: ring, keys: store.organizationKeys, maxEntries: settings.keyCacheEntries, maxAgeMs: keyCacheSeconds * 1000 });
   // Whoever tries again seals with the key that seals now.
   store.onKeyMoved((organizations) => organizations.forEach((organization) => envelope.evict(organization)));
+  // A standby that was promoted may lack the newest keys: what is sealed with one of those would never open again.
+  store.onLost(() => envelope.evict());
   const worker = resources.use(
     new RotationWorker({
       rows: store.rotationRows,

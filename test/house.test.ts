@@ -12,8 +12,8 @@ const paths = listed.split("\0").filter((path) => path !== "" && existsSync(root
 const read = (path: string): Source => ({ path, text: readFileSync(root + path, "utf8") });
 const source = (path: string, text: string): Source => ({ path, text });
 
-/** The lockfile's hashes are random text, and the descriptor set is binary. */
-const files = paths.filter((path) => path !== "package-lock.json" && !path.endsWith(".binpb")).map(read);
+/** The lockfile's hashes are random text, and descriptor set and package are binary. */
+const files = paths.filter((path) => path !== "package-lock.json" && !/\.(binpb|tgz)$/.test(path)).map(read);
 const under = (...folders: string[]) => files.filter(({ path }) => folders.some((folder) => path.startsWith(folder)) && path.endsWith(".ts"));
 
 describe("the house", () => {

@@ -31,6 +31,7 @@ table purge_due owner credentials_owner rls f force f
 table replica owner credentials_owner rls f force f
 table rotation owner credentials_owner rls f force f
 table rotation_failure owner credentials_owner rls f force f
+table schema_compatibility owner credentials_owner rls f force f
 table schema_migration owner credentials_owner rls f force f
 table schema_migration_id_seq owner credentials_owner rls f force f
 table schema_migration_lock owner credentials_owner rls f force f
@@ -237,6 +238,8 @@ column rotation_failure.organization_id uuid not null storage p
 column rotation_failure.credential_id uuid storage p
 column rotation_failure.key_version bigint not null storage p
 column rotation_failure.kind text not null storage x
+column schema_compatibility.singleton boolean not null default true storage p
+column schema_compatibility.needs text not null storage x
 column schema_migration.id integer not null default nextval('schema_migration_id_seq'::regclass) storage p
 column schema_migration.name character varying(255) storage x
 column schema_migration.batch integer storage p
@@ -507,6 +510,10 @@ constraint rotation_failure_organization_id_not_null on rotation_failure: NOT NU
 constraint rotation_failure_pkey on rotation_failure: PRIMARY KEY (rotation_id, place)
 constraint rotation_failure_place_not_null on rotation_failure: NOT NULL place
 constraint rotation_failure_rotation_id_not_null on rotation_failure: NOT NULL rotation_id
+constraint schema_compatibility_must_be_one on schema_compatibility: CHECK (singleton)
+constraint schema_compatibility_needs_not_null on schema_compatibility: NOT NULL needs
+constraint schema_compatibility_pkey on schema_compatibility: PRIMARY KEY (singleton)
+constraint schema_compatibility_singleton_not_null on schema_compatibility: NOT NULL singleton
 constraint schema_migration_id_not_null on schema_migration: NOT NULL id
 constraint schema_migration_pkey on schema_migration: PRIMARY KEY (id)
 constraint schema_migration_lock_index_not_null on schema_migration_lock: NOT NULL index
@@ -596,6 +603,7 @@ CREATE INDEX rotation_newest_idx ON public.rotation USING btree (started_at DESC
 CREATE UNIQUE INDEX rotation_one_at_a_time_idx ON public.rotation USING btree (kind, COALESCE(organization_id, '00000000-0000-0000-0000-000000000000'::uuid)) WHERE (state = ANY (ARRAY['running'::text, 'paused'::text, 'proving'::text, 'incomplete'::text]))
 CREATE UNIQUE INDEX rotation_pkey ON public.rotation USING btree (id)
 CREATE UNIQUE INDEX rotation_failure_pkey ON public.rotation_failure USING btree (rotation_id, place)
+CREATE UNIQUE INDEX schema_compatibility_pkey ON public.schema_compatibility USING btree (singleton)
 CREATE UNIQUE INDEX schema_migration_pkey ON public.schema_migration USING btree (id)
 CREATE UNIQUE INDEX schema_migration_lock_pkey ON public.schema_migration_lock USING btree (index)
 CREATE INDEX service_account_newest_idx ON public.service_account USING btree (organization_id, created_at DESC, id DESC) WHERE (deleted_at IS NULL)
@@ -824,6 +832,7 @@ comment on table public.purge_due: Sealed secrets that nothing needs any more, b
 comment on table public.replica: Processes that serve, and which master keys each has loaded. One that is silent past alive_until is taken for dead.
 comment on table public.rotation: Rotations of keys. Ids, counts and times alone; how much is left is read from the rows that are moved.
 comment on table public.rotation_failure: Rows that do not open, as a rotation found them last; ids and a word.
+comment on table public.schema_compatibility: Which code can work with this schema: whoever knows the migration that is named here, whatever else the database has. Set by migrations that take something away.
 comment on table public.service_account: Callers that are programs, such as executors of flows.
 comment on table public.service_account_key: API keys and client certificates. Found by prefix before an organization is known, therefore without row-level security and without any secret.
 comment on table public.service_account_key_label: What people call an API key, and when it was last used: what the look-up of a key has no need of.
@@ -973,6 +982,7 @@ grant insert, select on service_account_key to credentials_app
 grant insert, select on service_account_key_label to credentials_app
 grant insert, select, update on rotation to credentials_app
 grant select on organization_key_place to credentials_app
+grant select on schema_compatibility to credentials_app
 grant select on schema_migration to credentials_app
 grant update (canary, canary_commitment, retired_at) on key_registry to credentials_app
 grant update (credential_type, name, account_email, status, status_reason, token_expires_at, sealed, secret_version, revision, updated_at, modified_by, deleted_at, purged_at, oauth_origin, account_id, requested_scopes, granted_scopes, renewable, status_since) on credential to credentials_app

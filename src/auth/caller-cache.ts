@@ -35,8 +35,11 @@ export class CallerCache {
   proven(digest: string): Proven | undefined {
     const known = this.#proven.get(digest);
     if (!known) return undefined;
+    const holds = known.untilMs > this.#now();
+    // Where there is room nothing is about to go, and the order need not be kept.
+    if (holds && this.#proven.size * 2 <= this.#maxEntries) return known;
     this.#proven.delete(digest);
-    if (known.untilMs <= this.#now()) return undefined;
+    if (!holds) return undefined;
     this.#proven.set(digest, known);
     return known;
   }

@@ -13,7 +13,10 @@ import { UseCounter } from "./use-counter.ts";
 
 /** Where the service is, and who asks. */
 export interface CredentialClientOptions {
-  /** `host:port`, or anything grpc-js resolves: `dns:///host:port`, `unix:/path`. */
+  /**
+   * `host:port`, or anything grpc-js resolves: `dns:///host:port`, `unix:/path`. Of several addresses, as in `ipv4:10.0.0.1:50051,10.0.0.2:50051`
+   * or behind one name, it uses one that answers, and goes over to another where that is lost.
+   */
   readonly target: string;
   /** A JWT or an API key (`saf_…`), or a function that gives a current one; it is asked once a call. */
   readonly token: string | (() => string | Promise<string>);

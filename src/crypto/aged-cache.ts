@@ -22,8 +22,11 @@ export class AgedCache<T> {
   get(name: string): T | undefined {
     const entry = this.#entries.get(name);
     if (!entry) return undefined;
+    const young = this.#limits.now() - entry.readAt < this.#limits.maxAgeMs;
+    // Where there is room nothing is about to be displaced, and the order need not be kept.
+    if (young && this.#entries.size * 2 <= this.#limits.maxEntries) return entry.value;
     this.#entries.delete(name);
-    if (this.#limits.now() - entry.readAt >= this.#limits.maxAgeMs) return undefined;
+    if (!young) return undefined;
     this.#entries.set(name, entry);
     return entry.value;
   }
@@ -39,7 +42,7 @@ export class AgedCache<T> {
     }
   }
 
-  /** Forgets every name that starts with a prefix. */
+  /** Forgets every name that starts with a prefix, which may be empty. */
   deletePrefix(prefix: string): void {
     for (const name of this.#entries.keys()) if (name.startsWith(prefix)) this.#entries.delete(name);
   }

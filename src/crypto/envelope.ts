@@ -77,10 +77,11 @@ export class Envelope {
    * ORGANIZATION_DESTROYED, and SECRET_UNREADABLE with an UnreadableError as its cause: one failure outside, whatever it
    * was.
    */
-  open(place: SealedPlace, sealed: Buffer): Promise<SecretDocument> {
-    return this.#counting(async () => {
+  async open(place: SealedPlace, sealed: Buffer): Promise<SecretDocument> {
+    try {
       const parsed = parseSealed(sealed);
-      const key = await this.keys.version(place.organizationId, parsed.organizationKeyVersion);
+      const { organizationKeyVersion: version } = parsed;
+      const key = this.keys.known(place.organizationId, version) ?? (await this.keys.version(place.organizationId, version));
       const plaintext = openSecret(key.sealing, place, parsed);
       try {
         const document = decodeDocument(plaintext);
@@ -89,7 +90,9 @@ export class Envelope {
       } finally {
         plaintext.fill(0);
       }
-    });
+    } catch (error) {
+      throw this.#told(error);
+    }
   }
 
   /**
@@ -104,8 +107,8 @@ export class Envelope {
     });
   }
 
-  /** Forgets an organization's keys, once they were destroyed or rotated. */
-  evict(organizationId: string): void {
+  /** Forgets an organization's keys, once they were destroyed or rotated; every organization's where none is named. */
+  evict(organizationId?: string): void {
     this.keys.evict(organizationId);
   }
 
@@ -113,10 +116,15 @@ export class Envelope {
     try {
       return await work();
     } catch (error) {
-      if (!(error instanceof UnreadableError)) throw error;
-      this.counters.failed[error.code]++;
-      throw fail("SECRET_UNREADABLE", { cause: error });
+      throw this.#told(error);
     }
+  }
+
+  /** What is said of a failure; one of stored bytes is counted. */
+  #told(error: unknown): unknown {
+    if (!(error instanceof UnreadableError)) return error;
+    this.counters.failed[error.code]++;
+    return fail("SECRET_UNREADABLE", { cause: error });
   }
 }
 

@@ -76,10 +76,14 @@ export class OrganizationKeys {
     return cached ?? this.#once(organizationId, CURRENT, () => this.#readCurrent(organizationId));
   }
 
+  /** One version, for opening, where it need not be read. */
+  known(organizationId: string, version: number): OrganizationKey | undefined {
+    return this.#versions.get(nameOf(organizationId, version));
+  }
+
   /** One version, for opening. Throws ORGANIZATION_DESTROYED, UnreadableError, and what the source throws. */
   async version(organizationId: string, version: number): Promise<OrganizationKey> {
-    const cached = this.#versions.get(nameOf(organizationId, version));
-    return cached ?? this.#once(organizationId, version, () => this.#readVersion({ organizationId, version }));
+    return this.known(organizationId, version) ?? this.#once(organizationId, version, () => this.#readVersion({ organizationId, version }));
   }
 
   /**
@@ -95,9 +99,9 @@ export class OrganizationKeys {
     return row?.retired === true ? this.#unwrap(place, { ...row, retired: false }) : this.version(organizationId, version);
   }
 
-  /** Forgets every key of an organization. A read that is under way is not cached when it ends. */
-  evict(organizationId: string): void {
-    const prefix = nameOf(organizationId, "");
+  /** Forgets every key of an organization, or of all. A read that is under way is not cached when it ends. */
+  evict(organizationId?: string): void {
+    const prefix = organizationId === undefined ? "" : nameOf(organizationId, "");
     this.#versions.deletePrefix(prefix);
     this.#currents.deletePrefix(prefix);
     for (const name of this.#flights.keys()) if (name.startsWith(prefix)) this.#flights.delete(name);

@@ -67,5 +67,10 @@ export interface AuthorizationPlace {
 /** The nil UUID (RFC 9562 section 5.9): no tenant, user or credential has it. */
 export const NIL_UUID = "00000000-0000-0000-0000-000000000000";
 
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** Whether a text is a UUID, in any case. */
+export const isUuid = (text: string): boolean => UUID.test(text);
+
 /** A UUID in any case, read as lower case (RFC 9562 section 4). */
 export const Uuid = z.guid().transform((text) => text.toLowerCase());

@@ -43,6 +43,11 @@ interface Arrival<Call> {
   readonly stream: ServerHttp2Stream;
   readonly call: Call;
   bytes: number;
+  timer: NodeJS.Timeout | undefined;
+}
+
+function forgetEnd(this: ServerHttp2Stream): void {
+  this.removeAllListeners("end").resume();
 }
 
 /** Begins with nothing on its way. */
@@ -74,26 +79,48 @@ export function createArrivals<Call>(options: {
       if (held <= maxBytes) return;
     }
   };
+  const follow = (arrival: Arrival<Call>): void => {
+    const timer = setTimeout(giveUp, deadlineMs, arrival, "DEADLINE_EXCEEDED");
+    arrival.timer = timer;
+    const ended = (): void => {
+      clearTimeout(timer);
+      leave(arrival);
+    };
+    arrival.stream.once("end", ended).once("close", ended);
+    arriving.add(arrival);
+    const { bytes } = arrival;
+    arrival.bytes = 0;
+    count(arrival, bytes + STREAM_BYTES);
+  };
+  const hear = (arrival: Arrival<Call>, conversation: boolean, bytes: number): void => {
+    if (!arriving.has(arrival)) {
+      arrival.bytes += bytes;
+      return;
+    }
+    if (conversation) clearTimeout(arrival.timer);
+    if (!arrival.stream.writableEnded) return count(arrival, bytes);
+    clearTimeout(arrival.timer);
+    leave(arrival);
+    linger(arrival.stream);
+  };
+  let begun: Arrival<Call>[] = [];
+  const followUnfinished = (): void => {
+    const arrivals = begun;
+    begun = [];
+    for (const arrival of arrivals) {
+      const { stream } = arrival;
+      if (!stream.readableEnded && !stream.closed && !stream.destroyed) follow(arrival);
+    }
+  };
   return {
     expect(stream, call, conversation) {
-      const arrival = { stream, call, bytes: 0 };
-      const timer = setTimeout(giveUp, deadlineMs, arrival, "DEADLINE_EXCEEDED");
-      const ended = (): void => {
-        clearTimeout(timer);
-        leave(arrival);
-      };
-      stream.on("data", (chunk: Buffer) => {
-        if (!arriving.has(arrival)) return;
-        if (conversation) clearTimeout(timer);
-        if (!stream.writableEnded) return count(arrival, chunk.length);
-        ended();
-        linger(stream);
-      });
-      stream.once("end", ended).once("close", ended);
+      const arrival: Arrival<Call> = { stream, call, bytes: 0, timer: undefined };
+      stream.on("data", (chunk: Buffer) => hear(arrival, conversation, chunk.length));
+      if (conversation) return follow(arrival);
       // Node ends what was broken off as if it were complete, and grpc-js would run it.
-      if (!conversation) stream.once("aborted", () => stream.removeAllListeners("end").resume());
-      arriving.add(arrival);
-      count(arrival, STREAM_BYTES);
+      stream.once("aborted", forgetEnd);
+      // Most requests come whole, in one piece with their headers: only what has not ended by the end of this turn is followed.
+      if (begun.push(arrival) === 1) setImmediate(followUnfinished);
     },
     get heldBytes() {
       return held;

@@ -1,6 +1,7 @@
 import type { Http2SecureServer, Http2Server, IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from "node:http2";
 import { Metadata, type Server } from "@grpc/grpc-js";
 import { type CredentialError, fail, GRPC_CODE, REASONS } from "../domain/errors.ts";
+import { beginSpan, within } from "../trace.ts";
 import { createArrivals, linger, MAX_UNFINISHED_BYTES } from "./arrivals.ts";
 import type { GrpcDeps } from "./deps.ts";
 import { adjust, readHead, requestIdIn } from "./headers.ts";
@@ -111,8 +112,10 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     const code = known ? REASONS[known.reason].grpc : "UNIMPLEMENTED";
     const requestId = requestIdIn(headers);
     const seconds = (performance.now() - at) / 1000;
+    const span = beginSpan(method === "none" ? "unknown method" : method.slice(1), "server", [headers["traceparent"] ?? []].flat());
     answer(stream, headers, requestId, known ? toStatus(known) : UNKNOWN_METHOD);
-    log.info({ request_id: requestId, method, code, reason: known?.reason, duration_ms: Math.round(seconds * 1_000_000) / 1000 }, "call");
+    within(span, () => log.info({ request_id: requestId, method, code, reason: known?.reason, duration_ms: Math.round(seconds * 1_000_000) / 1000 }, "call"));
+    span?.end({ "rpc.system": "grpc", "rpc.grpc.status_code": GRPC_CODE[code], "flow.request_id": requestId, "error.type": known?.reason ?? code });
     metrics.observe({ method, code, seconds, reason: known?.reason });
   };
   const arrivals = createArrivals<Visitor>({

@@ -6,9 +6,9 @@ import { isRequestId, newRequestId } from "../log.ts";
 
 const texts = (metadata: Metadata, name: string): string[] => metadata.get(name).map(String);
 
-/** The values that can carry an identity, as they were received. */
-export function presented(metadata: Metadata): Presented {
-  return { authorization: texts(metadata, "authorization"), apiKey: texts(metadata, "x-api-key") };
+/** The values that can carry an identity, as they were received, and the fingerprint of the connection's certificate. */
+export function presented(metadata: Metadata, certificate?: string): Presented {
+  return { authorization: texts(metadata, "authorization"), apiKey: texts(metadata, "x-api-key"), certificate };
 }
 
 /** The caller's request id where it is one well-formed ULID, else a new one. */

@@ -3,11 +3,12 @@ import type { z } from "zod";
 import type { Action, Call, Caller } from "../domain/access.ts";
 import { CredentialError, fail } from "../domain/errors.ts";
 import { admit, type Grant, recordRefusal } from "../vault/gate.ts";
+import { beginSpan, within } from "../trace.ts";
 import { type Codec, decodeRequest } from "./decode.ts";
 import { callFacts, NO_FACTS, presented, requestIdOf } from "./metadata.ts";
 import { parseRequest, unreadable } from "./parse.ts";
 import { toCredentialError, toStatus } from "./status.ts";
-import { report, type UnaryDeps } from "./unary.ts";
+import { report, spanFacts, type UnaryDeps } from "./unary.ts";
 
 /** Where the messages of one call go. */
 export interface Outgoing<Response> {
@@ -59,6 +60,7 @@ export function serverStream<A extends Action, S extends z.ZodType, Request exte
     handler: (call) => {
       const started = performance.now();
       const requestId = requestIdOf(call.metadata);
+      const span = beginSpan(path.slice(1), "server", call.metadata.get("traceparent").map(String));
       const aborter = new AbortController();
       const trace: { caller: Caller | null } = { caller: null };
       let [gone, free] = [false, () => {}];
@@ -83,12 +85,14 @@ export function serverStream<A extends Action, S extends z.ZodType, Request exte
         aborter.abort(fail("CANCELLED"));
         free();
         const seconds = (performance.now() - started) / 1000;
-        report(deps, { path, requestId, trace: { ...trace, credentialId: null }, outcome: outcome ?? fail("CANCELLED"), seconds });
+        const ended = outcome ?? fail("CANCELLED");
+        within(span, () => report(deps, { path, requestId, trace: { ...trace, credentialId: null }, outcome: ended, seconds }));
+        span?.end(spanFacts(path, requestId, ended));
       });
       const initial = new Metadata();
       initial.set("x-request-id", requestId);
       call.sendMetadata(initial);
-      begin(deps, spec, call, { requestId, signal: aborter.signal, trace, out }).then(
+      within(span, () => begin(deps, spec, call, { requestId, signal: aborter.signal, trace, out })).then(
         (freeing) => (gone ? freeing() : (free = freeing)),
         (error: unknown) => end(toCredentialError(error)),
       );
@@ -110,7 +114,7 @@ async function begin<A extends Action, S extends z.ZodType, Request extends z.in
   { requestId, signal, trace, out }: Attempt<Response>,
 ): Promise<() => void> {
   const certificate = deps.clientCertificates ? stream.getAuthContext().sslPeerCertificate?.fingerprint256 : undefined;
-  const shown = { ...presented(stream.metadata), certificate };
+  const shown = presented(stream.metadata, certificate);
   const { caller, untilMs } = await deps.authenticator.prove(shown);
   trace.caller = caller;
   const read = callFacts(stream.metadata);

@@ -1,7 +1,7 @@
 import { type handleUnaryCall, Metadata, type MethodDefinition, type sendUnaryData, type ServerUnaryCall, status as codes } from "@grpc/grpc-js";
 import type { z } from "zod";
 import type { Action, Call, Caller, CallerOf } from "../domain/access.ts";
-import { Uuid } from "../domain/credential.ts";
+import { isUuid } from "../domain/credential.ts";
 import { CredentialError, fail, GRPC_CODE, REASONS } from "../domain/errors.ts";
 import { errorFields, type Log } from "../log.ts";
 import { beginSpan, type SpanFacts, within } from "../trace.ts";
@@ -122,8 +122,8 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
   };
 }
 
-/** Who called, and what about, is in the log and in the audit trail, and not in a trace. */
-function spanFacts(path: string, requestId: string, outcome: Buffer | CredentialError): SpanFacts {
+/** What the span of a call says. Who called, and what about, is in the log and in the audit trail, and not in a trace. */
+export function spanFacts(path: string, requestId: string, outcome: Buffer | CredentialError): SpanFacts {
   const [, service, method] = path.split("/");
   const error = outcome instanceof CredentialError ? outcome.reason : undefined;
   const code = outcome instanceof CredentialError ? GRPC_CODE[REASONS[outcome.reason].grpc] : codes.OK;
@@ -150,7 +150,8 @@ async function perform<A extends Action, S extends z.ZodType, Request extends z.
   const { metadata, request: bytes } = stream;
   // Asked for only where there can be one: Node makes the certificate's object anew each time.
   const certificate = deps.clientCertificates ? stream.getAuthContext().sslPeerCertificate?.fingerprint256 : undefined;
-  const caller = await deps.authenticator.authenticate({ ...presented(metadata), certificate });
+  const identity = presented(metadata, certificate);
+  const caller = deps.authenticator.known(identity) ?? (await deps.authenticator.authenticate(identity));
   trace.caller = caller;
   const read = callFacts(metadata);
   const facts = read instanceof CredentialError ? NO_FACTS : read;
@@ -158,8 +159,8 @@ async function perform<A extends Action, S extends z.ZodType, Request extends z.
   const decoded = decodeRequest(spec.request, bytes);
   trace.credentialId = knownId(decoded && spec.credentialId?.(decoded.message));
   try {
-    const call: Call = { ...proven, scope: await deps.reception.receive(proven, spec.action) };
-    const grant = admit(call, spec.action);
+    const asked = deps.reception.receive(proven, spec.action);
+    const grant = admit(asked === null ? proven : { ...proven, scope: await asked }, spec.action);
     if (read instanceof CredentialError) throw read;
     if (!decoded) throw unreadable(facts.reported);
     const faults = decoded.prototypeKey ? [...facts.reported, PROTOTYPE_KEY] : facts.reported;
@@ -189,7 +190,7 @@ async function run<A extends Action, S extends z.ZodType, Request extends z.inpu
 
 /** The id a caller gave, where it is one: anything else may be a secret in the wrong place. */
 function knownId(text: string | undefined): string | null {
-  return Uuid.safeParse(text).data ?? null;
+  return text !== undefined && isUuid(text) ? text.toLowerCase() : null;
 }
 
 function reply(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>, requestId: string, outcome: Buffer | CredentialError): void {

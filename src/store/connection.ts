@@ -15,6 +15,8 @@ export interface ConnectionFields {
   /** Longest time until a connection stands, ms. */
   readonly connectionTimeoutMillis: number;
   readonly keepAlive: true;
+  /** Silence on an idle connection after which the other end is asked for a sign of life, ms; ten are asked for, a second apart. */
+  readonly keepAliveInitialDelayMillis: number;
 }
 
 const URL_FORM = /^postgres(?:ql)?:\/\/(?:([^:@/?#]*)(?::([^@/?#]*))?@)?(\[[^\]]+\]|[^:@/?#]*)(?::(\d{1,5}))?(?:\/([^?#]*))?(?:\?([^#]*))?$/;
@@ -47,6 +49,8 @@ export function parseDatabaseUrl(url: string, caFile?: string): ConnectionFields
     application_name: "flow-credentials",
     connectionTimeoutMillis: 5_000,
     keepAlive: true,
+    // A peer that vanished without a word is noticed while nobody waits for it; the system's own delay is two hours.
+    keepAliveInitialDelayMillis: 5_000,
   };
 }
 

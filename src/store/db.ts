@@ -5,8 +5,9 @@ import { CredentialError, fail } from "../domain/errors.ts";
 import { abortReason, cancelUntil } from "./cancel.ts";
 import { traced } from "../trace.ts";
 import type { ConnectionFields } from "./connection.ts";
+import { hangUp } from "./hang-up.ts";
 import type { PoolLoad } from "./load.ts";
-import { isConflict, isConnectionLoss, translate } from "./errors.ts";
+import { isConflict, isReadOnly, isUseless, translate } from "./errors.ts";
 import { sqlFacts, traceQueries } from "./statement-spans.ts";
 import { CONTEXT_FOR_KNEX, contextValues, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
@@ -72,30 +73,31 @@ export class Database {
       pool: { min: 0, max: options.poolSize, propagateCreateError: true },
       log: { warn: () => {}, error: () => {}, deprecate: () => {}, debug: () => {} },
     });
+    this.#knex.client.destroyRawConnection = hangUp;
     traceQueries(this.#knex);
   }
 
-  /** Reads in a transaction that sees one organization; none where it is null. Tried again where the connection fails. */
+  /** Reads in a transaction that sees one organization; none where it is null. Tried again where the connection fails, or leads to a standby. */
   async read<T>(organizationId: string | null, work: (trx: Knex.Transaction) => PromiseLike<T>, signal?: AbortSignal): Promise<T> {
-    const again = (error: unknown) => isConnectionLoss(error) || isConflict(error);
+    const again = (error: unknown) => isUseless(error) || isConflict(error);
     return this.#transaction(again, organizationId === null ? [] : [organizationId], work, signal);
   }
 
   /**
    * Reads and writes in several statements of one transaction, which sees the given organizations. Tried again only where
-   * PostgreSQL rolled it back because of other transactions.
+   * PostgreSQL surely rolled it back: because of other transactions, or because it is a standby.
    */
   async transact<T>(organizations: readonly string[], work: (trx: Knex.Transaction) => PromiseLike<T>, signal?: AbortSignal): Promise<T> {
-    return this.#noticing(organizations, this.#transaction(isConflict, organizations, work, signal));
+    return this.#noticing(organizations, this.#transaction(isUndone, organizations, work, signal));
   }
 
   /**
-   * Commits one statement that may write, for the organizations it names. Tried again only where PostgreSQL rolled it
-   * back because of other transactions: after a lost connection nobody knows whether it took effect.
+   * Commits one statement that may write, for the organizations it names. Tried again only where PostgreSQL surely rolled it
+   * back: after a lost connection nobody knows whether it took effect.
    */
   async write(organizations: readonly string[], statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
     const visible = organizations.map(known);
-    const work = () => this.#retrying(isConflict, signal, (client) => runTransaction(client, this.#session, visible, statement, values));
+    const work = () => this.#retrying(isUndone, signal, (client) => runTransaction(client, this.#session, visible, statement, values));
     return this.#noticing(visible, traced(statement.name, "client", work, sqlFacts));
   }
 
@@ -159,7 +161,10 @@ export class Database {
     try {
       return await work(client);
     } catch (error) {
-      if (isConnectionLoss(error)) drop(client, error);
+      if (isUseless(error)) {
+        drop(client, error);
+        this.#session.lost?.();
+      }
       throw error;
     } finally {
       signal?.removeEventListener("abort", cancel);
@@ -200,10 +205,13 @@ export class Database {
   }
 }
 
+/** Whether nothing of a transaction took effect, and it may be tried again. */
+const isUndone = (error: unknown): boolean => isConflict(error) || isReadOnly(error);
+
 /** Closes a connection and marks it, as Knex does, as one that must not be handed out again. */
 function drop(client: Client, cause: unknown): void {
   Object.assign(client, { __knex__disposed: cause });
-  client.end().catch(() => {});
+  void hangUp(client);
 }
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;

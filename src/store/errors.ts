@@ -43,7 +43,7 @@ const CONSTRAINTS: Readonly<Record<string, Reason>> = {
 };
 
 /** SQLSTATE classes and codes under which the database is not able to work now, whatever was asked. */
-const UNAVAILABLE = /^(08...|28...|3D000|25006|25P0[34]|40001|40P01|53...|55000|55P03|57P0[1-5]|58...)$/;
+const UNAVAILABLE = /^(08...|28...|3D000|2500[16]|25P0[34]|40001|40P01|53...|55000|55P03|57P0[1-5]|58...)$/;
 
 /** Node's codes of a connection that failed or broke. */
 const NETWORK = /^(E[A-Z]+|ERR_(TLS|SSL|SOCKET|STREAM)_.*|[A-Z_]*CERT[A-Z_]*|UNABLE_TO_.*)$/;
@@ -58,9 +58,25 @@ export function isConnectionLoss(error: unknown): boolean {
   return /^(08...|57P0[1-5])$/.test(code) || NETWORK.test(code);
 }
 
-/** Whether the transaction was rolled back because of other transactions, so that it may simply run again. */
+/**
+ * Whether the server at the other end takes no writes, as a standby does. Nothing took effect; another connection may lead to the
+ * primary. The first code is the answer to the context statement, which asks for a transaction that may write.
+ */
+export function isReadOnly(error: unknown): boolean {
+  return /^2500[16]$/.test(textOf(error, "code") ?? "");
+}
+
+/** Whether a connection is of no further use: it failed, or leads to a server that takes no writes. */
+export function isUseless(error: unknown): boolean {
+  return isConnectionLoss(error) || isReadOnly(error);
+}
+
+/**
+ * Whether the transaction was rolled back because of other transactions, so that it may simply run again: also where the one
+ * before it on its connection was to prepare their statement, and failed first (26000).
+ */
 export function isConflict(error: unknown): boolean {
-  return /^(40001|40P01)$/.test(textOf(error, "code") ?? "");
+  return /^(40001|40P01|26000)$/.test(textOf(error, "code") ?? "");
 }
 
 /** Whether the transaction was surely rolled back, because of something that concerns perhaps only some of its rows. */

@@ -3,7 +3,8 @@ import pg, { type Client } from "pg";
 import type { Log } from "../log.ts";
 import { cancelUntil } from "./cancel.ts";
 import type { ConnectionFields } from "./connection.ts";
-import { isConnectionLoss } from "./errors.ts";
+import { isUseless } from "./errors.ts";
+import { hangUp } from "./hang-up.ts";
 import { type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
 /** What a lane needs. */
@@ -32,7 +33,7 @@ const GRACE_MS = 1_000;
 const LOCK_MS = 250;
 
 /** Pauses between attempts to connect, ms: doubled from the first to the last, and shortened at random. */
-const BACKOFF_MS = { first: 50, last: 5_000 } as const;
+const BACKOFF_MS = { first: 50, last: 1_000 } as const;
 
 /**
  * One connection in pipeline mode, on which transactions are sent without waiting for the ones before, and perhaps a second
@@ -46,6 +47,8 @@ export class Lane {
   #refilling: Promise<void> | undefined;
   #state: LaneState = "lost";
   readonly #closing = new AbortController();
+  /** Connections on which a commit did not wait for the synchronous standby, because it was cancelled: a promotion may lose it. */
+  readonly #unconfirmed = new WeakSet<Client>();
 
   constructor(options: LaneOptions) {
     const { timeouts } = options.session;
@@ -69,10 +72,12 @@ export class Lane {
     const client = this.#active;
     if (client === undefined) throw new Error("Connection terminated");
     try {
-      return await runTransaction(client, this.#options.session, organizations, statement, values);
+      const rows = await runTransaction(client, this.#options.session, organizations, statement, values);
+      if (this.#unconfirmed.has(client)) throw new Error("Connection terminated");
+      return rows;
     } catch (error) {
       // The driver tells of a silent connection here first, and only later that it closed.
-      if (isConnectionLoss(error)) this.#lost(client);
+      if (isUseless(error)) this.#lost(client);
       throw error;
     }
   }
@@ -88,7 +93,7 @@ export class Lane {
     this.#closing.abort();
     const clients = [this.#active, this.#reserve];
     [this.#active, this.#reserve] = [undefined, undefined];
-    await Promise.all(clients.map((client) => client?.end().catch(() => {})));
+    await Promise.all(clients.map((client) => client && hangUp(client)));
     await this.#refilling;
   }
 
@@ -98,6 +103,9 @@ export class Lane {
     const client = new pg.Client({ ...fields, pipeline: true, query_timeout: DEPTH * session.timeouts.statementMs + GRACE_MS });
     client.on("error", () => this.#lost(client));
     client.on("end", () => this.#lost(client));
+    client.on("notice", ({ routine }) => {
+      if (routine === "SyncRepWaitForLSN") this.#unconfirmed.add(client);
+    });
     await client.connect();
     return client;
   }
@@ -106,7 +114,8 @@ export class Lane {
     if (this.#state === "closed" || (client !== this.#active && client !== this.#reserve)) return;
     if (client === this.#active) this.#active = this.#reserve;
     this.#reserve = undefined;
-    client.end().catch(() => {});
+    void hangUp(client);
+    this.#options.session.lost?.();
     this.#become(this.#active === undefined ? "lost" : "up");
     this.#options.log.warn({ state: this.#state }, `a database connection of the ${this.#options.name} lane was lost`);
     this.#refill();
@@ -141,7 +150,7 @@ export class Lane {
 
   #install(client: Client): void {
     if (this.state === "closed") {
-      client.end().catch(() => {});
+      void hangUp(client);
     } else if (this.#active === undefined) {
       this.#active = client;
       this.#become("up");

@@ -3,6 +3,7 @@ import knexPackage, { type Knex } from "knex";
 import pg from "pg";
 import { type ConnectionFields, parseDatabaseUrl } from "./connection.ts";
 import { StoreFault, StoreSetupError } from "./errors.ts";
+import { compare } from "./compatibility.ts";
 import { type Migration, MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
 import { APPLICATION_GRANTS } from "./tables.ts";
 
@@ -27,12 +28,15 @@ export interface MigrateOptions {
   readonly signal?: AbortSignal | undefined;
   /** Longest wait for another process that migrates, ms; a minute by default. */
   readonly lockWaitMs?: number;
+  /** Every migration that there is, in order; those of this code where not given. */
+  readonly migrations?: readonly Migration[];
 }
 
 /**
  * Brings the schema up to date and gives back the names of the migrations that this call applied. Any number of
- * processes may do so at once: they wait for each other. Throws StoreSetupError where the database is ahead of this
- * code, cannot be reached, lacks the application role, or is being migrated for too long by somebody else.
+ * processes may do so at once: they wait for each other. A database that is ahead of this code is left as it is. Throws
+ * StoreSetupError where this code cannot work with it, or it cannot be reached, lacks the application role, or is being migrated for
+ * too long by somebody else.
  */
 export async function migrate(options: MigrateOptions): Promise<string[]> {
   const fields = parseDatabaseUrl(options.url, options.caFile);
@@ -41,7 +45,7 @@ export async function migrate(options: MigrateOptions): Promise<string[]> {
   try {
     await lock.connect();
     await takeLock(lock, Date.now() + (options.lockWaitMs ?? LOCK_WAIT_MS), options.signal);
-    return await migrateLocked(fields, options.applicationRole);
+    return await migrateLocked(fields, options.applicationRole, options.migrations ?? MIGRATIONS);
   } catch (error) {
     if (error instanceof StoreSetupError) throw error;
     throw new StoreSetupError(`the database could not be migrated: ${new StoreFault(error).message}`);
@@ -61,13 +65,19 @@ async function takeLock(client: pg.Client, deadline: number, signal: AbortSignal
   }
 }
 
-const source: Knex.MigrationSource<Migration> = {
-  getMigrations: async () => [...MIGRATIONS],
+const sourceOf = (migrations: readonly Migration[]): Knex.MigrationSource<Migration> => ({
+  getMigrations: async () => [...migrations],
   getMigrationName: (migration) => migration.name,
-  getMigration: async (migration) => ({ up: migration.up, down: async () => {} }),
-};
+  getMigration: async (migration) => ({ up: (knex) => apply(knex, migration), down: async () => {} }),
+});
 
-async function migrateLocked(fields: ConnectionFields, applicationRole: string): Promise<string[]> {
+/** Takes a step of the schema, and says in the same transaction who can work with it afterwards, where that are fewer. */
+async function apply(knex: Knex, { up, needs }: Migration): Promise<void> {
+  await up(knex);
+  if (needs !== undefined) await knex("schema_compatibility").update({ needs });
+}
+
+async function migrateLocked(fields: ConnectionFields, applicationRole: string, migrations: readonly Migration[]): Promise<string[]> {
   const knex = knexPackage.knex({ client: "pg", version: "18", connection: () => ({ ...fields }), pool: { min: 0, max: 2 } });
   try {
     const { rows } = await knex.raw("select to_regclass(?) is not null as migrated, to_regrole(?) is not null as granted", [
@@ -75,29 +85,18 @@ async function migrateLocked(fields: ConnectionFields, applicationRole: string):
     ]);
     const [{ migrated, granted }] = rows as [{ migrated: boolean; granted: boolean }];
     if (!granted) throw new StoreSetupError("the application role does not exist; create it first");
-    const newer = migrated ? aheadOfCode(await appliedMigrations(knex)) : undefined;
-    if (newer !== undefined) throw newer;
+    const { fault, unknown } = migrated ? await compare(knex, migrations) : {};
+    if (fault !== undefined) throw fault;
+    // What newer code has granted stays granted.
+    if (unknown !== undefined) return [];
     // A killed migration leaves Knex's own lock behind. Whoever holds the advisory lock knows that nobody else migrates.
     if (migrated) await knex.migrate.forceFreeMigrationsLock({ tableName: MIGRATION_TABLE });
-    const [, applied] = (await knex.migrate.latest({ migrationSource: source, tableName: MIGRATION_TABLE })) as [number, string[]];
+    const [, applied] = (await knex.migrate.latest({ migrationSource: sourceOf(migrations), tableName: MIGRATION_TABLE })) as [number, string[]];
     await grant(knex, applicationRole);
     return applied;
   } finally {
     await knex.destroy();
   }
-}
-
-/** The fault of a database that has migrations which this code does not know. */
-export function aheadOfCode(applied: readonly string[]): StoreSetupError | undefined {
-  const unknown = applied.find((name) => !MIGRATIONS.some((migration) => migration.name === name));
-  if (unknown === undefined) return undefined;
-  return new StoreSetupError(`the database is ahead of this version of the service: it has the migration ${unknown}; run a newer version`);
-}
-
-/** Names of the migrations that the database has, in order. */
-export async function appliedMigrations(knex: Knex): Promise<string[]> {
-  const rows = await knex(MIGRATION_TABLE).select<{ name: string }[]>("name").orderBy("id");
-  return rows.map((row) => row.name);
 }
 
 const quoted = (identifier: string): string => `"${identifier.replaceAll('"', '""')}"`;

@@ -2,19 +2,19 @@ import type { Knex } from "knex";
 import { CredentialError } from "../domain/errors.ts";
 import type { Log } from "../log.ts";
 import { AuditCommitter } from "./audit.ts";
+import { compare } from "./compatibility.ts";
 import { parseDatabaseUrl } from "./connection.ts";
 import { authorizationStore } from "./authorizations.ts";
 import { Creator } from "./creation.ts";
 import { credentialStore } from "./credentials.ts";
 import { Database } from "./db.ts";
-import { StoreFault, StoreSetupError } from "./errors.ts";
+import { isReadOnly, StoreFault, StoreSetupError } from "./errors.ts";
 import { idempotencyStore } from "./idempotency.ts";
 import { importStore } from "./imports.ts";
 import { KeyLookup } from "./key-lookup.ts";
 import { keyRegistryStore, organizationKeyStore } from "./keys.ts";
 import type { Recorded } from "./load.ts";
 import { maintenanceStore } from "./maintenance.ts";
-import { aheadOfCode, appliedMigrations } from "./migrate.ts";
 import { MIGRATION_TABLE, MIGRATIONS } from "./migrations/index.ts";
 import { outboxStore } from "./outbox.ts";
 import { refreshStore } from "./refresh.ts";
@@ -65,6 +65,9 @@ const CREATE_QUEUE = 1_024;
 /** Longest wait for a lock, ms: a locked row delays its own callers, and should not use up everyone's time. */
 const LOCK_MS = 2_000;
 
+/** Longest time until the database has answered whether it is there, ms. */
+const PING_MS = 2_000;
+
 /** Connections for the rows of rotations, opened when there is one: the page that is read and the batch that is written, and not those of callers. */
 const ROTATION_CONNECTIONS = 3;
 
@@ -78,7 +81,8 @@ const WATCH_CONNECTIONS = 1;
 export async function openStore(options: StoreOptions): Promise<Store> {
   const fields = parseDatabaseUrl(options.url, options.caFile);
   const statementMs = options.statementTimeoutMs;
-  const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) } };
+  let lost = () => {};
+  const session: Session = { prepared: options.prepared, timeouts: { statementMs, lockMs: Math.min(LOCK_MS, Math.ceil(statementMs / 2)) }, lost: () => lost() };
   const database = new Database({ name: "calls", fields, session, poolSize: options.poolSize });
   const backgroundPoolSize = options.backgroundPoolSize ?? 2;
   const background = new Database({ name: "background", fields, session, poolSize: backgroundPoolSize });
@@ -97,13 +101,15 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     await Promise.all([database.close(), background.close(), moving.close(), watching.close()]);
   };
   try {
-    const fault = await database.read(null, setupFault);
+    const { fault, ahead } = await database.read(null, checkSetup);
     if (fault !== undefined) throw fault;
+    if (ahead !== undefined) log.warn({ migration: ahead }, "the database is ahead of this version, which can still work with it");
     await Promise.all([resolver.open(), creator.open(), audit.open()]);
   } catch (error) {
     await close();
     if (error instanceof StoreSetupError) throw error;
     const fault = error instanceof CredentialError ? error.cause : new StoreFault(error);
+    if (fault instanceof StoreFault && isReadOnly(fault)) throw new StoreSetupError("the database takes no writes, as a standby does not; give the primary's address, or one that follows it");
     throw new StoreSetupError(`the database cannot be used: ${fault instanceof StoreFault ? fault.message : "it does not answer"}`);
   }
   return {
@@ -130,13 +136,15 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     onKeyMoved(listener) {
       for (const pool of [database, background]) pool.onKeyMoved = listener;
     },
-    ping: () => database.read(null, (trx) => trx.raw("select 1")).then(() => true, () => false),
+    onLost: (listener) => void (lost = listener),
+    // One that waits for a server that vanished would still say so long after another has taken its place.
+    ping: () => database.read(null, (trx) => trx.raw("select 1"), AbortSignal.timeout(PING_MS)).then(() => resolver.load.up && audit.load.up, () => false),
     close,
   };
 }
 
-/** What is wrong with the role or the schema; undefined where all is well. */
-async function setupFault(trx: Knex.Transaction): Promise<StoreSetupError | undefined> {
+/** What is wrong with the role or the schema, and the oldest migration that this code does not know; neither where all is well. */
+async function checkSetup(trx: Knex.Transaction): Promise<{ readonly fault?: StoreSetupError | undefined; readonly ahead?: string | undefined }> {
   const { rows } = await trx.raw(
     `select r.rolsuper, r.rolbypassrls, to_regclass(?) is not null as migrated,
       exists (select from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and pg_has_role(c.relowner, 'member')) as owner
@@ -144,11 +152,13 @@ async function setupFault(trx: Knex.Transaction): Promise<StoreSetupError | unde
     [`public.${MIGRATION_TABLE}`],
   );
   const [role] = rows as [{ rolsuper: boolean; rolbypassrls: boolean; owner: boolean; migrated: boolean }];
-  if (role.rolsuper) return new StoreSetupError("the database role is a superuser, which row-level security does not bind; give the application role");
-  if (role.rolbypassrls) return new StoreSetupError("the database role bypasses row-level security; give the application role");
-  if (role.owner) return new StoreSetupError("the database role owns tables, or may become their owner; give the application role");
-  if (!role.migrated) return new StoreSetupError("the database has no schema yet; run the migrations");
-  const applied = await appliedMigrations(trx);
-  const missing = MIGRATIONS.find((migration) => !applied.includes(migration.name));
-  return aheadOfCode(applied) ?? (missing && new StoreSetupError(`the database lacks the migration ${missing.name}; run the migrations`));
+  if (role.rolsuper) return wrong("the database role is a superuser, which row-level security does not bind; give the application role");
+  if (role.rolbypassrls) return wrong("the database role bypasses row-level security; give the application role");
+  if (role.owner) return wrong("the database role owns tables, or may become their owner; give the application role");
+  if (!role.migrated) return wrong("the database has no schema yet; run the migrations");
+  const { fault, missing, unknown } = await compare(trx, MIGRATIONS);
+  if (fault === undefined && missing !== undefined) return wrong(`the database lacks the migration ${missing}; run the migrations`);
+  return { fault, ahead: unknown };
 }
+
+const wrong = (message: string): { readonly fault: StoreSetupError } => ({ fault: new StoreSetupError(message) });

@@ -259,7 +259,9 @@ export interface Store {
   readonly watch: WatchStore;
   /** Tells of organizations for which a write was refused because its key has moved (KEY_MOVED): what is cached of their keys is out of date. */
   onKeyMoved(listener: (organizations: readonly string[]) => void): void;
-  /** Whether the database answers now. */
+  /** Tells that a connection was lost: the database may be another one by now, which lacks what was committed last. */
+  onLost(listener: () => void): void;
+  /** Whether the database answers within two seconds, and those who resolve and record have a connection. */
   ping(): Promise<boolean>;
   /** Waits for what is under way and closes every connection. */
   close(): Promise<void>;

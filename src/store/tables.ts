@@ -17,6 +17,7 @@ export const TABLES_WITHOUT_TENANT = {
   audit_signing: "the heads of every organization's chain are signed, whichever they are",
   purge_due: "what is to be purged is found for every organization",
   schema_migration: "the version of the schema",
+  schema_compatibility: "which versions of the code can work with the schema",
   schema_migration_lock: "a lock of the migration runner",
 } as const;
 
@@ -55,4 +56,5 @@ export const APPLICATION_GRANTS: Readonly<Record<string, readonly string[]>> = {
   credential_previous: ["select", "insert", "update", "delete"],
   purge_due: ["select", "insert", "update", "delete"],
   schema_migration: ["select"],
+  schema_compatibility: ["select"],
 };

@@ -1,5 +1,5 @@
 import type { Writable } from "node:stream";
-import type { Client } from "pg";
+import pg, { type Client } from "pg";
 
 /** One SQL text. The name is that of the prepared statement, and belongs to this text alone. */
 export interface Statement {
@@ -20,6 +20,8 @@ export interface Session {
   /** Whether statements are prepared under their names; not behind a pooler that moves transactions between connections. */
   readonly prepared: boolean;
   readonly timeouts: Timeouts;
+  /** Is told that a connection was lost: the server at the end of the next one may know less than the one before, as a promoted standby does. */
+  readonly lost?: (() => void) | undefined;
 }
 
 /** A row as the driver gives it. */
@@ -29,13 +31,14 @@ export type Row = Record<string, unknown>;
 const contextText = (parameter: (index: number) => string): string =>
   `select set_config('app.organizations', ${parameter(1)}, true), set_config('statement_timeout', ${parameter(2)}, true),
     set_config('lock_timeout', ${parameter(3)}, true), set_config('idle_in_transaction_session_timeout', ${parameter(4)}, true),
-    set_config('enable_seqscan', 'off', true), set_config('search_path', 'public, pg_temp', true)`;
+    set_config('enable_seqscan', 'off', true), set_config('search_path', 'public, pg_temp', true), set_config('transaction_read_only', 'off', true)`;
 
 /**
  * Sets what holds for the rest of the transaction: the organizations that are visible, and the limits on time. Per
  * transaction, because a pooler hands the same server connection to others afterwards. Sequential scans are off: a
  * statement is planned once and kept, perhaps while its table is still empty. Names mean the tables of the schema, whatever
- * other schemas and temporary tables there are.
+ * other schemas and temporary tables there are. A server that takes no writes refuses the last setting (25001): what a standby
+ * knows may be old, so it answers nobody.
  */
 const CONTEXT: Statement = { name: "context", text: contextText((index) => `$${index}`) };
 
@@ -47,44 +50,79 @@ export function contextValues(organizations: readonly string[], { statementMs, l
   return [`{${organizations.join(",")}}`, String(statementMs), String(lockMs), String(statementMs)];
 }
 
-/** The driver's own connection, which its types leave out. */
-interface Wired {
-  readonly connection: { readonly stream: Writable };
+/** What the driver's own query does that its types leave out. */
+interface DriverQuery {
+  submit(connection: Connection): Error | null;
+  handleDataRow(message: unknown): void;
+  handleCommandComplete(message: unknown, connection: Connection): void;
 }
 
-/** Hands what `send` sends to the kernel in one piece: a system call, and a turn of the server's process, for each statement costs more than some statements do. */
-function together<T>(client: Client, send: () => T): T {
-  const { stream } = (client as unknown as Wired).connection;
-  stream.cork();
-  try {
-    return send();
-  } finally {
-    stream.uncork();
+/** The driver's connection: with what it knows of its prepared statements, and methods that take less than its types say. */
+interface Connection {
+  readonly stream: Writable;
+  readonly parsedStatements: Readonly<Record<string, string>>;
+  readonly submittedNamedStatements: Readonly<Record<string, string>>;
+  parse(query: { readonly text: string }): void;
+  bind(config: { readonly statement?: string; readonly values: readonly string[] }): void;
+  execute(): void;
+}
+
+const Query = pg.Query as unknown as new (config: pg.QueryConfig, values: undefined, done: (error: Error | undefined, result?: pg.QueryResult<Row>) => void) => DriverQuery;
+
+/**
+ * A statement that takes its context along: both are executed ahead of one Sync, which makes them one transaction and commits it
+ * (PostgreSQL documentation 54.2.4). The server answers once, when the commit stands; a failure of either undoes both.
+ */
+class StatementInContext extends Query {
+  readonly #context: readonly string[];
+  readonly #prepared: boolean;
+  #answering: "context" | "statement" = "context";
+
+  constructor(statement: Statement, values: readonly unknown[], { prepared }: Session, context: readonly string[], done: (error: Error | undefined, result?: pg.QueryResult<Row>) => void) {
+    super(asked(statement, values, prepared), undefined, done);
+    this.#context = context;
+    this.#prepared = prepared;
+  }
+
+  override submit(connection: Connection): Error | null {
+    // Handed to the kernel in one piece: a system call, and a turn of the server's process, for each part costs more than some statements do.
+    connection.stream.cork();
+    try {
+      if (!this.#prepared) connection.parse({ text: CONTEXT.text });
+      connection.bind({ ...(this.#prepared ? { statement: CONTEXT.name } : {}), values: this.#context });
+      connection.execute();
+      return super.submit(connection);
+    } finally {
+      connection.stream.uncork();
+    }
+  }
+
+  override handleDataRow(message: unknown): void {
+    if (this.#answering === "statement") super.handleDataRow(message);
+  }
+
+  override handleCommandComplete(message: unknown, connection: Connection): void {
+    if (this.#answering === "statement") super.handleCommandComplete(message, connection);
+    this.#answering = "statement";
   }
 }
 
+/** A query as the driver takes it. One without a name and values would go as text otherwise, which ends the context's transaction. */
+const asked = ({ name, text }: Statement, values: readonly unknown[], prepared: boolean): pg.QueryConfig =>
+  prepared ? { name, text, values: [...values] } : ({ text, values: [...values], queryMode: "extended" } as pg.QueryConfig);
+
 /**
- * Runs one statement for the given organizations in a transaction of its own: everything is sent at once, on a connection
- * in pipeline mode in one round trip, and the rows are given back when the commit is acknowledged. Where `begin` fails,
- * the context has no effect and the statement sees and writes nothing. Rejects with the driver's error.
+ * Runs one statement for the given organizations in a transaction of its own, in one round trip on a connection in pipeline
+ * mode; the rows are given back when the commit is acknowledged. Rejects with the driver's error.
  */
-export async function runTransaction(
-  client: Client,
-  session: Session,
-  organizations: readonly string[],
-  statement: Statement,
-  values: readonly unknown[],
-): Promise<Row[]> {
-  const query = ({ name, text }: Statement, parameters: readonly unknown[]) =>
-    client.query<Row>(session.prepared ? { name, text, values: [...parameters] } : { text, values: [...parameters] });
-  const sent = together(client, () => [
-    client.query("begin"),
-    query(CONTEXT, contextValues(organizations, session.timeouts)),
-    query(statement, values),
-    client.query("commit"),
-  ] as const);
-  const [begun, context, result, committed] = await Promise.allSettled(sent);
-  for (const step of [begun, context, result, committed]) if (step.status === "rejected") throw step.reason;
-  if (committed.status !== "fulfilled" || committed.value.command !== "COMMIT" || result.status !== "fulfilled") throw new Error("transaction was not committed");
-  return result.value.rows;
+export function runTransaction(client: Client, session: Session, organizations: readonly string[], statement: Statement, values: readonly unknown[]): Promise<Row[]> {
+  const context = contextValues(organizations, session.timeouts);
+  const { connection } = client as unknown as { readonly connection: Connection };
+  const known = CONTEXT.name in connection.parsedStatements || CONTEXT.name in connection.submittedNamedStatements;
+  // The driver keeps account of one statement to a query. Where this one fails, so does the other.
+  if (session.prepared && !known) client.query(asked(CONTEXT, context, true)).catch(() => {});
+  return new Promise((resolve, reject) => {
+    const done = (error: Error | undefined, result?: pg.QueryResult<Row>) => (result === undefined ? reject(error ?? new Error("a transaction gave no result")) : resolve(result.rows));
+    client.query(new StatementInContext(statement, values, session, context, done) as unknown as pg.Submittable);
+  });
 }

@@ -49,12 +49,9 @@ class Buckets {
   /** Time until there is a token, ms; 0 where there is one. */
   wait(name: string, now: number): number {
     const most = this.#perSecond * BURST_SECONDS;
-    const bucket = this.#buckets.get(name) ?? { tokens: most, at: now };
+    const bucket = this.#bucket(name, most, now);
     bucket.tokens = Math.min(most, bucket.tokens + ((now - bucket.at) * this.#perSecond) / 1000);
     bucket.at = now;
-    this.#buckets.delete(name);
-    this.#buckets.set(name, bucket);
-    if (this.#buckets.size > MAX_BUCKETS) this.#buckets.delete(this.#buckets.keys().next().value as string);
     return bucket.tokens >= 1 ? 0 : ((1 - bucket.tokens) * 1000) / this.#perSecond;
   }
 
@@ -62,6 +59,17 @@ class Buckets {
   take(name: string): void {
     const bucket = this.#buckets.get(name);
     if (bucket) bucket.tokens -= 1;
+  }
+
+  #bucket(name: string, tokens: number, at: number): Bucket {
+    const known = this.#buckets.get(name);
+    // Where there is room nothing is about to be forgotten, and the order need not be kept.
+    if (known && this.#buckets.size * 2 <= MAX_BUCKETS) return known;
+    const bucket = known ?? { tokens, at };
+    this.#buckets.delete(name);
+    this.#buckets.set(name, bucket);
+    if (this.#buckets.size > MAX_BUCKETS) this.#buckets.delete(this.#buckets.keys().next().value as string);
+    return bucket;
   }
 }
 

@@ -14,10 +14,10 @@ export interface ReceptionDeps {
 /** What is asked of every caller whose identity is proven, before anything is done for them. */
 export interface Reception {
   /**
-   * Gives what a narrowed service account may touch; null for everything. Throws INVALID_TOKEN for an account that is
+   * Gives what a narrowed service account may touch; null for everything, and at once where nothing is to be asked. Rejects with INVALID_TOKEN for an account that is
    * disabled or deleted, or came with a key that is revoked or has ended, and RATE_LIMITED.
    */
-  receive(call: Call, action: Action): Promise<Scope | null>;
+  receive(call: Call, action: Action): Promise<Scope | null> | null;
 }
 
 /** Actions whose own statement asks how the caller stands, in the same round trip or for many at once. */
@@ -25,22 +25,27 @@ const SELF_ASKING: ReadonlySet<Action> = new Set(["resolve_credential", "watch_c
 
 /** Receives callers. A proof that was cached only tells who someone is; how they stand is asked anew with every call. */
 export function createReception({ store, rates, limitedCalls }: ReceptionDeps): Reception {
+  const refuse = async (call: Call, action: Action, error: unknown): Promise<never> => {
+    await limitedCalls.note(call, action);
+    throw error;
+  };
+  const standing = async (organizationId: string, id: string, keyId: string | undefined): Promise<Scope | null> => {
+    const { good, scope } = await store.serviceAccounts.standing(organizationId, id, keyId ?? null);
+    if (!good) throw fail("INVALID_TOKEN");
+    return scope;
+  };
   return {
-    async receive(call, action) {
+    receive(call, action) {
       const { caller } = call;
       try {
         rates.count(caller, action);
       } catch (error) {
-        await limitedCalls.note(call, action);
-        throw error;
+        return refuse(call, action, error);
       }
       if (caller.kind !== "service_account") return null;
       const { organizationId, id, keyId } = caller;
       if (keyId !== undefined) store.usage.key(organizationId, keyId);
-      if (SELF_ASKING.has(action)) return null;
-      const standing = await store.serviceAccounts.standing(organizationId, id, keyId ?? null);
-      if (!standing.good) throw fail("INVALID_TOKEN");
-      return standing.scope;
+      return SELF_ASKING.has(action) ? null : standing(organizationId, id, keyId);
     },
   };
 }

@@ -6,7 +6,7 @@ import { expose as exposeDocument } from "../providers/index.ts";
 import type { Exposed } from "../providers/provider.ts";
 import type { Store, StoredCredential } from "../store/store.ts";
 import { auditEvent, type Grant, recordUndelivered } from "./gate.ts";
-import { withIncident } from "./incident.ts";
+import { incidentOf } from "./incident.ts";
 import type { TokenRenewal } from "./refresh.ts";
 
 /** What resolving needs. */
@@ -95,6 +95,9 @@ const hasToken = ({ secret }: Exposed): boolean => secret.$case !== "oauthToken"
 async function expose(deps: ResolveDeps, { caller, call }: Grant<"resolve_credential">, stored: StoredCredential): Promise<Exposed> {
   const { id: credentialId, provider, credentialType, secretVersion } = stored;
   const place = { organizationId: caller.organizationId, credentialId, provider, credentialType, secretVersion };
-  const document = await withIncident(deps.log, call, place, () => deps.envelope.open(place, stored.sealed));
-  return exposeDocument(provider, credentialType, document);
+  try {
+    return exposeDocument(provider, credentialType, await deps.envelope.open(place, stored.sealed));
+  } catch (error) {
+    throw incidentOf(deps.log, call, place, error);
+  }
 }

@@ -4,7 +4,7 @@ import { Client, credentials, Metadata } from "@grpc/grpc-js";
 import { ulid } from "ulid";
 import { expect, test } from "vitest";
 import { ResolveCredentialRequest } from "../../gen/flow/credentials/v1/credential_service.ts";
-import { ChainReader } from "../../src/domain/audit-chain.ts";
+import { chainFaults } from "../support/invariants.ts";
 import { connect, freshDatabase } from "../support/postgres.ts";
 import { rest, serviceEnv, type Service, startService, token } from "../support/service.ts";
 
@@ -107,16 +107,7 @@ test(`${CALLS} mixed calls while replicas are killed: every secret that left has
   expect(released.filter((requestId) => !recorded.has(requestId))).toEqual([]);
 
   // The chain is whole, every key stands for one effect, the counters tell the truth, and every live secret opens.
-  const { rows: events } = await superuser.query("select * from audit_event where organization_id = $1 order by link, position", [organizationId]);
-  const reader = new ChainReader();
-  for (const row of events) {
-    const fault = reader.next({
-      link: Number(row.link), position: row.position, organizationId, occurredAtMs: row.occurred_at.getTime(), requestId: row.request_id, actorKind: row.actor_kind, actorId: row.actor_id, action: row.action,
-      outcome: row.outcome, reason: row.reason, credentialId: row.credential_id, flowId: row.flow_id, runId: row.run_id, subjectId: row.subject_id, keyId: row.key_id, calls: row.calls, hash: row.hash.toString("hex"),
-    });
-    expect(fault).toBeUndefined();
-  }
-  expect(reader.end()).toBeUndefined();
+  expect(await chainFaults(async (sql, values = []) => (await superuser.query(sql, [...values])).rows, organizationId)).toEqual([]);
   const { rows: live } = await superuser.query("select id from credential where organization_id = $1 and deleted_at is null", [organizationId]);
   const { rows: keys } = await superuser.query("select answer ->> 'id' as id from idempotency_record where organization_id = $1", [organizationId]);
   const made = new Set(keys.map(({ id }) => id as string));

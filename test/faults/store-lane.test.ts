@@ -87,7 +87,7 @@ describe("when another session holds a lock that the resolve path needs", () => 
     await resolve(store, organizationId, id);
     await using superuser = await connect(database.superuserUrl);
     const { rows } = await superuser.query<{ pid: number }>(
-      "select pid from pg_stat_activity where usename = 'credentials_app' and datname = current_database() and query = 'commit' order by state_change desc limit 1",
+      "select pid from pg_stat_activity where usename = 'credentials_app' and datname = current_database() and query like '%as refusal%' order by state_change desc limit 1",
     );
     const pid = rows[0]?.pid as number;
     process.kill(pid, "SIGSTOP");

@@ -61,7 +61,7 @@ it("refuses to stand open before a server it does not know from inside", async (
 it("answers OVERLOADED where unfinished requests hold too much", async () => {
   const { written, door, inside, http2, target } = await behindDoor({ maxUnfinishedBytes: 0 });
   door.guard(inside);
-  const refused = await rawCall(target, "/a/Slow", identity);
+  const refused = await rawCall(target, "/a/Slow", identity, null);
   expect([refused["grpc-status"], reasonOf(refused), door.heldBytes]).toEqual([String(status.RESOURCE_EXHAUSTED), "OVERLOADED", 0]);
   expect(written).toMatchObject([{ method: "/a/Slow", reason: "OVERLOADED" }, { method: "/a/Slow", code: "RESOURCE_EXHAUSTED" }]);
   http2.close();

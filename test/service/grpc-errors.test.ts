@@ -43,7 +43,7 @@ test.each<[string, () => never | Promise<never>]>([
 });
 
 it("says nothing of what is inside where the authenticator fails, and calls it an error of ours", async () => {
-  const authenticator = { authenticate: () => { throw new Driver(SECRET); } };
+  const authenticator = { known: () => undefined, authenticate: () => { throw new Driver(SECRET); } };
   await using grpc = await startGrpc({ deps: { authenticator: authenticator as never } });
   const answer = await call(grpc.client, RPCS.getCredential, get, metadataOf("user"));
   expect(answer.reason).toBe("INTERNAL");

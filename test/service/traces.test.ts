@@ -1,4 +1,6 @@
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { Client, credentials, Metadata } from "@grpc/grpc-js";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { canary, leaks } from "../support/canary.ts";
 import { startCollector, tree } from "../support/collector.ts";
@@ -31,6 +33,12 @@ afterAll(async () => {
   await provider[Symbol.asyncDispose]();
   await collector[Symbol.asyncDispose]();
 });
+
+function metadataWith(values: Record<string, string>): Metadata {
+  const metadata = new Metadata();
+  for (const [name, value] of Object.entries(values)) metadata.set(name, value);
+  return metadata;
+}
 
 /** What a caller sends to have its trace continued. */
 function caller(flags = "01") {
@@ -124,4 +132,23 @@ test("no span holds a secret, a parameter of a statement, or anything of a tenan
   for (const { name: span, facts } of collector.spans) expect([span, ...Object.keys(facts)].join(" "), span).toMatch(/^[\w.{}/; ]+$/);
   expect(collector.headers[0]?.["authorization"]).toBe(`Bearer ${HEADER_SECRET}`);
   expect(leaks([HEADER_SECRET], "the log", Buffer.from(service.output()))).toEqual([]);
+});
+
+test("a call that is turned away before it is read, and a stream that ends, have their spans", async () => {
+  const [refused, watched] = [caller(), caller()];
+  const anonymous = new Client(service.grpc, credentials.createInsecure());
+  const ask = (path: string) =>
+    new Promise((resolve) => anonymous.makeUnaryRequest(path, () => Buffer.alloc(0), (bytes) => bytes, {}, metadataWith({ traceparent: refused.headers.traceparent }), resolve));
+  await Promise.all([ask(`/${SERVICE}/GetCredential`), ask(`/${SERVICE}/Canary`)]);
+  const stream = anonymous.makeServerStreamRequest(`/${SERVICE}/WatchCredentials`, () => Buffer.alloc(0), (bytes) => bytes, {}, metadataWith({ traceparent: watched.headers.traceparent, authorization: `Bearer ${fleet.machine}` }));
+  stream.on("error", () => {});
+  await once(stream, "data");
+  stream.cancel();
+  anonymous.close();
+  const [spans, watches] = [await arrived(refused.traceId, `${SERVICE}/GetCredential`), await arrived(watched.traceId, `${SERVICE}/WatchCredentials`)];
+  expect(spans.map(({ name, facts }) => [name, facts["error.type"], facts["rpc.grpc.status_code"]]).sort()).toEqual([
+    [`${SERVICE}/GetCredential`, "UNAUTHENTICATED", 16],
+    ["unknown method", "UNIMPLEMENTED", 12],
+  ]);
+  expect(watches.find(({ name }) => name.endsWith("WatchCredentials"))).toMatchObject({ kind: 2, parentSpanId: watched.spanId, facts: { "error.type": "CANCELLED" } });
 });

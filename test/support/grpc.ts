@@ -37,6 +37,7 @@ export function testAuthenticator(): Authenticator & { readonly shown: Presented
   const shown: Presented[] = [];
   return {
     shown,
+    known: () => undefined,
     async prove(presented) {
       return { caller: await this.authenticate(presented), untilMs: Infinity };
     },

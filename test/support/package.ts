@@ -25,7 +25,7 @@ export function packProject(folder: string): Packed {
 }
 
 /** Unpacks it into an empty project whose other packages are those of this one; gives the package's folder. */
-export function unpack({ tarball }: Packed, project: string): string {
+export function unpack({ tarball }: Pick<Packed, "tarball">, project: string): string {
   const installed = join(project, "node_modules", "flow-credentials");
   mkdirSync(installed, { recursive: true });
   execFileSync("tar", ["-xzf", tarball, "-C", installed, "--strip-components=1"]);

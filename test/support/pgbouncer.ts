@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseDatabaseUrl } from "../../src/store/connection.ts";
+import { identity } from "../../src/store/embedded-binaries.ts";
 
 const PGBOUNCER = "/usr/sbin/pgbouncer";
 
@@ -50,19 +51,22 @@ async function listening(port: number, child: ChildProcess, said: () => string):
   throw new Error(`pgbouncer does not listen:\n${said()}`);
 }
 
-/** Puts a pgbouncer in transaction mode, with few server connections, before a database. It refuses to run as root, so it runs as the user that owns the database's socket. */
+/**
+ * Puts a pgbouncer in transaction mode, with few server connections, before a database. It refuses to run as root, so it runs as the
+ * user that owns the database's socket. It tries a server that is away again each second, and not only each quarter of a minute.
+ */
 export async function startPgbouncer(url: string, serverConnections: number): Promise<Pgbouncer> {
   const { host, port: databasePort, user, database } = parseDatabaseUrl(url);
   const folder = mkdtempSync(join(tmpdir(), "flow-pgbouncer-"));
   const port = await freePort();
-  const owner = process.getuid?.() === 0 ? ownerOf(host) : undefined;
+  const owner = host.startsWith("/") && process.getuid?.() === 0 ? ownerOf(host) : identity;
   writeFileSync(
     join(folder, "pgbouncer.ini"),
     `[databases]\n${database} = host=${host} port=${databasePort} user=${user}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = ${port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n` +
-      `default_pool_size = ${serverConnections}\nmax_client_conn = 500\nserver_reset_query_always = 0\nignore_startup_parameters = extra_float_digits\n`,
+      `default_pool_size = ${serverConnections}\nmax_client_conn = 500\nserver_reset_query_always = 0\nserver_login_retry = 1\nignore_startup_parameters = extra_float_digits\n`,
   );
   chmodSync(folder, 0o755);
-  if (owner) chownSync(folder, owner.uid, owner.gid);
+  if (owner.uid !== undefined && owner.gid !== undefined) chownSync(folder, owner.uid, owner.gid);
   let output = "";
   const child = spawn(PGBOUNCER, [join(folder, "pgbouncer.ini")], { stdio: ["ignore", "pipe", "pipe"], ...owner });
   for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", (text: string) => (output += text));
@@ -79,6 +83,6 @@ export async function startPgbouncer(url: string, serverConnections: number): Pr
 }
 
 function ownerOf(folder: string): { uid: number; gid: number } {
-  const [uid = "", gid = ""] = execFileSync("stat", ["-c", "%u %g", folder.startsWith("/") ? folder : "/var/empty"], { encoding: "utf8" }).trim().split(" ");
+  const [uid = "", gid = ""] = execFileSync("stat", ["-c", "%u %g", folder], { encoding: "utf8" }).trim().split(" ");
   return { uid: Number(uid), gid: Number(gid) };
 }

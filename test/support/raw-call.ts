@@ -1,7 +1,7 @@
 import { connect } from "node:http2";
 
-/** Sends one call with raw HTTP/2 headers, where a gRPC client would not; gives headers and trailers as one object. */
-export function rawCall(target: string, path: string, headers: Record<string, string | string[]>, body = Buffer.alloc(5)): Promise<Record<string, unknown>> {
+/** Sends one call with raw HTTP/2 headers, where a gRPC client would not; gives headers and trailers as one object. With null for a body the request does not end. */
+export function rawCall(target: string, path: string, headers: Record<string, string | string[]>, body: Buffer | null = Buffer.alloc(5)): Promise<Record<string, unknown>> {
   return new Promise((resolve, reject) => {
     const session = connect(`http://${target}`, { strictSingleValueFields: false } as object);
     session.on("error", reject);
@@ -15,6 +15,6 @@ export function rawCall(target: string, path: string, headers: Record<string, st
       resolve(got);
     });
     stream.resume();
-    stream.end(body);
+    if (body !== null) stream.end(body);
   });
 }

@@ -11,12 +11,15 @@ export interface TcpProxy extends AsyncDisposable {
   freeze(): void;
   /** Takes connections again; those that were frozen go on. */
   heal(): void;
+  /** Takes connections again; those that were frozen stay silent for good. */
+  abandon(): void;
 }
 
 /** Starts one on a free port. */
 export async function startProxy(target: string): Promise<TcpProxy> {
   let [to, state]: [string, "open" | "cut" | "frozen"] = [target, "open"];
   const pairs = new Set<readonly [Socket, Socket]>();
+  const abandoned = new Set<Socket>();
   const server = createServer((client) => {
     client.on("error", () => {});
     if (state === "cut") return void client.destroy();
@@ -50,8 +53,14 @@ export async function startProxy(target: string): Promise<TcpProxy> {
       state = "open";
       each((socket) => socket.resume());
     },
+    abandon() {
+      state = "open";
+      each((socket) => abandoned.add(socket));
+      pairs.clear();
+    },
     async [Symbol.asyncDispose]() {
       each((socket) => socket.destroy());
+      for (const socket of abandoned) socket.destroy();
       await new Promise((resolve) => server.close(resolve));
     },
   };

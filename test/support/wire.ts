@@ -1,3 +1,4 @@
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 
@@ -30,4 +31,17 @@ export async function freePort(): Promise<number> {
   server.close();
   await once(server, "close");
   return port;
+}
+
+/** The same below the ports that the system gives to outgoing connections, so that nobody has taken it when it is used again after a restart. */
+export async function lastingPort(): Promise<number> {
+  for (;;) {
+    const server = createServer().listen(randomInt(12_000, 30_000), "127.0.0.1");
+    const [free] = await Promise.race([once(server, "listening").then(() => [true]), once(server, "error").then(() => [false])]);
+    if (!free) continue;
+    const { port } = server.address() as AddressInfo;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }

@@ -14,15 +14,21 @@ import * as watch from "./0012-watch.ts";
 import * as renewals from "./0013-renewals.ts";
 import * as previousGrants from "./0014-previous-grants.ts";
 import * as keptUses from "./0015-kept-uses.ts";
+import * as compatibility from "./0016-compatibility.ts";
 
-/** One step of the schema. Its name is stored, so it never changes once released; neither does what it does. */
+/**
+ * One step of the schema. Its name is stored, so it never changes once released; neither does what it does. It only adds, so that
+ * the code before goes on; what that code has used is taken away by a later release at the earliest.
+ */
 export interface Migration {
   readonly name: string;
+  /** Present where it takes something away: the oldest migration whose code does without. Code that does not know that one may not start any more. */
+  readonly needs?: string;
   up(knex: Knex): Promise<void>;
 }
 
 /** Every migration, in order. New ones are appended. */
-export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit, oauth, refresh, rotation, accounts, retries, previousKeys, trail, watch, renewals, previousGrants, keptUses];
+export const MIGRATIONS: readonly Migration[] = [credentials, keys, serviceAccounts, audit, oauth, refresh, rotation, accounts, retries, previousKeys, trail, watch, renewals, previousGrants, keptUses, compatibility];
 
 /** Name of the table in which the applied migrations are kept. */
 export const MIGRATION_TABLE = "schema_migration";
