@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Load, run, type Sample } from "./lib/load.ts";
 import * as loads from "./lib/loads.ts";
-import { explain, scansDuring } from "./lib/plans.ts";
+import { COUNTING, explain, pagesOf, scansDuring } from "./lib/plans.ts";
 import type { Measured } from "./lib/process.ts";
 import { type Column, median, textTable } from "./lib/report.ts";
 import { anotherDatabase, fillUp, type Size, sizesOf } from "./lib/scale-data.ts";
@@ -21,6 +21,9 @@ import { serviceEnvironment, World } from "./lib/world.ts";
 const LARGE = 350;
 /** The smallest size must have room for the organizations that calls are about. */
 const SMALLEST = 1_000;
+
+/** For how long calls are made whose pages are counted, s. */
+const PAGES_SECONDS = 1;
 
 const { values: args } = parseArgs({
   allowPositionals: true,
@@ -80,7 +83,7 @@ async function plansOf({ database, start, loads: of }: Place): Promise<Record<Op
 }
 
 await using session = new Session();
-const server = await session.database();
+const server = await session.database(COUNTING);
 const places: Place[] = [];
 for (const size of sizes.toSorted((a, b) => a - b)) places.push(await placeOf(session, server, size));
 
@@ -98,10 +101,12 @@ for (let round = 0; round <= rounds; round += 1) {
   }
   process.stderr.write(round === 0 ? "warmed up\n" : `round ${round} of ${rounds}\n`);
 }
+const pages = new Map<Load, number>();
+for (const { database, loads: of } of places) for (const load of Object.values(of)) pages.set(load, await pagesOf(database, () => run(load, 1, PAGES_SECONDS)));
 const measured = places.map((place, index) => {
   const of = (operation: Operation) => {
     const [mine, first] = [samples.get(place.loads[operation]) ?? [], samples.get((places[0] as Place).loads[operation]) ?? []];
-    return { p50Ms: median(mine.map(({ p50Ms }) => p50Ms)), p99Ms: median(mine.map(({ p99Ms }) => p99Ms)), ofFirst: median(mine.map(({ p50Ms }, round) => p50Ms / (first[round] as Sample).p50Ms)), errors: mine.reduce((sum, { errors }) => sum + errors, 0) };
+    return { p50Ms: median(mine.map(({ p50Ms }) => p50Ms)), p99Ms: median(mine.map(({ p99Ms }) => p99Ms)), ofFirst: median(mine.map(({ p50Ms }, round) => p50Ms / (first[round] as Sample).p50Ms)), pages: pages.get(place.loads[operation]) ?? Number.NaN, errors: mine.reduce((sum, { errors }) => sum + errors, 0) };
   };
   return { credentials: place.credentials, fillSeconds: place.fillSeconds, sizes: onDisk[index] as Size[], resolve: of("resolve"), list: of("list"), listLarge: of("listLarge"), create: of("create") };
 });
@@ -110,11 +115,13 @@ const plans = await plansOf(places.at(-1) as Place);
 for (const { database } of places) await database.superuser.end();
 
 type Line = (typeof measured)[number];
+const pagesOfAll = (line: Line) => OPERATIONS.map((operation) => line[operation].pages.toFixed(0)).join(", ");
 const cellOf = (operation: Operation) => (line: Line) => `${line[operation].p50Ms.toFixed(2)} / ${line[operation].p99Ms.toFixed(2)} (${line[operation].ofFirst.toFixed(2)} x)`;
 const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(0)} MB`;
 const columns: readonly Column<Line>[] = [
   ["credentials", ({ credentials }) => String(credentials)],
   ["resolve ms", cellOf("resolve")], ["list 21", cellOf("list")], [`list ${LARGE + 1}`, cellOf("listLarge")], ["create", cellOf("create")],
+  ["pages a call of each", pagesOfAll],
   ...["credential", "audit_event"].map((table): Column<Line> => [`${table}, indexes`, ({ sizes }) => { const size = sizes.find((it) => it.table === table); return size ? `${megabytes(size.rows)}, ${megabytes(size.indexes)}` : ""; }]),
   ["filled in s", ({ fillSeconds }) => fillSeconds.toFixed(0)],
 ];

@@ -20,3 +20,16 @@ export async function scansDuring({ logFile }: BenchDatabase, work: () => Promis
   }
   return scans;
 }
+
+/** What the server must preload so that pages are counted. */
+export const COUNTING = { shared_preload_libraries: "pg_stat_statements" } as const;
+
+/** How many pages of 8 KiB the service's statements in a database touched for each call of a load, in memory or not. */
+export async function pagesOf({ superuser }: BenchDatabase, work: () => Promise<{ readonly calls: number }>): Promise<number> {
+  await superuser.query("create schema if not exists bench; create extension if not exists pg_stat_statements schema bench");
+  await superuser.query("select bench.pg_stat_statements_reset()");
+  const { calls } = await work();
+  const { rows: [row] } = await superuser.query<{ pages: number }>(
+    "select sum(shared_blks_hit + shared_blks_read)::float8 as pages from bench.pg_stat_statements where dbid = (select oid from pg_database where datname = current_database()) and userid <> current_user::regrole");
+  return (row?.pages ?? Number.NaN) / calls;
+}

@@ -41,9 +41,9 @@ export class Session implements AsyncDisposable {
     return one;
   }
 
-  /** Starts a migrated database, once in a run. */
-  async database(): Promise<BenchDatabase> {
-    const server = await startEmbedded(join(this.folder, "data"));
+  /** Starts a migrated database, once in a run; its server with further settings. */
+  async database(settings: Readonly<Record<string, string>> = {}): Promise<BenchDatabase> {
+    const server = await startEmbedded(join(this.folder, "data"), { settings });
     await migrate({ url: server.ownerUrl, applicationRole: parseDatabaseUrl(server.applicationUrl).user });
     const superuser = new pg.Client({ ...parseDatabaseUrl(server.superuserUrl) });
     await superuser.connect();
