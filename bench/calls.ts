@@ -6,9 +6,12 @@
  * gRPC is driven by h2load, where it is installed, and by grpc-js, one connection for each 64 calls in flight; REST by h2load, or
  * else by `node:http`, a connection for each. h2load repeats one request, so its creations are all of one organization.
  *
- *   npm run bench -- [--seconds 300] [--rounds 3] [--concurrency 1,16,64,256] [--drivers h2load,grpc-js]
+ *   npm run bench -- [--seconds 300] [--rounds 3] [--concurrency 1,16,64,256] [--drivers h2load,grpc-js] [--reference]
+ *
+ * With --reference the results and the chart are kept in docs/ as well, to be committed.
  */
 import { randomBytes } from "node:crypto";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
@@ -34,6 +37,7 @@ const { values: args } = parseArgs({
   options: {
     seconds: { type: "string", default: "300" }, rounds: { type: "string", default: "3" },
     concurrency: { type: "string", default: "1,16,64,256" }, drivers: { type: "string", default: "h2load,grpc-js" },
+    reference: { type: "boolean", default: false },
   },
 });
 const [seconds, rounds] = [Number(args.seconds), Number(args.rounds)];
@@ -101,6 +105,11 @@ const results: Results = {
 process.stdout.write(`\n${table(lines)}\n\nRSS after load ${rssMegabytes.toFixed(0)} MB; cold start to ready ${cold.startMs.toFixed(0)} ms, bare server ${cold.bareMs.toFixed(0)} ms; idle RSS ${cold.idleMegabytes.toFixed(0)} MB\n\n`);
 process.stdout.write(`${goalsTable(results, newestResult)}\n\n`);
 const name = `calls-${results.date.slice(0, 10)}`;
-process.stdout.write(`written to ${writeResult(`${name}.json`, `${JSON.stringify(results, null, 2)}\n`)} and ${writeResult(`${name}.svg`, chart(results))}\n`);
+const [json, svg] = [`${JSON.stringify(results, null, 2)}\n`, chart(results)];
+process.stdout.write(`written to ${writeResult(`${name}.json`, json)} and ${writeResult(`${name}.svg`, svg)}\n`);
+if (args.reference) {
+  writeFileSync("docs/performance.json", json);
+  writeFileSync("docs/performance.svg", svg);
+}
 for (const { method, code, calls } of refused) process.stdout.write(`the service answered ${calls} calls of ${method} with ${code}\n`);
 if (refused.length > 0 || lines.some(({ errors }) => errors > 0)) process.exitCode = 1;
