@@ -108,8 +108,8 @@ const name = `calls-${results.date.slice(0, 10)}`;
 const [json, svg] = [`${JSON.stringify(results, null, 2)}\n`, chart(results)];
 process.stdout.write(`written to ${writeResult(`${name}.json`, json)} and ${writeResult(`${name}.svg`, svg)}\n`);
 if (args.reference) {
-  writeFileSync("docs/performance.json", json);
-  writeFileSync("docs/performance.svg", svg);
+  writeFileSync("docs/benchmarks.json", json);
+  writeFileSync("docs/benchmarks.svg", svg);
 }
 for (const { method, code, calls } of refused) process.stdout.write(`the service answered ${calls} calls of ${method} with ${code}\n`);
 if (refused.length > 0 || lines.some(({ errors }) => errors > 0)) process.exitCode = 1;
