@@ -1,122 +1,115 @@
 /**
- * Measures ResolveCredential and CreateCredential beside an empty grpc-js call, in one run: the same driver (grpc-js, one
- * connection, in this process), one server process each, rounds that alternate. Rates on a shared machine swing; the
- * ratios to the empty call of the same round, and server CPU above all, are what to compare between runs.
+ * Measures every kind of call beside an empty grpc-js call, and REST beside a bare `node:http` server, in one run: one server
+ * process each, rounds that alternate. Rates on a shared machine swing; the ratios to the empty call of the same round, and
+ * server CPU above all, are what to compare between runs.
  *
- *   npm run bench -- [--seconds 60] [--rounds 3]
- *   npm run bench -- tests     what other calls notice of connection tests; see tests.ts
- *   npm run bench -- refresh   what other calls notice of renewals; see refresh.ts
+ * gRPC is driven by h2load, where it is installed, and by grpc-js, one connection for each 64 calls in flight; REST by h2load, or
+ * else by `node:http`, a connection for each. h2load repeats one request, so its creations are all of one organization.
+ *
+ *   npm run bench -- [--seconds 300] [--rounds 3] [--concurrency 1,16,64,256] [--drivers h2load,grpc-js] [--reference]
+ *
+ * With --reference the results and the chart are kept in docs/ as well, to be committed.
  */
 import { randomBytes } from "node:crypto";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, tmpdir, totalmem } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { run, type Load, type Sample } from "./lib/load.ts";
-import { startMeasured, type Measured } from "./lib/process.ts";
-import { median, summarize, table, type Line } from "./lib/report.ts";
+import { chart } from "./lib/chart.ts";
+import { bareInserts, createBesideInserts, warmAuthentication } from "./lib/floors.ts";
+import { goalsTable, type Results } from "./lib/goals.ts";
+import { h2loadVersion, runH2load, runH2loadHttp } from "./lib/h2load.ts";
+import { type HttpLoad, runHttp } from "./lib/http-load.ts";
+import { type Load, run } from "./lib/load.ts";
+import * as loads from "./lib/loads.ts";
+import { refusedCalls } from "./lib/metrics.ts";
+import type { Measured } from "./lib/process.ts";
+import { median, table } from "./lib/report.ts";
+import { type Group, measure, type Row } from "./lib/rounds.ts";
+import { machine, newestResult, Session, writeResult } from "./lib/session.ts";
 import { serviceEnvironment, World } from "./lib/world.ts";
-import { besideText } from "./lib/beside.ts";
-import { measureRefresh, startProvider } from "./refresh.ts";
-import { measureTests, TEST_SETTINGS } from "./tests.ts";
 
-const CONCURRENCY = [1, 16, 64];
-const COLD_STARTS = 3;
+const COLD_STARTS = 5;
+const INSERTS = "one-row insert";
 
-const { values: args, positionals } = parseArgs({ allowPositionals: true, options: { seconds: { type: "string", default: "60" }, rounds: { type: "string", default: "3" } } });
+const { values: args } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seconds: { type: "string", default: "300" }, rounds: { type: "string", default: "3" },
+    concurrency: { type: "string", default: "1,16,64,256" }, drivers: { type: "string", default: "h2load,grpc-js" },
+    reference: { type: "boolean", default: false },
+  },
+});
 const [seconds, rounds] = [Number(args.seconds), Number(args.rounds)];
-const what = positionals[0] ?? "calls";
-if (positionals.length > 1 || !["calls", "tests", "refresh"].includes(what)) throw new Error("there is no such benchmark; see bench/run.ts");
+const concurrency = args.concurrency.split(",").map(Number);
 if (!(seconds > 0 && Number.isInteger(rounds) && rounds > 0)) throw new Error("--seconds and --rounds must be positive numbers");
+if (!concurrency.every((inFlight) => Number.isInteger(inFlight) && inFlight > 0)) throw new Error("--concurrency is a list of numbers");
 
-/** Runs every load at every concurrency, side by side, once to warm up and then `rounds` times. */
-async function measure(loads: readonly Load[]): Promise<Line[]> {
-  const cell = seconds / (loads.length * CONCURRENCY.length * (rounds + 0.5));
-  const samples = new Map<string, Sample[]>();
-  const key = (load: Load, concurrency: number) => `${load.name} ${concurrency}`;
-  for (let round = 0; round <= rounds; round += 1) {
-    for (const concurrency of CONCURRENCY) {
-      for (const load of loads) {
-        const sample = await run(load, concurrency, round === 0 ? cell / 2 : cell);
-        if (round > 0) samples.set(key(load, concurrency), [...(samples.get(key(load, concurrency)) ?? []), sample]);
-      }
-    }
-    process.stderr.write(round === 0 ? "warmed up\n" : `round ${round} of ${rounds}\n`);
-  }
-  const of = (load: Load | undefined, concurrency: number) => (load ? (samples.get(key(load, concurrency)) ?? []) : []);
-  return CONCURRENCY.flatMap((concurrency) => loads.map((load) => summarize(load.name, concurrency, of(load, concurrency), of(loads[0], concurrency))));
+const version = h2loadVersion();
+const drivers = args.drivers.split(",").filter((driver) => driver !== "h2load" || version !== undefined);
+if (version === undefined) process.stderr.write("h2load is not there (Debian: nghttp2-client); the goals are set for it\n");
+
+const grpcRow = (load: Load, driver: string): Row => ({ method: load.name, run: (inFlight, time) => (driver === "h2load" ? runH2load : run)(load, inFlight, time) });
+const httpRow = (load: HttpLoad): Row => ({ method: load.name, run: (inFlight, time) => (version === undefined ? runHttp : runH2loadHttp)(load, inFlight, time) });
+
+function groupsOf(world: World, service: Measured, empty: Measured, http: Measured, insert: Row): Group[] {
+  const grpc = drivers.map((driver): Group => {
+    const every = [loads.resolveCredential, loads.resolveOAuth, loads.listCredentials, loads.createCredential];
+    // h2load repeats one request, and so mixes nothing.
+    const these = driver === "h2load" ? every : [...every, loads.mixedCalls];
+    return { driver, concurrency, rows: [grpcRow(loads.emptyCall(world, empty), driver), ...these.map((load) => grpcRow(load(world, service), driver))] };
+  });
+  const httpDriver = version === undefined ? "node:http" : "h2load, HTTP/1.1";
+  return [
+    ...grpc.slice(0, 1),
+    { driver: "pg", concurrency: [1], rows: [insert] },
+    ...grpc.slice(1),
+    { driver: httpDriver, concurrency, rows: [httpRow(loads.httpEcho(world, http, "GET")), httpRow(loads.restRead(world, service))] },
+    { driver: httpDriver, concurrency, rows: [httpRow(loads.httpEcho(world, http, "POST")), httpRow(loads.restCreate(world, service))] },
+  ];
 }
 
-/** Starts on the data that is there: time to `ready`, and memory a second later. */
-async function coldStarts(start: () => Promise<Measured>): Promise<{ startMs: number; idleMegabytes: number }> {
-  const seen: { startMs: number; idleMegabytes: number }[] = [];
+/** Starts on the data that is there, beside the bare server: time to `ready`, and memory a second later. */
+async function coldStarts(session: Session, env: Record<string, string>): Promise<Results["cold"]> {
+  const seen: { startMs: number; bareMs: number; ratio: number; idleMegabytes: number }[] = [];
   for (let count = 0; count < COLD_STARTS; count += 1) {
-    const service = await start();
+    const bare = await session.start("bench/lib/echo-server.ts");
+    await bare.stop();
+    const service = await session.start("src/main.ts", env);
     await sleep(1_000);
-    seen.push({ startMs: service.startMs, idleMegabytes: service.rssMegabytes() });
+    seen.push({ startMs: service.startMs, bareMs: bare.startMs, ratio: service.startMs / bare.startMs, idleMegabytes: service.rssMegabytes() });
     await service.stop();
   }
-  return { startMs: median(seen.map(({ startMs }) => startMs)), idleMegabytes: median(seen.map(({ idleMegabytes }) => idleMegabytes)) };
+  const middle = (pick: (start: (typeof seen)[number]) => number) => median(seen.map(pick));
+  return { startMs: middle(({ startMs }) => startMs), bareMs: middle(({ bareMs }) => bareMs), ratio: middle(({ ratio }) => ratio), idleMegabytes: middle(({ idleMegabytes }) => idleMegabytes) };
 }
 
-const folder = mkdtempSync(join(tmpdir(), "flow-credentials-bench-"));
-// The embedded database runs as another user where this one is root.
-chmodSync(folder, 0o755);
-const running = new Set<Measured>();
-async function started(script: string, env: Record<string, string> = {}): Promise<Measured> {
-  const server = await startMeasured(script, env, join(folder, "log"));
-  const stop = async () => {
-    if (running.delete(server)) await server.stop();
-  };
-  running.add(server);
-  return { ...server, stop };
-}
+await using session = new Session();
+const database = await session.database();
+await using inserts = await bareInserts(database);
+const jwtSecret = randomBytes(32).toString("base64url");
+const env = { ...serviceEnvironment(join(session.folder, "unused"), jwtSecret), CREDENTIALS_DATABASE_URL: database.applicationUrl, CREDENTIALS_DATABASE_MIGRATION_URL: database.ownerUrl };
+const [service, empty, http] = [await session.start("src/main.ts", env), await session.start("bench/lib/echo-server.ts"), await session.start("bench/lib/http-echo-server.ts")];
+const world = await World.make(jwtSecret);
+await world.fill(service);
+const lines = await measure(groupsOf(world, service, empty, http, { method: INSERTS, run: (_, time) => inserts.alone(time) }), seconds, rounds);
+const rssMegabytes = service.rssMegabytes();
+const refused = await refusedCalls(service);
+await Promise.all([empty.stop(), service.stop(), http.stop()]);
 
-/** Resolve beside connection tests. */
-async function tests(): Promise<void> {
-  const jwtSecret = randomBytes(32).toString("base64url");
-  const [service, world] = [await started("src/main.ts", { ...serviceEnvironment(join(folder, "data"), jwtSecret), ...TEST_SETTINGS }), await World.make(jwtSecret)];
-  await world.fill(service);
-  const report = await measureTests(world, service, seconds, rounds);
-  await service.stop();
-  process.stdout.write(besideText(`${report.tests} tests`, report));
+const cold = await coldStarts(session, env);
+const results: Results = {
+  date: new Date().toISOString(), machine: machine(), drivers: { h2load: version ?? null, grpc: "grpc-js" }, seconds, rounds, lines, refused, rssMegabytes, cold,
+  create: await createBesideInserts(database, inserts, Math.min(seconds / 10, 30), rounds), authenticationMicros: await warmAuthentication(rounds),
+};
+process.stdout.write(`\n${table(lines)}\n\nRSS after load ${rssMegabytes.toFixed(0)} MB; cold start to ready ${cold.startMs.toFixed(0)} ms, bare server ${cold.bareMs.toFixed(0)} ms; idle RSS ${cold.idleMegabytes.toFixed(0)} MB\n\n`);
+process.stdout.write(`${goalsTable(results, newestResult)}\n\n`);
+const name = `calls-${results.date.slice(0, 10)}`;
+const [json, svg] = [`${JSON.stringify(results, null, 2)}\n`, chart(results)];
+process.stdout.write(`written to ${writeResult(`${name}.json`, json)} and ${writeResult(`${name}.svg`, svg)}\n`);
+if (args.reference) {
+  writeFileSync("docs/benchmarks.json", json);
+  writeFileSync("docs/benchmarks.svg", svg);
 }
-
-/** Resolve beside renewals. */
-async function refresh(): Promise<void> {
-  const jwtSecret = randomBytes(32).toString("base64url");
-  await using provider = await startProvider();
-  const [service, world] = [await started("src/main.ts", { ...serviceEnvironment(join(folder, "data"), jwtSecret), ...provider.settings }), await World.make(jwtSecret)];
-  await world.fill(service);
-  const report = await measureRefresh(world, service, seconds, rounds);
-  await service.stop();
-  process.stdout.write(besideText(`${report.renewed} renewals (${provider.calls()} calls of the provider)`, report));
-}
-
-/** Resolve and Create beside an empty call, and cold starts. */
-async function calls(): Promise<void> {
-  const jwtSecret = randomBytes(32).toString("base64url");
-  const env = serviceEnvironment(join(folder, "data"), jwtSecret);
-  const start = () => started("src/main.ts", env);
-  const [service, echo, world] = [await start(), await started("bench/lib/echo-server.ts"), await World.make(jwtSecret)];
-  await world.fill(service);
-  const lines = await measure([world.echo(echo), world.resolve(service), world.create(service)]);
-  await Promise.all([echo.stop(), service.stop()]);
-  const cold = await coldStarts(start);
-  process.stdout.write(`\n${table(lines)}\n\ncold start to ready ${cold.startMs.toFixed(0)} ms, idle RSS ${cold.idleMegabytes.toFixed(0)} MB (medians of ${COLD_STARTS})\n`);
-  mkdirSync("bench/results", { recursive: true });
-  const date = new Date().toISOString();
-  const machine = { node: process.version, cpu: cpus()[0]?.model, cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30) };
-  const file = `bench/results/${date.slice(0, 10)}.json`;
-  writeFileSync(file, `${JSON.stringify({ date, machine, driver: "grpc-js, one connection", seconds, rounds, lines, cold }, null, 2)}\n`);
-  process.stdout.write(`written to ${file}\n`);
-  if (lines.some(({ errors }) => errors > 0)) process.exitCode = 1;
-}
-
-try {
-  await { calls, tests, refresh }[what as "calls" | "tests" | "refresh"]();
-} finally {
-  for (const server of running) await server.stop().catch(() => undefined);
-  rmSync(folder, { recursive: true, force: true });
-}
+for (const { method, code, calls } of refused) process.stdout.write(`the service answered ${calls} calls of ${method} with ${code}\n`);
+if (refused.length > 0 || lines.some(({ errors }) => errors > 0)) process.exitCode = 1;

@@ -9,13 +9,14 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, credentials, type Metadata } from "@grpc/grpc-js";
-import { CreateCredentialRequest, CreateCredentialResponse, ResolveCredentialRequest, ResolveCredentialResponse } from "../gen/flow/credentials/v1/credential_service.ts";
+import { ResolveCredentialRequest, ResolveCredentialResponse } from "../gen/flow/credentials/v1/credential_service.ts";
 import { CredentialType, Provider } from "../gen/flow/credentials/v1/resources.ts";
 import { type Beside, measureBeside } from "./lib/beside.ts";
+import { resolveCredential } from "./lib/loads.ts";
 import type { Measured } from "./lib/process.ts";
-import type { World } from "./lib/world.ts";
+import { unary } from "./lib/unary.ts";
+import { createdId, creationOf, type World } from "./lib/world.ts";
 
-const SERVICE = "/flow.credentials.v1.CredentialService";
 /** Tokens that expire together, and the time from one such burst to the next, ms: the pace that the sweep has by default. */
 const [BURST, EVERY_MS] = [40, 2_000];
 /** How long the provider takes, ms. */
@@ -52,7 +53,7 @@ export async function measureRefresh(world: World, service: Measured, seconds: n
   const due: Due[][] = [];
   for (let round = 0; round < rounds; round += 1) due.push(await createExpired(world, service, count));
   let renewed = 0;
-  const beside = await measureBeside(world.resolve(service), cell, rounds, async (round) => {
+  const beside = await measureBeside(resolveCredential(world, service), cell, rounds, async (round) => {
     const client = new Client(service.target, credentials.createInsecure());
     const waiting = due[round] as Due[];
     const over = new AbortController();
@@ -85,13 +86,12 @@ interface Due {
 async function createExpired(world: World, service: Measured, count: number): Promise<Due[]> {
   const client = new Client(service.target, credentials.createInsecure());
   const grant = { access_token: "ended", refresh_token: "refresh", expires_in: 0, client_id: "client", client_secret: "secret" };
-  const message = Buffer.from(CreateCredentialRequest.encode({ provider: Provider.PROVIDER_GOOGLE, credentialType: CredentialType.CREDENTIAL_TYPE_OAUTH2, credentials: grant }).finish());
+  const message = creationOf(grant, Provider.PROVIDER_GOOGLE, CredentialType.CREDENTIAL_TYPE_OAUTH2);
   const made: Due[] = [];
   let index = 0;
   const lane = async () => {
     for (let n = index++; n < count; n = index++) {
-      const answer = await call(client, "CreateCredential", message, world.user(n), (bytes) => CreateCredentialResponse.decode(bytes));
-      made.push({ credentialId: answer.credential?.id ?? "", machine: world.machine(n) });
+      made.push({ credentialId: await unary(client, "CreateCredential", message, world.user(n), createdId), machine: world.machine(n) });
     }
   };
   await Promise.all(Array.from({ length: LANES }, lane));
@@ -101,12 +101,6 @@ async function createExpired(world: World, service: Measured, count: number): Pr
 
 async function resolves(client: Client, { credentialId, machine }: Due): Promise<boolean> {
   const message = Buffer.from(ResolveCredentialRequest.encode({ credentialId }).finish());
-  const { credentials: secret } = await call(client, "ResolveCredential", message, machine, (bytes) => ResolveCredentialResponse.decode(bytes));
+  const { credentials: secret } = await unary(client, "ResolveCredential", message, machine, (bytes) => ResolveCredentialResponse.decode(bytes));
   return secret?.$case === "oauthToken" && secret.value.accessToken !== "ended";
-}
-
-function call<T>(client: Client, method: string, message: Buffer, metadata: Metadata, decode: (bytes: Buffer) => T): Promise<T> {
-  return new Promise((resolve, reject) => {
-    client.makeUnaryRequest(`${SERVICE}/${method}`, (bytes: Buffer) => bytes, decode, message, metadata, { deadline: Date.now() + 15_000 }, (error, response) => (error || response === undefined ? reject(error ?? new Error("no answer")) : resolve(response)));
-  });
 }

@@ -26,6 +26,7 @@ import { FIRST_KEY, type SealedRow, type WrappedRow } from "../src/store/rotatio
 import { Hold } from "../src/vault/rotation-hold.ts";
 import { moveKeys, moveSecrets } from "../src/vault/rotation-pass.ts";
 import { run } from "./lib/load.ts";
+import { resolveCredential } from "./lib/loads.ts";
 import { startMeasured } from "./lib/process.ts";
 import { median } from "./lib/report.ts";
 import { type RotationData, rotationData } from "./lib/rotation-data.ts";
@@ -224,7 +225,7 @@ async function besideCalls(data: RotationData, folder: string): Promise<void> {
     await world.fill(server);
     const token = await signDevelopmentToken({ secret: secret(jwtSecret), issuer: "flow-credentials-dev", audience: "flow-credentials-operator", subject: "bench", organizationId: null, kind: "operator", expiresInSeconds: 3_600 });
     using admin = createAdminClient({ target: server.target, token, tls: undefined, deadlineMs: 15_000 });
-    const load = world.resolve(server);
+    const load = resolveCredential(world, server);
     await run(load, 16, MEASURE_SECONDS);
     const { rotation } = await admin.rotateOrganizationKey({ organizationId: data.organizationId, rowsPerSecond: THROTTLE });
     const rotationId = rotation?.id ?? "";

@@ -8,6 +8,7 @@ import { createServer, type AddressInfo, type Socket } from "node:net";
 import { Client, credentials } from "@grpc/grpc-js";
 import { TestSftpConnectionRequest, TestSftpConnectionResponse } from "../gen/flow/credentials/v1/credential_service.ts";
 import { type Beside, measureBeside } from "./lib/beside.ts";
+import { resolveCredential } from "./lib/loads.ts";
 import type { Measured } from "./lib/process.ts";
 import type { World } from "./lib/world.ts";
 
@@ -22,7 +23,7 @@ export const TEST_SETTINGS = { CREDENTIALS_EGRESS_ALLOW: "127.0.0.0/8", CREDENTI
 export async function measureTests(world: World, service: Measured, seconds: number, rounds: number): Promise<Beside & { readonly tests: number }> {
   await using hostile = await hostileServers();
   let tests = 0;
-  const beside = await measureBeside(world.resolve(service), seconds / (2 * rounds + 1), rounds, async () => {
+  const beside = await measureBeside(resolveCredential(world, service), seconds / (2 * rounds + 1), rounds, async () => {
     const going = startTests(world, service, hostile.ports);
     return {
       async [Symbol.asyncDispose]() {

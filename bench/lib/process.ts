@@ -4,8 +4,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 /** A server process under measurement. */
 export interface Measured {
-  /** `host:port` of its gRPC listener. */
+  /** `host:port` of its gRPC listener; empty where it has none. */
   readonly target: string;
+  /** `host:port` of its REST listener; empty where it has none. */
+  readonly rest: string;
   /** From the start of the process to its `ready` line, ms. */
   readonly startMs: number;
   /** CPU it has used so far, user and system, µs. The kernel counts in steps of 10 ms. */
@@ -18,7 +20,7 @@ export interface Measured {
 
 /** Ticks of the kernel's CPU clock in a second; 100 on every Linux that Node.js supports. */
 const TICKS = 100;
-const READY = /^ready grpc=(\S+)/m;
+const READY = /^ready(?: grpc=(\S+))?(?: rest=(\S+))?/m;
 const START_MS = 60_000;
 /** The flags of Node.js with which `npm start` runs the service. */
 const FLAGS = startFlags();
@@ -40,12 +42,12 @@ export async function startMeasured(script: string, env: Readonly<Record<string,
   const said = () => readFileSync(logFile, "utf8").slice(-2_000);
   let output = "";
   const ended = new Promise<number | string>((resolve) => child.once("close", (code, signal) => resolve(code ?? signal ?? "")));
-  const target = await new Promise<string>((resolve, reject) => {
+  const [target, rest] = await new Promise<[grpc: string, rest: string]>((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`${script} is not ready after ${START_MS} ms`)), START_MS);
     child.stdout?.setEncoding("utf8").on("data", (text: string) => {
       output += text;
-      const match = READY.exec(output);
-      if (match?.[1]) resolve(match[1]);
+      const match = output.includes("\n") ? READY.exec(output) : null;
+      if (match) resolve([match[1] ?? "", match[2] ?? ""]);
       if (match) clearTimeout(timer);
     });
     void ended.then((code) => {
@@ -57,6 +59,7 @@ export async function startMeasured(script: string, env: Readonly<Record<string,
   const field = (file: string) => readFileSync(`/proc/${child.pid}/${file}`, "utf8");
   return {
     target,
+    rest,
     startMs,
     cpuMicros() {
       // The second field is the program's name in parentheses and may hold spaces; utime and stime are 14 and 15 (proc(5)).

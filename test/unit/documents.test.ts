@@ -61,7 +61,7 @@ const TRIED: Readonly<Record<string, string>> = {
   "Install": "test/support/installation.ts",
   "Let an executor in": "test/service/stories-install.test.ts",
   "Upgrade": "test/service/runbook-upgrade.test.ts",
-  "The database is away": "test/faults/ha-restart.test.ts",
+  "The database is away": "test/faults/ha-network.test.ts",
   "The primary is lost": "test/service/stories-daily.test.ts",
   "Back up and restore": "test/service/stories-install.test.ts",
   "Rotate keys": "test/service/stories-keys.test.ts",
