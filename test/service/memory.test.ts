@@ -32,7 +32,7 @@ async function run(folder: string, env: Readonly<Record<string, string>>, comman
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text: string) => (output += text));
   const ended = once(child, "close") as Promise<[number | null, string | null]>;
   await Promise.race([ended, vi.waitFor(() => expect(output).toMatch(/^ready /m), { timeout: 25_000 })]);
-  return { child, output: () => output, ended, rest: `http://${/ rest=(\S+)/.exec(output)?.[1]}` };
+  return { child, output: () => output, ended, rest: `http://${/ rest=(\S+)/.exec(output)?.[1]}`, [Symbol.dispose]: () => void child.kill("SIGKILL") };
 }
 
 test("started as the image starts it, a service that crashes leaves no core file and says nothing of what it held", async () => {
@@ -41,7 +41,7 @@ test("started as the image starts it, a service that crashes leaves no core file
     using data = temporaryFolder();
     await using database = await freshDatabase();
     const env = serviceEnv(database, { CREDENTIALS_REST_RESOLVE: "on", CREDENTIALS_DATA_DIR: data.path });
-    const service = await run(folder.path, env, [program, ...image, MAIN]);
+    using service = await run(folder.path, env, [program, ...image, MAIN]);
     expect(readFileSync(`/proc/${service.child.pid}/limits`, "utf8")).toMatch(/^Max core file size +1 /m);
     const planted = [await plant(service), env["CREDENTIALS_MASTER_KEYS"]?.split(":")[1] as string, env["CREDENTIALS_JWT_SECRET"] as string];
     service.child.kill(signal);
@@ -53,17 +53,18 @@ test("started as the image starts it, a service that crashes leaves no core file
 
 test("the machine of these tests would have kept one, wherever it is written to a file", async () => {
   using folder = temporaryFolder();
-  const { child } = await run(folder.path, { PATH: process.env["PATH"] ?? "" }, ["sh", "-c", "echo 'ready '; exec sleep 60"]);
+  using machine = await run(folder.path, { PATH: process.env["PATH"] ?? "" }, ["sh", "-c", "echo 'ready '; exec sleep 60"]);
+  const { child } = machine;
   expect(readFileSync(`/proc/${child.pid}/limits`, "utf8")).toMatch(/^Max core file size +unlimited /m);
   child.kill("SIGSEGV");
-  await once(child, "close");
+  await machine.ended;
   if (readFileSync("/proc/sys/kernel/core_pattern", "utf8").trim() === "core") expect(readdirSync(folder.path)).toEqual([expect.stringMatching(/^core/)]);
 });
 
 test("production does not start where it would leave one", async () => {
   using folder = temporaryFolder();
   const env = { PATH: process.env["PATH"] ?? "", CREDENTIALS_PROFILE: "production", CREDENTIALS_DATABASE_URL: "postgresql://u@localhost/d", CREDENTIALS_MASTER_KEYS: serviceEnv(undefined)["CREDENTIALS_MASTER_KEYS"] as string, CREDENTIALS_PRIMARY_KEY_ID: "test-1" };
-  const refused = await run(folder.path, env, [process.execPath, MAIN]);
+  using refused = await run(folder.path, env, [process.execPath, MAIN]);
   expect([await refused.ended, refused.output()]).toEqual([[1, null], expect.stringMatching(/^flow-credentials: production refuses to run where a crash may leave a core file/)]);
 });
 
