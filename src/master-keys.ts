@@ -15,7 +15,7 @@ import { createOperatorHttp, type OperatorHttp } from "./egress/operator-http.ts
 import { errorFields, identified, type Log } from "./log.ts";
 import type { Store } from "./store/store.ts";
 import { traced } from "./trace.ts";
-import { checkKeys, KeyCheckError } from "./vault/keys.ts";
+import { checkKeys, KeyCheckError, neededKeys } from "./vault/keys.ts";
 import { Replica } from "./vault/replica.ts";
 import { RotationWorker } from "./vault/rotation-worker.ts";
 
@@ -71,18 +71,21 @@ function serviceKeys(config: Config, pairs: readonly string[]): MasterKey[] {
 }
 
 /** The master keys that a configuration names, or in development those of the data directory. Throws ConfigError and KeyringError. */
-export function loadMasterKeys(config: Config): Loaded {
+export const loadMasterKeys = (config: Config): Loaded => checked(readConfigured(config));
+
+/** The same, whether or not the one is there that would wrap in a new database. */
+function readConfigured(config: Config): Loaded {
   const { settings, secrets } = config;
   if (settings.kms !== undefined && settings.kmsKeys !== undefined && settings.primaryKeyId !== undefined) {
     const former = secrets.kmsFormerMasterKeys ? localKeys(secrets.kmsFormerMasterKeys.reveal()) : [];
     const kept = serviceKeys(config, settings.kmsKeys);
     const twice = former.find(({ id }) => kept.some((key) => key.id === id));
     if (twice) throw new ConfigError(`master key "${twice.id}" is both in CREDENTIALS_KMS_KEYS and in CREDENTIALS_KMS_FORMER_MASTER_KEYS`);
-    return checked({ keys: [...kept, ...former], primaryKeyId: settings.primaryKeyId });
+    return { keys: [...kept, ...former], primaryKeyId: settings.primaryKeyId };
   }
   if (settings.profile === "production" && !secrets.masterKeys) throw new ConfigError("CREDENTIALS_MASTER_KEYS is required in production");
   const made = secrets.masterKeys && settings.primaryKeyId !== undefined ? { masterKeys: secrets.masterKeys, primaryKeyId: settings.primaryKeyId } : developmentSecrets(settings.dataDir);
-  return checked({ keys: localKeys(made.masterKeys.reveal()), primaryKeyId: made.primaryKeyId });
+  return { keys: localKeys(made.masterKeys.reveal()), primaryKeyId: made.primaryKeyId };
 }
 
 const localKeys = (text: string): MasterKey[] => [...readMasterKeys(text)].map(([id, key]) => localMasterKey(id, key));
@@ -102,7 +105,9 @@ export interface RunningKeys {
   wakeRotations(): void;
   /**
    * Takes over the master keys of a configuration that was read again: those of a file, and the credentials of a key service.
-   * Where they cannot be right, the keys stay as they were, and the log says why. Which key wraps does not change by this.
+   * Where they cannot be right, the keys stay as they were, and the log says why. Which key wraps does not change by this. One
+   * that is no longer there and still wraps something stays too, and the log says so: where it is lost, only a process that has
+   * it can still move what it wraps to another key.
    */
   reload(read: () => Config): Promise<void>;
   /** Whether this process has the keys that it needs. */
@@ -147,10 +152,14 @@ export async function startKeys({ keys, primaryKeyId }: Loaded, { settings }: Co
     async reload(read) {
       const own = identified(log);
       try {
-        const next = new KeyRing(loadMasterKeys(read()).keys, ring.primaryId);
+        const { keys: given } = readConfigured(read());
+        const needed = await neededKeys(store.keyRegistry);
+        const missing = ring.keys.filter(({ id }) => needed.includes(id) && !given.some((key) => key.id === id));
+        const next = new KeyRing([...given, ...missing], ring.primaryId);
         await checkKeys(store.keyRegistry, next);
         ring.replace(next.keys);
         await replica.report();
+        for (const { id: keyId } of missing) own.error({ key_id: keyId }, "a master key that is still used is no longer configured: it stays until this process ends, and no other can start");
         own.info({ count: next.ids.length }, "the master keys were loaded again");
       } catch (error) {
         // The messages of these name keys and settings, and never hold a secret.

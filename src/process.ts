@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { url as inspectorUrl } from "node:inspector";
 import { ConfigError } from "./config.ts";
 import { errorFields } from "./log.ts";
@@ -49,14 +50,25 @@ export class Grace {
   }
 }
 
-/** Options of Node.js that open a process's memory to others, or write it to a file. */
-const OPENING = /--(inspect|heapsnapshot|heap-prof|cpu-prof|report-|diagnostic-dir|experimental-repl|abort-on-uncaught)/;
+/** Options of Node.js that open a process's memory or its traffic to others, or write it to a file, or bring such options from a file. */
+const OPENING = /--(inspect|heapsnapshot|heap-prof|cpu-prof|report-|diagnostic-dir|experimental-repl|abort-on-uncaught|tls-keylog|trace-tls|trace-event|trace(=|\s|$)|experimental-(default-)?config-file)/;
+
+/** Variables by which Node.js and gRPC print the headers and bodies that pass. */
+const TALKATIVE = ["NODE_DEBUG", "NODE_DEBUG_NATIVE", "GRPC_TRACE", "GRPC_NODE_TRACE"];
+
+/** Where Linux tells the limits of this process. */
+const LIMITS = "/proc/self/limits";
+
+/** Largest core file, bytes, that holds nothing: the kernel writes none into one byte, and starts no program to take it either. */
+const NO_CORE = 1;
 
 /**
  * Closes the ways by which memory with keys in it could leave: SIGUSR1 does not start the inspector, and a fault nobody
- * caught ends the process without Node's own report, whose text may quote a secret.
+ * caught ends the process without Node's own report, whose text may quote a secret. A report that development asks for leaves out
+ * the environment, where secrets may stand.
  */
 export function guardProcess(): void {
+  Object.assign(process.report ?? {}, { excludeEnv: true });
   // With a listener Node.js leaves the signal to it.
   process.on("SIGUSR1", () => {});
   for (const event of ["uncaughtException", "unhandledRejection"] as const) {
@@ -67,8 +79,31 @@ export function guardProcess(): void {
   }
 }
 
-/** Refuses to run in production with an open inspector, or with an option that dumps memory. Throws ConfigError. */
-export function refuseInspection(env: Readonly<Record<string, string | undefined>>): void {
-  const opened = inspectorUrl() !== undefined || [...process.execArgv, env["NODE_OPTIONS"] ?? ""].some((option) => OPENING.test(option));
-  if (opened) throw new ConfigError("production refuses Node.js options that open or dump the process's memory (--inspect and its like)");
+/** Largest core file that a crash of this process may leave, bytes; none where the system does not tell. */
+function coreLimit(limits: string): number {
+  const soft = /^Max core file size +(\S+)/m.exec(limits)?.[1] ?? "0";
+  return soft === "unlimited" ? Infinity : Number(soft);
+}
+
+function readLimits(): string {
+  try {
+    return readFileSync(LIMITS, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/**
+ * Refuses to run in production where the process's memory or traffic could leave it: by an open inspector, an option or a variable of
+ * Node.js that dumps or prints it, or a core file after a crash. Throws ConfigError.
+ */
+export function refuseInspection(env: Readonly<Record<string, string | undefined>>, limits: string = readLimits()): void {
+  // Node.js takes "_" for "-" in its options.
+  const options = [...process.execArgv, env["NODE_OPTIONS"] ?? ""].map((option) => option.replaceAll("_", "-"));
+  const { reportOnFatalError, reportOnSignal, reportOnUncaughtException } = process.report ?? {};
+  const opened = inspectorUrl() !== undefined || reportOnFatalError || reportOnSignal || reportOnUncaughtException || options.some((option) => OPENING.test(option));
+  if (opened) throw new ConfigError("production refuses Node.js options that open or dump the process's memory or traffic (--inspect and its like)");
+  const talkative = TALKATIVE.find((name) => env[name]);
+  if (talkative !== undefined) throw new ConfigError(`production refuses ${talkative}, which prints what passes`);
+  if (coreLimit(limits) > NO_CORE) throw new ConfigError("production refuses to run where a crash may leave a core file: start it with `prlimit --core=1`, `ulimit -c 0`, or LimitCORE=1 of systemd");
 }

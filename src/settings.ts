@@ -58,7 +58,7 @@ export const SETTINGS = {
   DATABASE_POOL_SIZE: defaulted("10", whole(2, 200), "connections for everything off the hot path"),
   DATABASE_STATEMENT_TIMEOUT_MS: defaulted("10000", whole(100, 600_000), "longest time one statement may take, ms"),
   DATABASE_PREPARED: defaulted("on", onOff, "named prepared statements; `off` behind pgbouncer in transaction mode"),
-  MASTER_KEYS: hidden("`id:base64` pairs, comma-separated, 32 bytes each; generated in development where unset"),
+  MASTER_KEYS: hidden("`id:base64` pairs, comma-separated or one a line, 32 bytes each; generated in development where unset"),
   KMS: setting(z.enum(["transit", "aws"], "must be transit or aws"), "key service that keeps the master keys, in the place of `MASTER_KEYS`: `transit` (OpenBao, Vault) or `aws` (AWS KMS)"),
   KMS_KEYS: setting(list, "`id=name` pairs, comma-separated: ids of master keys, and what the key service calls each (name of a Transit key; id, ARN or alias of a KMS key)"),
   KMS_FORMER_MASTER_KEYS: hidden("what `MASTER_KEYS` was before the key service: loaded beside it while everything is moved over, and then taken out"),

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -16,6 +17,8 @@ declare module "vitest" {
 
 /** One PostgreSQL for the whole run, with a migrated template that each test file clones. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  // What crashes in a test leaves no core file, and production does not start where it would.
+  if (process.platform === "linux") execFileSync("prlimit", ["--pid", String(process.pid), "--core=0:"]);
   const folder = mkdtempSync(path.join(tmpdir(), "flow-test-pg-"));
   // The machine does not lose power in a test, so waiting for the disk would only make the run slower.
   const server = await startEmbedded(folder, { settings: { fsync: "off", max_connections: "400" } });

@@ -1,5 +1,10 @@
 #!/usr/bin/env node
-import { run } from "./program.ts";
+import { enableCompileCache } from "node:module";
+import { fileURLToPath } from "node:url";
+
+// Halves the time a command takes to start; where the service keeps its own, and for the same reason.
+enableCompileCache(fileURLToPath(new URL("../../node_modules/.cache/compile", import.meta.url)));
+const { run } = await import("./program.ts");
 
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   // Whoever reads a pipe may have read enough, as `head` has.

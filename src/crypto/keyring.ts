@@ -36,8 +36,8 @@ export interface MasterKeyring extends KeyWrapping {
 }
 
 /**
- * Reads `id:base64,id:base64`: ids as sealed.ts describes, and 32 bytes each in base64 with padding (RFC 4648 section 4),
- * without white space. Refused are a wrong length, an id or a key that occurs twice, a primary key that is missing, and
+ * Reads `id:base64,id:base64`, or one of them a line: ids as sealed.ts describes, and 32 bytes each in base64 with padding
+ * (RFC 4648 section 4), without other white space. Refused are a wrong length, an id or a key that occurs twice, a primary key that is missing, and
  * keys that nobody drew at random. Throws KeyringError.
  */
 export function parseMasterKeys(text: string, primaryId: string): MasterKeyring {
@@ -50,7 +50,7 @@ export function parseMasterKeys(text: string, primaryId: string): MasterKeyring 
 /** The same without a primary key: the keys by their ids. */
 export function readMasterKeys(text: string): ReadonlyMap<string, KeyObject> {
   const keys = new Map<string, KeyObject>();
-  for (const [index, entry] of text.split(",").entries()) {
+  for (const [index, entry] of text.split(/,|\r?\n/).entries()) {
     const colon = entry.indexOf(":");
     const id = entry.slice(0, Math.max(colon, 0));
     // What stands in the place of an id may be a key: it is printed only once it is known to be an id.

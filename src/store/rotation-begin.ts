@@ -39,7 +39,7 @@ export interface RotationBeginnings {
   organizationKey(beginning: Beginning & { readonly key: NewOrganizationKey }, event: AuditEvent): Promise<void>;
   /** Lets an older key seal again. Throws ROTATION_STATE where it is retired. */
   organizationKeyBack(beginning: Beginning & { readonly organizationId: string; readonly version: number }, event: AuditEvent): Promise<void>;
-  /** Changes nothing of any key. */
+  /** Changes nothing of any key. Throws ORGANIZATION_NOT_FOUND and ORGANIZATION_DESTROYED: there is nothing to read back then. */
   verification(beginning: Beginning & { readonly organizationId: string | null }, event: AuditEvent): Promise<void>;
 }
 
@@ -144,7 +144,10 @@ export function rotationBeginnings(database: Database): RotationBeginnings {
 
     async verification(beginning, event) {
       const { organizationId } = beginning;
-      await database.transact([event.organizationId], (trx) => insert(trx, beginning, { kind: "verification", organization_id: organizationId, rows_total: 0 }, event));
+      await database.transact([event.organizationId], async (trx) => {
+        if (organizationId !== null) await lockKeys(trx, organizationId);
+        await insert(trx, beginning, { kind: "verification", organization_id: organizationId, rows_total: 0 }, event);
+      });
     },
   };
 }

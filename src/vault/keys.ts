@@ -18,6 +18,12 @@ const CANARY = { organizationId: NIL_UUID, version: 1 } as const;
 /** What is asked of the loaded keys. */
 export type CheckedRing = Pick<KeyRing, "ids" | "checkValue" | "wrap" | "unwrap">;
 
+/** Ids of the master keys without which nothing may be served: those that wrap something, and the one that will. */
+export async function neededKeys(registry: Pick<KeyRegistryStore, "list" | "primary">): Promise<string[]> {
+  const [rows, primary] = [await registry.list(), await registry.primary()];
+  return rows.filter(({ id, inUse }) => inUse > 0 || id === primary).map(({ id }) => id);
+}
+
 /**
  * Compares the loaded master keys with what the database knows, before anything is served: a key under a known id must be
  * the known key, a key that still wraps organization keys must be loaded, and so must the one that wraps. No key may be one

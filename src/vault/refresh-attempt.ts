@@ -58,6 +58,8 @@ export async function attempt(deps: AttemptDeps, lease: Lease, requestId: string
   const settle = async (outcome: RefreshOutcome, end: Omit<Settlement, "sentVersion">, cause?: string): Promise<void> => {
     const asked = [...(cause === undefined ? [] : [events("refresh_credential", cause)]), ...(end.mark === null ? [] : [events(`mark_${end.mark.status}`)])];
     const stood = await persistently(deps.ended, () => deps.store.refresh.settle(lease, { ...end, sentVersion: begun.stored.secretVersion }, asked));
+    // No metric names a tenant: whoever is alarmed finds here whose grants they are.
+    if (stood && end.mark?.status === "reauth_required") deps.log.warn({ request_id: requestId, organization_id: lease.organizationId, credential_id: lease.credentialId, reason: end.mark.reason }, "a grant has ended");
     deps.observe(provider, stood ? outcome : "lost", cause);
   };
   if (!begun.stored.renewable) return settle("ended", ending(begun.stored));

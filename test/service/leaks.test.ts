@@ -1,11 +1,13 @@
 import { randomUUID } from "node:crypto";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import pg from "pg";
 import { expect, test } from "vitest";
 import { createCredentialClient } from "../../src/client/index.ts";
 import { canary, encodings, leaks, leaksBelow } from "../support/canary.ts";
+import { startCollector } from "../support/collector.ts";
 import { connectionOf } from "../support/postgres.ts";
 import { rest, startFresh, startService, temporaryFolder, token } from "../support/service.ts";
+import { startWebhookEndpoint, webhookSecret } from "../support/webhook-endpoint.ts";
 
 /** Every provider and type, with a planted value in each secret field, in an unknown key, and nested. */
 function planted(): { values: string[]; bodies: Record<string, unknown>[] } {
@@ -29,8 +31,13 @@ function planted(): { values: string[]; bodies: Record<string, unknown>[] } {
   return { values, bodies };
 }
 
-test("no secret reaches a response, a log line, a metric, a database column or a file, in any encoding, on good days and bad", async () => {
-  await using service = await startFresh({ CREDENTIALS_LOG_LEVEL: "debug" });
+test("no secret reaches a response, a log line, a metric, a trace, a webhook, the reference, a database column or a file, in any encoding, on good days and bad", async () => {
+  await using collector = await startCollector();
+  await using hooks = await startWebhookEndpoint();
+  await using service = await startFresh({
+    CREDENTIALS_LOG_LEVEL: "debug", CREDENTIALS_OTLP_ENDPOINT: collector.url, CREDENTIALS_OTLP_INTERVAL_MS: "100",
+    CREDENTIALS_WEBHOOK_URL: hooks.url, CREDENTIALS_WEBHOOK_SECRET: webhookSecret(), CREDENTIALS_EGRESS_ALLOW: "127.0.0.0/8",
+  });
   const { values, bodies } = planted();
   const organization = randomUUID();
   const [user, machine] = await Promise.all([token("user", organization), token("service_account", organization)]);
@@ -63,14 +70,20 @@ test("no secret reaches a response, a log line, a metric, a database column or a
   }
   await call("GET", "/integrations/credentials", { token: user });
   await call("GET", "/integrations/credentials", { token: values[0] as string });
-  await call("GET", "/metrics");
+  await call("POST", "/integrations/sftp/test-connection", { token: user, body: { host: "169.254.1.1", username: "u", auth_type: "password", password: values[0] } });
+  await call("POST", "/integrations/postgres/test-connection", { token: user, body: { connection_string: `postgresql://u:${values[0]}@169.254.1.1/d` } });
+  for (const path of ["/metrics", "/healthz", "/readyz", "/docs", "/openapi.json"]) expect((await call("GET", path)).status).toBe(200);
+  await hooks.until((all) => all.filter(({ body }) => body.includes("credential.updated")).length === bodies.length);
   expect(leaks(values, "a response", Buffer.from(answers.join("\n")))).toEqual([]);
   await service.stop();
+  expect(leaks(values, "the webhooks", Buffer.from(JSON.stringify(hooks.deliveries)))).toEqual([]);
+  expect(collector.spans.filter(({ name }) => name.includes("ResolveCredential")).length).toBeGreaterThanOrEqual(bodies.length);
+  expect(leaks(values, "the traces", Buffer.from(collector.bodies.join("\n")))).toEqual([]);
   expect(leaks(values, "what the process printed", Buffer.from(service.output()))).toEqual([]);
   const dump = await dumpEverything(service.database.superuserUrl);
   expect(dump).toContain(organization);
   expect(leaks(values, "a database dump", Buffer.from(dump))).toEqual([]);
-});
+}, 60_000);
 
 test("the files of an embedded database, its log and the data directory hold no secret", async () => {
   using folder = temporaryFolder();
@@ -86,6 +99,12 @@ test("the files of an embedded database, its log and the data directory hold no 
   expect(files.filter((name) => name.includes("pg_wal"))).not.toEqual([]);
   expect(leaksBelow([secretValue], data)).toEqual([]);
   expect(leaks([secretValue], "what the process printed", Buffer.from(service.output()))).toEqual([]);
+});
+
+test("no example of the reference could be taken for a token or a key of anybody's", () => {
+  const shapes = /eyJ[\w-]{10,}\.|saf_[a-z]+_[\w-]{40,}|AKIA(?!EXAMPLE|IOSFODNN7EXAMPLE)[A-Z0-9]{8,}|ya29\.[\w-]{10,}|GOCSPX-[\w-]{10,}|whsec_[\w+/]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----\\?n?[A-Za-z0-9+/]{20,}/;
+  for (const file of ["gen/openapi.json", "docs/grpc.md", "docs/operations.md", "README.md"]) expect([file, shapes.exec(readFileSync(file, "utf8"))?.[0]]).toEqual([file, undefined]);
+  for (const [kind, real] of Object.entries({ jwt: `eyJ${"a".repeat(20)}.b.c`, key: `saf_org_${"b".repeat(60)}`, pem: `-----BEGIN PRIVATE KEY-----\\n${"M".repeat(30)}` })) expect(shapes.test(real), kind).toBe(true);
 });
 
 test("the search itself finds a planted value in every encoding it knows", () => {

@@ -143,6 +143,13 @@ test("a verification reads everything back and changes nothing, and names what d
   expect(await reaches(admin, second?.id ?? "", State.ROTATION_STATE_INCOMPLETE)).toMatchObject({ rowsVerified: 10n, failures: [{ credentialId: ids[5], kind: "not_authentic" }] });
 });
 
+test("a verification of an organization that is destroyed meanwhile ends all the same", async () => {
+  const { id } = await organization(3);
+  const { rotation } = await admin.verifyKeys({ organizationId: id, rowsPerSecond: 1 });
+  await admin.destroyOrganization({ organizationId: id });
+  expect(await reaches(admin, rotation?.id ?? "", State.ROTATION_STATE_PROVEN)).toMatchObject({ failures: [] });
+});
+
 test("a destroyed organization opens nowhere within the age of the caches, and the others are untouched", async () => {
   const [gone, other] = [await organization(3), await organization(3)];
   for (const at of [0, 1]) expect((await gone.resolve(0, at)).status).toBe(200);
@@ -155,6 +162,8 @@ test("a destroyed organization opens nowhere within the age of the caches, and t
   expect((await other.resolve(1)).json).toMatchObject({ password: "p1" });
   expect(await admin.destroyOrganization({ organizationId: gone.id })).toEqual({ destroyedKeys: 0 });
   expect(await reasonOf(admin.rotateOrganizationKey({ organizationId: gone.id }))).toBe("ORGANIZATION_DESTROYED");
+  expect(await reasonOf(admin.verifyKeys({ organizationId: gone.id }))).toBe("ORGANIZATION_DESTROYED");
+  expect(await reasonOf(admin.verifyKeys({ organizationId: randomUUID() }))).toBe("ORGANIZATION_NOT_FOUND");
   await using superuser = await connect(database.superuserUrl);
   const { rows } = await superuser.query("select action, outcome from audit_event where organization_id = $1 and actor_kind = 'operator' order by link", [gone.id]);
   expect(rows).toEqual([{ action: "destroy_organization", outcome: "allowed" }, { action: "destroy_organization", outcome: "allowed" }]);

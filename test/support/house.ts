@@ -37,7 +37,8 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
   openapi: ["domain", "providers", "rest"],
   config: ["domain", "settings"],
   settings: [],
-  log: ["trace"],
+  log: ["log-lines", "trace"],
+  "log-lines": [],
   trace: [],
   domain: [],
 };
@@ -45,7 +46,7 @@ export const ARROWS: Readonly<Record<string, readonly string[]>> = {
 /** Groups that everyone may import, and whether only their types. */
 const SHARED: Readonly<Record<string, "values" | "types">> = { log: "values", trace: "values", config: "types", settings: "types" };
 /** Groups that stand below the shared ones. */
-const BELOW = ["domain", "settings", "trace", "log", "config"];
+const BELOW = ["domain", "settings", "trace", "log-lines", "log", "config"];
 
 /** Which groups may import a package. A package that is not listed may be imported nowhere. */
 export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
@@ -67,7 +68,7 @@ export const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   knex: ["store"],
   // The client of the service's own database, and of the databases that tenants have tested.
   pg: ["store", "providers"],
-  pino: ["log"],
+  pino: ["log", "log-lines"],
   "prom-client": ["app"],
   ssh2: ["providers"],
   "swagger-ui-dist": ["rest"],

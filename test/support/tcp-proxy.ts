@@ -20,9 +20,9 @@ export async function startProxy(target: string): Promise<TcpProxy> {
   let [to, state]: [string, "open" | "cut" | "frozen"] = [target, "open"];
   const pairs = new Set<readonly [Socket, Socket]>();
   const abandoned = new Set<Socket>();
-  const server = createServer((client) => {
-    client.on("error", () => {});
-    if (state === "cut") return void client.destroy();
+  /** Clients that came while nothing is let through: the server has not heard of them. */
+  const unheard = new Set<Socket>();
+  const join = (client: Socket) => {
     const [host, port] = to.split(":");
     const upstream = connect(Number(port), host);
     const pair = [client, upstream] as const;
@@ -34,16 +34,22 @@ export async function startProxy(target: string): Promise<TcpProxy> {
     for (const socket of pair) socket.setNoDelay(true).on("error", end).on("close", end);
     client.on("data", (chunk) => upstream.write(chunk));
     upstream.on("data", (chunk) => client.write(chunk));
-    if (state === "frozen") for (const socket of pair) socket.pause();
+  };
+  const server = createServer((client) => {
+    client.on("error", () => {});
+    if (state === "cut") client.destroy();
+    else if (state === "frozen") unheard.add(client.pause());
+    else join(client);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const each = (what: (socket: Socket) => void) => [...pairs].flat().forEach(what);
+  const each = (what: (socket: Socket) => void) => [...[...pairs].flat(), ...unheard].forEach(what);
   return {
     target: `127.0.0.1:${(server.address() as AddressInfo).port}`,
     to: (next) => void (to = next),
     cut() {
       state = "cut";
       each((socket) => socket.destroy());
+      unheard.clear();
     },
     freeze() {
       state = "frozen";
@@ -51,12 +57,15 @@ export async function startProxy(target: string): Promise<TcpProxy> {
     },
     heal() {
       state = "open";
+      for (const client of unheard) join(client);
+      unheard.clear();
       each((socket) => socket.resume());
     },
     abandon() {
       state = "open";
       each((socket) => abandoned.add(socket));
       pairs.clear();
+      unheard.clear();
     },
     async [Symbol.asyncDispose]() {
       each((socket) => socket.destroy());

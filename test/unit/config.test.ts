@@ -70,9 +70,19 @@ describe("the configuration", () => {
 });
 
 test("a process whose memory is open is refused in production", () => {
-  expect(() => refuseInspection({})).not.toThrow();
-  expect(() => refuseInspection({ NODE_OPTIONS: "--inspect=0.0.0.0:9229" })).toThrow(ConfigError);
-  expect(() => refuseInspection({ NODE_OPTIONS: "--heapsnapshot-signal=SIGUSR2" })).toThrow(ConfigError);
+  expect(() => refuseInspection({}, "")).not.toThrow();
+  expect(() => refuseInspection({ NODE_OPTIONS: "--inspect=0.0.0.0:9229" }, "")).toThrow(ConfigError);
+  for (const option of ["--heapsnapshot-signal=SIGUSR2", "--report_on_signal", "--max-old-space-size=99 --heap_prof", "--tls-keylog=keys", "--trace-tls", "--trace", "--experimental_config_file=x"]) {
+    expect(() => refuseInspection({ NODE_OPTIONS: option }, ""), option).toThrow("--inspect and its like");
+  }
+  expect(() => refuseInspection({ NODE_OPTIONS: "--trace-warnings --max-old-space-size=300" }, "")).not.toThrow();
+  for (const name of ["NODE_DEBUG", "NODE_DEBUG_NATIVE", "GRPC_TRACE", "GRPC_NODE_TRACE"]) expect(() => refuseInspection({ [name]: "all" }, "")).toThrow(`production refuses ${name}`);
+});
+
+test("a process that may leave a core file is refused in production", () => {
+  const limits = (soft: string) => `Limit                     Soft Limit           Hard Limit           Units     \nMax core file size        ${soft.padEnd(20)} unlimited            bytes     \n`;
+  for (const soft of ["0", "1"]) expect(() => refuseInspection({}, limits(soft))).not.toThrow();
+  for (const soft of ["2", "4096", "unlimited"]) expect(() => refuseInspection({}, limits(soft)), soft).toThrow("core file");
 });
 
 test.each([["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], ["changemechangemechangemechangeme"], ["\u0001\u0002\u0003\u0004\u0005\u0006\u0007\u0008"]])("%j was not drawn at random", (text) => {

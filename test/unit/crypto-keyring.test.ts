@@ -69,7 +69,7 @@ describe("a setting is refused by the rule it breaks, and names the key", () => 
     ["the alphabet for URLs", `a:${"_-".repeat(21)}_=`, /"a" is not base64 with padding/],
     ["white space in a key", `a:${one.slice(0, 8)} ${one.slice(8)}`, /"a" is not base64 with padding/],
     ["white space before a key", `a: ${one}`, /"a" is not base64 with padding/],
-    ["a line end", `a:${one}\n`, /"a" is not base64 with padding/],
+    ["an empty line", `a:${one}\n`, /entry 2/],
     ["two ids alike", `a:${one},a:${two}`, /"a" is given twice/],
     ["one key under two ids", `a:${one},b:${one}`, /"a" and "b" are the same key/],
     ["a missing primary key", `b:${one}`, /"a" is not among the master keys/],

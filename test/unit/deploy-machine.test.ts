@@ -38,7 +38,8 @@ describe("the image", () => {
   test("starts the service as the package does", () => {
     const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as { scripts: Record<string, string> };
     const [options = ""] = /--disable-sigusr1 \S+/.exec(scripts["start"] as string) ?? [];
-    expect(JSON.parse(/^ENTRYPOINT (.*)$/m.exec(text)?.[1] ?? "[]")).toEqual(["node", ...options.split(" ")]);
+    const entry = JSON.parse(/^ENTRYPOINT (.*)$/m.exec(text)?.[1] ?? "[]") as string[];
+    expect(entry).toEqual(["sh", "-c", expect.stringMatching(`; exec node ${options} "\\$@"$`), "node"]);
     expect(text).toMatch(/^CMD \["dist\/src\/main\.js"\]$/m);
   });
 });

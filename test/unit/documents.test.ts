@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { run } from "../../src/cli/program.ts";
 import { REASONS } from "../../src/domain/errors.ts";
+import { entries } from "../support/runbook.ts";
 
 const text = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
 const DOCUMENTS = ["README.md", "docs/operations.md"];
@@ -53,4 +54,37 @@ test("the runbook names only alerts and reasons that there are", () => {
   const reasons = [...runbook.matchAll(/`([A-Z]+(?:_[A-Z]+)+)`/g)].map((match) => match[1] as string).filter((word) => !word.startsWith("CREDENTIALS_") && !word.startsWith("FLOW_"));
   const statuses = ["FAILED_PRECONDITION", "DATA_LOSS", "RESOURCE_EXHAUSTED"];
   expect(reasons.filter((reason) => !(reason in REASONS) && !statuses.includes(reason))).toEqual([]);
+});
+
+/** Which test runs the commands of an entry, or brings about what one is about that has none. */
+const TRIED: Readonly<Record<string, string>> = {
+  "Install": "test/support/installation.ts",
+  "Let an executor in": "test/service/stories-install.test.ts",
+  "Upgrade": "test/service/runbook-upgrade.test.ts",
+  "The database is away": "test/faults/ha-network.test.ts",
+  "The primary is lost": "test/service/stories-daily.test.ts",
+  "Back up and restore": "test/service/stories-install.test.ts",
+  "Rotate keys": "test/service/stories-keys.test.ts",
+  "A master key is lost": "test/service/stories-keys.test.ts",
+  "A master key or the database has leaked": "test/service/stories-keys.test.ts",
+  "An API key has leaked": "test/service/stories-keys.test.ts",
+  "Who has used a secret?": "test/service/stories-daily.test.ts",
+  "A grant has died": "test/service/stories-daily.test.ts",
+  "A provider is down": "test/faults/refresh-outage.test.ts",
+  "The audit has stopped": "test/faults/audit-outage.test.ts",
+  "Is the audit whole?": "test/service/stories-daily.test.ts",
+  "Tests say `address_not_allowed`": "test/service/stories-daily.test.ts",
+  "An organization leaves": "test/service/stories-keys.test.ts",
+  "A secret was deleted or overwritten by mistake": "test/service/stories-daily.test.ts",
+  "A secret does not open": "test/service/stories-daily.test.ts",
+  "A limit is reached": "test/service/stories-daily.test.ts",
+  "Move from Fernet": "test/service/stories-daily.test.ts",
+};
+
+test("every entry of the runbook is tried, and its commands are run as they stand in it", () => {
+  expect(entries().map(({ title }) => title)).toEqual(Object.keys(TRIED));
+  for (const { title, blocks } of entries()) {
+    const trial = text(TRIED[title] as string);
+    if (blocks.length > 0) expect([title, trial.includes(`blocksOf("${title}"`)]).toEqual([title, true]);
+  }
 });

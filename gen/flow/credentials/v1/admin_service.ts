@@ -5472,7 +5472,7 @@ export const AdminServiceService = {
   },
   /**
    * Begins to read back every secret and every organization key, or those of one organization, and changes nothing.
-   * FAILED_PRECONDITION with reason ROTATION_UNDER_WAY.
+   * FAILED_PRECONDITION with reason ROTATION_UNDER_WAY, or ORGANIZATION_DESTROYED; NOT_FOUND with reason ORGANIZATION_NOT_FOUND.
    */
   verifyKeys: {
     path: "/flow.credentials.v1.AdminService/VerifyKeys" as const,
@@ -5682,7 +5682,7 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
   rotateOrganizationKey: handleUnaryCall<RotateOrganizationKeyRequest, RotateOrganizationKeyResponse>;
   /**
    * Begins to read back every secret and every organization key, or those of one organization, and changes nothing.
-   * FAILED_PRECONDITION with reason ROTATION_UNDER_WAY.
+   * FAILED_PRECONDITION with reason ROTATION_UNDER_WAY, or ORGANIZATION_DESTROYED; NOT_FOUND with reason ORGANIZATION_NOT_FOUND.
    */
   verifyKeys: handleUnaryCall<VerifyKeysRequest, VerifyKeysResponse>;
   /** Tells how far a rotation is. NOT_FOUND with reason ROTATION_NOT_FOUND. */
@@ -5801,7 +5801,7 @@ export interface AdminServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Begins to read back every secret and every organization key, or those of one organization, and changes nothing.
-   * FAILED_PRECONDITION with reason ROTATION_UNDER_WAY.
+   * FAILED_PRECONDITION with reason ROTATION_UNDER_WAY, or ORGANIZATION_DESTROYED; NOT_FOUND with reason ORGANIZATION_NOT_FOUND.
    */
   verifyKeys(
     request: VerifyKeysRequest,
