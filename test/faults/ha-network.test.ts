@@ -10,8 +10,10 @@ import { startProxy, type TcpProxy } from "../support/tcp-proxy.ts";
 const LONG = process.env["FLOW_TEST_LONG"] !== undefined;
 /** How long the network is cut, ms. */
 const CUT_MS = LONG ? 60_000 : 3_000;
-/** The short form has short times in proportion; the long one has everything as it is by default. */
-const TIMES: Record<string, string> = LONG ? {} : { CREDENTIALS_GRPC_DEADLINE_MS: "2000", CREDENTIALS_DATABASE_STATEMENT_TIMEOUT_MS: "1000" };
+/** What is said while it is cut. */
+const AWAY_OR_LATE = /^rest 50[34]/;
+/** The short form has short times in proportion. */
+const SHORT = { CREDENTIALS_GRPC_DEADLINE_MS: "2000", CREDENTIALS_DATABASE_STATEMENT_TIMEOUT_MS: "1000" };
 
 let folder: string;
 let node: Node;
@@ -26,25 +28,24 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** How it is cut, and how it comes back. */
-const CUTS: Readonly<Record<string, readonly [(network: TcpProxy) => void, (network: TcpProxy) => void]>> = {
-  "connections break and are refused": [(network) => network.cut(), (network) => network.heal()],
-  "packets vanish, and go on afterwards": [(network) => network.freeze(), (network) => network.heal()],
-  "packets vanish, and connections with them": [(network) => network.freeze(), (network) => network.abandon()],
-};
+/** How the network is cut, how it comes back, and the times of the replicas. */
+const WAYS: readonly (readonly [string, (network: TcpProxy) => void, (network: TcpProxy) => void, Record<string, string>])[] = [
+  ["connections break and are refused", (network) => network.cut(), (network) => network.heal(), LONG ? {} : SHORT],
+  ["packets vanish, and go on afterwards", (network) => network.freeze(), (network) => network.heal(), LONG ? {} : SHORT],
+  // Nothing tells of such connections but the replicas' own clocks: the system's signs of life reach the proxy, where they would vanish in a network.
+  ["packets vanish, and connections with them", (network) => network.freeze(), (network) => network.abandon(), SHORT],
+];
 
-test(`the network to the database is cut for ${CUT_MS / 1000} s in every way: calls are answered meanwhile, and go on by themselves`, async () => {
+test.each(WAYS)(`the network to the database is cut for ${CUT_MS / 1000} s: %s. Calls are answered meanwhile, and go on by themselves`, async (_, cut, mend, times) => {
   await using network = await startProxy(node.target);
-  await using replicas = await startReplicas(2, through(network.target), TIMES);
+  await using replicas = await startReplicas(2, through(network.target), times);
   const { load } = replicas;
-  for (const [way, [cut, mend]] of Object.entries(CUTS)) {
-    expect(await load.until(200), way).toEqual(WELL);
-    cut(network);
-    await sleep(CUT_MS);
-    expect(await replicas.ready(), way).toEqual([false, false]);
-    mend(network);
-    await replicas.recovered();
-  }
-  expect([...load.outcomes]).toEqual(expect.arrayContaining(["grpc UNAVAILABLE", "rest 503 repository_error", "rest 504 service_error"]));
+  expect(await load.until(200)).toEqual(WELL);
+  cut(network);
+  await sleep(CUT_MS);
+  expect([...load.outcomes].some((outcome) => AWAY_OR_LATE.test(outcome))).toBe(true);
+  expect(await replicas.ready()).toEqual([false, false]);
+  mend(network);
+  await replicas.recovered();
   expect(await replicas.faults(node.run, LATE)).toEqual([]);
-}, 3 * (CUT_MS + 60_000));
+}, CUT_MS + 120_000);
