@@ -11,8 +11,8 @@ export default defineConfig({
   ssr: { resolve: { conditions } },
   test: {
     include: ["test/**/*.test.ts"],
-    // Whole stories of an operator's day, and CPU beside an empty call's: of the long run alone, where they may take their time.
-    exclude: process.env["FLOW_TEST_LONG"] === "1" ? [] : ["test/service/stories-*.test.ts", "test/service/costs-cpu.test.ts"],
+    // Whole stories of an operator's day, restarts of PostgreSQL under load, and CPU beside an empty call's: of the long run alone, where they may take their time.
+    exclude: process.env["FLOW_TEST_LONG"] === "1" ? [] : ["test/service/stories-*.test.ts", "test/faults/ha-restart.test.ts", "test/service/costs-cpu.test.ts"],
     globalSetup: [here("./global-setup.ts")],
     reporters: [["default", { summary: false }], here("./support/plain-reporter.ts")],
     pool: "forks",
