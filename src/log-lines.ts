@@ -15,8 +15,12 @@ export interface LogLines extends DestinationStream {
   flush(): void;
 }
 
-/** Writes lines to standard error, those of a moment together. What waits is written before the process ends by itself; one that is killed loses it. */
-export function standardError(): LogLines {
+let shared: LogLines | undefined;
+
+/** Standard error, for every log of the process: lines of a moment are written together. What waits is written before the process ends by itself; one that is killed loses it. */
+export const standardError = (): LogLines => (shared ??= gather());
+
+function gather(): LogLines {
   const out = pino.destination({ fd: 2, sync: false, maxLength: MAX_WAITING_BYTES });
   let lines: string[] = [];
   let timer: NodeJS.Timeout | undefined;

@@ -1,10 +1,7 @@
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { LATE, migrated, startReplicas, through, WELL } from "../support/ha.ts";
-import { type Node, startNode } from "../support/standby.ts";
+import { LATE, migratedNode, startReplicas, through, WELL } from "../support/ha.ts";
+import type { Node } from "../support/standby.ts";
 import { startProxy, type TcpProxy } from "../support/tcp-proxy.ts";
 
 const LONG = process.env["FLOW_TEST_LONG"] !== undefined;
@@ -15,18 +12,11 @@ const AWAY_OR_LATE = /^rest 50[34]/;
 /** The short form has short times in proportion. */
 const SHORT = { CREDENTIALS_GRPC_DEADLINE_MS: "2000", CREDENTIALS_DATABASE_STATEMENT_TIMEOUT_MS: "1000" };
 
-let folder: string;
 let node: Node;
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "flow-network-"));
-  chmodSync(folder, 0o711);
-  node = await startNode(folder);
-  await migrated(node);
+  node = await migratedNode();
 });
-afterAll(async () => {
-  await node[Symbol.asyncDispose]();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => node[Symbol.asyncDispose]());
 
 /** How the network is cut, how it comes back, and the times of the replicas. */
 const WAYS: readonly (readonly [string, (network: TcpProxy) => void, (network: TcpProxy) => void, Record<string, string>])[] = [

@@ -1,26 +1,16 @@
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { migrated, type Replicas, startReplicas, through } from "../support/ha.ts";
+import { migratedNode, type Replicas, startReplicas, through } from "../support/ha.ts";
 import { pgbouncerAvailable, startPgbouncer } from "../support/pgbouncer.ts";
-import { type Node, startNode } from "../support/standby.ts";
+import type { Node } from "../support/standby.ts";
 
 const LONG = process.env["FLOW_TEST_LONG"] !== undefined;
 const ROUNDS = LONG ? 10 : 1;
 
-let folder: string;
 let node: Node;
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "flow-restart-"));
-  chmodSync(folder, 0o711);
-  node = await startNode(folder);
-  await migrated(node);
+  node = await migratedNode();
 });
-afterAll(async () => {
-  await node[Symbol.asyncDispose]();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => node[Symbol.asyncDispose]());
 
 /** Ends the server under load, and starts it again. */
 async function survives(replicas: Replicas, ends: readonly (() => Promise<void>)[]): Promise<void> {

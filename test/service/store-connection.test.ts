@@ -1,6 +1,4 @@
 import { chownSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
 import path from "node:path";
 import pg from "pg";
 import { generate } from "selfsigned";
@@ -8,6 +6,7 @@ import { describe, expect, test } from "vitest";
 import { cancelUntil } from "../../src/store/cancel.ts";
 import { parseDatabaseUrl } from "../../src/store/connection.ts";
 import { startEmbedded } from "../../src/store/embedded.ts";
+import { freePort } from "../support/wire.ts";
 
 describe("a database URL", () => {
   const parsed = (url: string, caFile?: string) => {
@@ -46,14 +45,6 @@ describe("a database URL", () => {
     expect(`${JSON.stringify(fields)} ${String(Object.values(fields))}`).not.toContain("canary");
   });
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 test("a connection with a certificate authority is encrypted, one that cancels too, and refused where certificate or name is another", async () => {
   const folder = mkdtempSync("/tmp/flow-tls-");

@@ -1,10 +1,10 @@
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { handOver, identity } from "../../src/store/embedded-binaries.ts";
+import { freePort } from "./wire.ts";
 
 const VERSIONS = "/usr/lib/postgresql";
 
@@ -22,14 +22,6 @@ export interface DebianServer extends Disposable {
   readonly bin: string;
   /** As `postgres`. */
   readonly superuserUrl: string;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** Makes and starts one. Its log may show statements, as an operator's does. */

@@ -1,10 +1,13 @@
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { vi } from "vitest";
 import { migrate } from "../../src/store/migrate.ts";
 import { invariantFaults, type Run } from "./invariants.ts";
 import { type Load, startLoad } from "./load.ts";
 import { rest, serviceEnv, type Service, startService, testMasterKey } from "./service.ts";
-import type { Node } from "./standby.ts";
+import { type Node, startNode } from "./standby.ts";
 import { lastingPort } from "./wire.ts";
 
 /** Time within which everything has to work again, ms: ten seconds are promised, and a loaded machine has twice that. */
@@ -27,6 +30,21 @@ export const LATE: readonly string[] = ["rest 504 service_error", "grpc DEADLINE
 
 /** Migrates the database of a server of a test's own. */
 export const migrated = ({ urls }: Pick<Node, "urls">): Promise<string[]> => migrate({ url: urls.ownerUrl, applicationRole: "credentials_app" });
+
+/** Starts a server of a test file's own, with the schema in it; its data goes with it. */
+export async function migratedNode(): Promise<Node> {
+  const folder = mkdtempSync(join(tmpdir(), "flow-node-"));
+  chmodSync(folder, 0o711);
+  const node = await startNode(folder);
+  await migrated(node);
+  const end = node[Symbol.asyncDispose].bind(node);
+  return Object.assign(node, {
+    async [Symbol.asyncDispose]() {
+      await end();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  });
+}
 
 /** URL of the application role at `host:port`, as it is behind a proxy. */
 export const through = (target: string): string => `postgresql://credentials_app@${target}/flow_credentials`;

@@ -1,11 +1,12 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { accessSync, chmodSync, chownSync, constants, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { type AddressInfo, connect, createServer } from "node:net";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseDatabaseUrl } from "../../src/store/connection.ts";
 import { identity } from "../../src/store/embedded-binaries.ts";
+import { freePort } from "./wire.ts";
 
 const PGBOUNCER = "/usr/sbin/pgbouncer";
 
@@ -23,15 +24,6 @@ export function pgbouncerAvailable(): boolean {
 export interface Pgbouncer extends AsyncDisposable {
   /** URL of the same database through it. */
   readonly url: string;
-}
-
-/** A free port. Somebody else may take it before it is used; then the start fails and is not repeated. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** Longest time until it listens, ms; generous, for a loaded machine. */

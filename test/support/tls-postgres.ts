@@ -1,5 +1,5 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync, chmodSync, chownSync } from "node:fs";
-import { createServer, isIP, type AddressInfo } from "node:net";
+import { isIP } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
@@ -7,6 +7,7 @@ import { generate } from "selfsigned";
 import { startEmbedded } from "../../src/store/embedded.ts";
 import { identity } from "../../src/store/embedded-binaries.ts";
 import { connectionOf } from "./postgres.ts";
+import { freePort } from "./wire.ts";
 
 /** A PostgreSQL that listens on loopback with TLS and asks for passwords. */
 export interface TlsPostgres {
@@ -133,12 +134,4 @@ export async function startTlsPostgres(): Promise<TlsPostgres> {
       rmSync(folder, { recursive: true, force: true });
     },
   };
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
-  const { port } = probe.address() as AddressInfo;
-  await new Promise((resolve) => probe.close(resolve));
-  return port;
 }
