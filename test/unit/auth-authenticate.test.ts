@@ -194,3 +194,32 @@ describe("a verified API key", () => {
     }
   });
 });
+
+describe("who is known at once", () => {
+  const known = ({ authenticator }: ReturnType<typeof setUp>, presented: Partial<Presented>) => authenticator.known({ authorization: [], apiKey: [], ...presented })?.id;
+
+  it("is whoever authenticated with the same token before, for as long as its proof holds, and nobody who shows anything besides", async () => {
+    const world = setUp();
+    const { jwtFor, addKey, outcome, clock } = world;
+    const [jwt, key] = [await jwtFor(USER, 60), addKey()];
+    const [one, other] = [{ authorization: [`Bearer ${jwt}`] }, { authorization: [`Bearer ${key.token}`] }];
+    expect([known(world, one), known(world, other)]).toEqual([undefined, undefined]);
+    expect([await outcome(one), await outcome(other)]).toEqual([USER, key.serviceAccountId]);
+    expect([known(world, one), known(world, other)]).toEqual([USER, key.serviceAccountId]);
+    expect(known(world, { ...one, apiKey: [key.token] })).toBeUndefined();
+    expect(known(world, { authorization: [...one.authorization, ...one.authorization] })).toBeUndefined();
+    expect(known(world, { ...one, certificate: "AB:CD" })).toBeUndefined();
+    expect(known(world, { authorization: [`Bearer ${jwt},${jwt}`] })).toBeUndefined();
+    clock.ms += 5_000;
+    expect([known(world, one), known(world, other)]).toEqual([USER, undefined]);
+    clock.ms += 55_000;
+    expect(known(world, one)).toBeUndefined();
+  });
+
+  it("is no API key where each one is asked for every time", async () => {
+    const world = setUp({ apiKeyCacheSeconds: 0 });
+    const key = world.addKey();
+    expect(await world.outcome({ authorization: [`Bearer ${key.token}`] })).toBe(key.serviceAccountId);
+    expect(known(world, { authorization: [`Bearer ${key.token}`] })).toBeUndefined();
+  });
+});

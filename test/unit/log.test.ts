@@ -1,3 +1,6 @@
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { createLog, errorFields, isRequestId, newRequestId } from "../../src/log.ts";
 
@@ -49,4 +52,23 @@ test("of an unknown error only its type and code are told", () => {
   const error = Object.assign(new TypeError("canary-value"), { code: "E_CODE", input: "canary-value" });
   expect(errorFields(error)).toEqual({ error_name: "TypeError", error_code: "E_CODE" });
   expect(errorFields("canary-value")).toEqual({ error_name: "string" });
+});
+
+/** A process that logs to standard error as the service does. */
+const logging = (program: string) => ["--input-type=module", "-e", `import { createLog } from ${JSON.stringify(fileURLToPath(new URL("../../src/log.ts", import.meta.url)))}; const [log, other] = [createLog("info"), createLog("info")]; ${program}`];
+const messages = (text: string) => text.trim().split("\n").map((line) => (JSON.parse(line) as { message: string }).message);
+
+test("lines that wait are written when the process ends, by itself or by a fault, in the order in which they came", () => {
+  for (const end of ["process.exit(3)", "throw new Error('fault')", ""]) {
+    const { stderr } = spawnSync(process.execPath, logging(`log.info({}, "one"); other.info({}, "two"); log.info({}, "three"); ${end}`), { encoding: "utf8" });
+    expect(messages(stderr.split("\n").filter((line) => line.startsWith("{")).join("\n"))).toEqual(["one", "two", "three"]);
+  }
+});
+
+test("a warning is written at once, and takes along what waits", async () => {
+  const child = spawn(process.execPath, logging(`log.info({}, "one"); log.warn({}, "two"); log.info({}, "three"); process.on("SIGTERM", () => process.exit()); const until = Date.now() + 300; while (Date.now() < until); process.kill(process.pid, "SIGKILL");`), { stdio: ["ignore", "ignore", "pipe"] });
+  let text = "";
+  child.stderr.setEncoding("utf8").on("data", (part: string) => void (text += part));
+  await once(child, "close");
+  expect(messages(text)).toEqual(["one", "two"]);
 });
