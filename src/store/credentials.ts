@@ -1,12 +1,12 @@
 import { askedEvents, eventRow, recordAnswer } from "./audit.ts";
 import { type Database, known } from "./db.ts";
 import { announce, eventOf } from "./events.ts";
-import { CREDENTIAL_COLUMNS, credentialColumns, credentialRecord, previousSecret } from "./rows.ts";
+import { credentialColumns, credentialRecord } from "./rows.ts";
 import { flowColumns, flowValue } from "./flow-columns.ts";
 import { NOW } from "./now.ts";
 import { scheduleAnew, unschedule } from "./schedule.ts";
 import type { CredentialStore } from "./store.ts";
-import type { Row, Statement } from "./transaction.ts";
+import type { Statement } from "./transaction.ts";
 
 /** Now, but later than the last write, also where two writes share a millisecond or the clock was set back. */
 const LATER = `greatest(${NOW}, c.updated_at + interval '1 millisecond')`;
@@ -83,38 +83,9 @@ where exists (select from removed)
 
 const organizationsOf = (...ids: readonly string[]): string[] => [...new Set(ids)];
 
-/** Everything about credentials but creating and resolving them. */
-export function credentialStore(database: Database): Omit<CredentialStore, "create" | "resolve"> {
+/** Changes of credentials that are there. */
+export function credentialChanges(database: Database): Pick<CredentialStore, "replace" | "remove"> {
   return {
-    async list(organizationId, filter, signal) {
-      const rows: Row[] = await database.read(organizationId, (trx) => {
-        const query = trx("credential").select(CREDENTIAL_COLUMNS).where("organization_id", organizationId).whereNull("deleted_at");
-        if (filter.userId !== null) query.where("user_id", known(filter.userId));
-        if (filter.provider !== null) query.where("provider", filter.provider);
-        return query.orderBy([{ column: "created_at", order: "desc" }, { column: "id", order: "desc" }]);
-      }, signal);
-      return rows.map(credentialRecord);
-    },
-
-    async get(organizationId, id, signal) {
-      const row: Row | undefined = await database.read(
-        organizationId,
-        (trx) => trx("credential").first(CREDENTIAL_COLUMNS).where({ organization_id: organizationId, id: known(id) }).whereNull("deleted_at"),
-        signal,
-      );
-      return row === undefined ? undefined : credentialRecord(row);
-    },
-
-    async previous(organizationId, id, signal) {
-      const row: Row | undefined = await database.read(
-        organizationId,
-        (trx) =>
-          trx("credential_previous").first("*").where({ organization_id: organizationId, credential_id: known(id) }).whereRaw("kept_until > clock_timestamp()"),
-        signal,
-      );
-      return row === undefined ? undefined : previousSecret(row);
-    },
-
     async replace(change, event, signal) {
       const audited = eventRow(event);
       const [row] = await database.write(organizationsOf(change.organizationId, audited.organization_id), REPLACE, [

@@ -79,8 +79,12 @@ export class Database {
 
   /** Reads in a transaction that sees one organization; none where it is null. Tried again where the connection fails, or leads to a standby. */
   async read<T>(organizationId: string | null, work: (trx: Knex.Transaction) => PromiseLike<T>, signal?: AbortSignal): Promise<T> {
-    const again = (error: unknown) => isUseless(error) || isConflict(error);
-    return this.#transaction(again, organizationId === null ? [] : [organizationId], work, signal);
+    return this.#transaction(isHarmless, organizationId === null ? [] : [organizationId], work, signal);
+  }
+
+  /** Reads with one statement, as `read` does, in one round trip: what callers wait for often costs a fraction of a builder's. */
+  async query(organizationId: string | null, statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
+    return this.#alone(isHarmless, organizationId === null ? [] : [known(organizationId)], statement, values, signal);
   }
 
   /**
@@ -97,8 +101,7 @@ export class Database {
    */
   async write(organizations: readonly string[], statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
     const visible = organizations.map(known);
-    const work = () => this.#retrying(isUndone, signal, (client) => runTransaction(client, this.#session, visible, statement, values));
-    return this.#noticing(visible, traced(statement.name, "client", work, sqlFacts));
+    return this.#noticing(visible, this.#alone(isUndone, visible, statement, values, signal));
   }
 
   /** How busy the pool is. */
@@ -121,6 +124,11 @@ export class Database {
       if (error instanceof CredentialError && error.reason === "KEY_MOVED") this.onKeyMoved(organizations);
       throw error;
     }
+  }
+
+  #alone(again: (error: unknown) => boolean, visible: readonly string[], statement: Statement, values: readonly unknown[], signal: AbortSignal | undefined): Promise<Row[]> {
+    const work = () => this.#retrying(again, signal, (client) => runTransaction(client, this.#session, visible, statement, values));
+    return traced(statement.name, "client", work, sqlFacts);
   }
 
   #transaction<T>(again: (error: unknown) => boolean, organizations: readonly string[], work: (trx: Knex.Transaction) => PromiseLike<T>, signal: AbortSignal | undefined): Promise<T> {
@@ -204,6 +212,9 @@ export class Database {
     return this.#knex.client.pool as ConnectionPool;
   }
 }
+
+/** Whether a transaction that only reads may be tried again. */
+const isHarmless = (error: unknown): boolean => isUseless(error) || isConflict(error);
 
 /** Whether nothing of a transaction took effect, and it may be tried again. */
 const isUndone = (error: unknown): boolean => isConflict(error) || isReadOnly(error);

@@ -36,6 +36,12 @@ export interface IdempotencyStore {
   find(place: RepeatPlace, signal: AbortSignal): Promise<RecordedWrite | undefined>;
 }
 
+const FIND: Statement = {
+  name: "idempotency_find",
+  text: `select encode(request_hash, 'hex') as request_hash, key_version, answer, expires_at <= clock_timestamp() as ended from idempotency_record
+where organization_id = $1 and actor_kind = $2 and actor_id = $3 and action = $4 and key_hash = $5`,
+};
+
 const FORGET: Statement = {
   name: "idempotency_forget",
   text: `delete from idempotency_record where organization_id = $1 and actor_kind = $2 and actor_id = $3 and action = $4 and key_hash = $5 and expires_at <= clock_timestamp()`,
@@ -54,17 +60,7 @@ export function idempotencyStore(database: Database): IdempotencyStore {
   return {
     async find({ organizationId, actorKind, actorId, action, keyHash }, signal) {
       const place = [known(organizationId), actorKind, actorId, action, Buffer.from(keyHash, "hex")];
-      const { rows } = await database.read<{ rows: Row[] }>(
-        organizationId,
-        (trx) =>
-          trx.raw(
-            `select encode(request_hash, 'hex') as request_hash, key_version, answer, expires_at <= clock_timestamp() as ended from idempotency_record
-            where organization_id = ? and actor_kind = ? and actor_id = ? and action = ? and key_hash = ?`,
-            place,
-          ),
-        signal,
-      );
-      const [row] = rows;
+      const [row] = await database.query(organizationId, FIND, place, signal);
       if (row === undefined) return undefined;
       if (row["ended"] === true) {
         await database.write([organizationId], FORGET, place, signal);

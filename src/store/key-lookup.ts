@@ -5,7 +5,7 @@ import { translate } from "./errors.ts";
 import type { PoolLoad } from "./load.ts";
 import { storedKey } from "./rows.ts";
 import type { StoredKey } from "./store.ts";
-import type { Row } from "./transaction.ts";
+import type { Statement } from "./transaction.ts";
 
 /** Connections for looking up API keys. */
 const CONNECTIONS = 2;
@@ -18,6 +18,8 @@ const BATCH = 256;
 
 /** Callers that may wait for one prefix, whose look-up is under way; more are refused. */
 const SHARERS = 1_024;
+
+const FIND: Statement = { name: "service_account_key_find", text: "select * from service_account_key where token_prefix = any($1)" };
 
 /** A look-up under way and how many wait for it. */
 interface Flight {
@@ -80,7 +82,7 @@ export class KeyLookup {
   async #send(lookups: readonly Lookup[]): Promise<void> {
     try {
       const prefixes = lookups.map(({ item }) => item);
-      const { rows } = await this.#database.read<{ rows: Row[] }>(null, (trx) => trx.raw("select * from service_account_key where token_prefix = any(?)", [prefixes]));
+      const rows = await this.#database.query(null, FIND, [prefixes]);
       const keys = new Map(rows.map((row) => [row["token_prefix"] as string, storedKey(row)]));
       for (const { item, resolve } of lookups) resolve(keys.get(item));
     } catch (error) {

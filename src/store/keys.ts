@@ -4,7 +4,14 @@ import { type Database, known } from "./db.ts";
 import type { KeyRegistryStore, OrganizationKeyRow, OrganizationKeyStore } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
-const COLUMNS = ["organization_id", "version", "wrapped", "commitment", "state"] as const;
+const COLUMNS = "organization_id, version, wrapped, commitment, state";
+
+const BY_VERSION: Statement = { name: "organization_key_get", text: `select ${COLUMNS} from organization_key where organization_id = $1 and version = $2` };
+
+const CURRENT: Statement = {
+  name: "organization_key_current",
+  text: `select ${COLUMNS} from organization_key where organization_id = $1 order by state = 'sealing' desc, version desc limit 1`,
+};
 
 const keyRow = (row: Row): OrganizationKeyRow => ({
   organizationId: row["organization_id"] as string,
@@ -18,25 +25,21 @@ const INSERT_FIRST: Statement = {
   name: "organization_key_insert_first",
   text: `insert into organization_key (organization_id, version, wrapped, master_key_id, commitment) values ($1, $2, $3, $4, $5)
 on conflict do nothing
-returning organization_id, version, wrapped, commitment, state`,
+returning ${COLUMNS}`,
 };
 
 /** Wrapped keys of organizations. */
 export function organizationKeyStore(database: Database): OrganizationKeyStore {
   const byVersion = async (organizationId: string, version: number): Promise<OrganizationKeyRow | undefined> => {
-    const row: Row | undefined = await database.read(organizationId, (trx) =>
-      trx("organization_key").first(COLUMNS).where({ organization_id: organizationId, version }),
-    );
-    return row === undefined ? undefined : keyRow(row);
+    const [row] = await database.query(organizationId, BY_VERSION, [organizationId, version]);
+    return row && keyRow(row);
   };
   return {
     byVersion,
 
     async current(organizationId) {
-      const row: Row | undefined = await database.read(organizationId, (trx) =>
-        trx("organization_key").first(COLUMNS).where("organization_id", organizationId).orderByRaw("state = 'sealing' desc, version desc"),
-      );
-      return row === undefined ? undefined : keyRow(row);
+      const [row] = await database.query(organizationId, CURRENT, [organizationId]);
+      return row && keyRow(row);
     },
 
     async insertFirst(row) {

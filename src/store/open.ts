@@ -6,7 +6,8 @@ import { compare } from "./compatibility.ts";
 import { parseDatabaseUrl } from "./connection.ts";
 import { authorizationStore } from "./authorizations.ts";
 import { Creator } from "./creation.ts";
-import { credentialStore } from "./credentials.ts";
+import { credentialReads } from "./credential-reads.ts";
+import { credentialChanges } from "./credentials.ts";
 import { Database } from "./db.ts";
 import { isReadOnly, StoreFault, StoreSetupError } from "./errors.ts";
 import { idempotencyStore } from "./idempotency.ts";
@@ -113,7 +114,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     throw new StoreSetupError(`the database cannot be used: ${fault instanceof StoreFault ? fault.message : "it does not answer"}`);
   }
   return {
-    credentials: { ...credentialStore(database), create: (row, limits, event, signal) => creator.create(row, limits, event, signal), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
+    credentials: { ...credentialReads(database), ...credentialChanges(database), create: (row, limits, event, signal) => creator.create(row, limits, event, signal), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
     organizationKeys: organizationKeyStore(database),
     keyRegistry: keyRegistryStore(database),
     replicas: replicaStore(database),

@@ -1,5 +1,5 @@
 import type { CredentialRecord, CredentialStatusName, CredentialTypeName, ProviderName } from "../domain/credential.ts";
-import type { PreviousSecret, ServiceAccountKeyRow, ServiceAccountRow, ServiceAccountStatus, StoredCredential, StoredKey } from "./store.ts";
+import type { CredentialUse, PreviousSecret, ServiceAccountKeyRow, ServiceAccountRow, ServiceAccountStatus, StoredCredential, StoredKey } from "./store.ts";
 import type { Row } from "./transaction.ts";
 
 /** Columns of a credential that are known without its secret. */
@@ -72,6 +72,15 @@ export const previousSecret = (row: Row): PreviousSecret => ({
     reason: null,
   },
   keptUntil: row["kept_until"] as Date,
+});
+
+/** A row of `credential_use`, or what became of it as JSON, which has no times. */
+export const credentialUse = (row: Row): CredentialUse => ({
+  serviceAccountId: row["service_account_id"] as string,
+  flowId: row["flow_id"] as string,
+  lastRunId: row["last_run_id"] as string | null,
+  lastUsedAt: new Date(row["last_used_at"] as Date | string),
+  uses: Number(row["uses"]),
 });
 
 /** A row of `service_account_key`. */

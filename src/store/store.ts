@@ -12,7 +12,7 @@ import type { ReplicaStore } from "./replicas.ts";
 import type { RotationRows } from "./rotation-rows.ts";
 import type { RotationStore } from "./rotations.ts";
 import type { TallyStore } from "./tally.ts";
-import type { UsageStore } from "./usage.ts";
+import type { CredentialUse, UsageStore } from "./usage.ts";
 import type { UseReportStore } from "./use-reports.ts";
 import type { WatchStore } from "./watch.ts";
 
@@ -96,6 +96,15 @@ export interface PreviousSecret {
   readonly keptUntil: Date;
 }
 
+/** A credential and what is known beside it. */
+export interface DescribedCredential {
+  readonly record: CredentialRecord;
+  /** Until when the secret before the newest one is kept; null where none is. */
+  readonly previousKeptUntil: Date | null;
+  /** Who resolved it, newest first. */
+  readonly uses: readonly CredentialUse[];
+}
+
 /** Which credential to delete; a null revision is no precondition. */
 export interface Removal {
   readonly organizationId: string;
@@ -123,6 +132,8 @@ export interface CredentialStore {
   /** Active credentials, newest first, ties by id descending. */
   list(organizationId: string, filter: { userId: string | null; provider: ProviderName | null }, signal: AbortSignal): Promise<CredentialRecord[]>;
   get(organizationId: string, id: string, signal: AbortSignal): Promise<CredentialRecord | undefined>;
+  /** The same with what is known beside it: up to so many users. What this process has not written down yet of them is not among it. */
+  describe(organizationId: string, id: string, users: number, signal: AbortSignal): Promise<DescribedCredential | undefined>;
   /** The secret before the newest one; undefined where none is kept any more. */
   previous(organizationId: string, id: string, signal: AbortSignal): Promise<PreviousSecret | undefined>;
   /** `stale` where the revision has moved on; undefined where there is no such active credential. */

@@ -1,7 +1,8 @@
 import { setInterval as every } from "node:timers";
 import { errorFields, identified, type Log } from "../log.ts";
 import { type Database, known } from "./db.ts";
-import type { Row, Statement } from "./transaction.ts";
+import { credentialUse } from "./rows.ts";
+import type { Statement } from "./transaction.ts";
 
 /** One user of a credential. */
 export interface CredentialUse {
@@ -35,8 +36,8 @@ export interface UsageStore {
   of(organizationId: string, credentialId: string, most: number, signal: AbortSignal): Promise<CredentialUse[]>;
   /** Who resolved a credential within so many seconds, newest first: also what other processes have not written down yet. */
   lately(organizationId: string, credentialId: string, seconds: number, most: number, signal: AbortSignal): Promise<Omit<CredentialUse, "lastRunId" | "uses">[]>;
-  /** Writes down what was noted. Never rejects. */
-  flush(): Promise<void>;
+  /** Writes down what was noted; for the sake of one credential, only where there is something of it. Never rejects. */
+  flush(credentialId?: string): Promise<void>;
   /** Stops writing by itself, and writes down the rest. */
   close(): Promise<void>;
 }
@@ -65,12 +66,20 @@ on conflict (organization_id, credential_id, service_account_id, flow_id) do upd
 /** Newest records of the trail that are looked at for uses that nobody has written down yet. */
 const NEWEST = 1_000;
 
-const LATELY = `select user_id, flow, max(at) as last_used_at from (
-  select service_account_id::text as user_id, flow_id as flow, last_used_at as at from credential_use where organization_id = :organization and credential_id = :credential
+const USES_OF: Statement = {
+  name: "credential_use_list",
+  text: `select * from credential_use where organization_id = $1 and credential_id = $2 order by last_used_at desc limit $3`,
+};
+
+const LATELY: Statement = {
+  name: "credential_use_lately",
+  text: `select user_id, flow, max(at) as last_used_at from (
+  select service_account_id::text as user_id, flow_id as flow, last_used_at as at from credential_use where organization_id = $1 and credential_id = $2
   union all (select actor_id, coalesce(flow_id, ''), occurred_at from audit_event
-    where organization_id = :organization and credential_id = :credential and action = 'resolve_credential' and outcome = 'allowed'
+    where organization_id = $1 and credential_id = $2 and action = 'resolve_credential' and outcome = 'allowed'
     order by link desc, position desc limit ${NEWEST})) u
-where at >= clock_timestamp() - make_interval(secs => :seconds) group by user_id, flow order by 3 desc limit :most`;
+where at >= clock_timestamp() - make_interval(secs => $3) group by user_id, flow order by 3 desc limit $4`,
+};
 
 const WRITE_KEYS: Statement = {
   name: "service_account_key_use_write",
@@ -97,6 +106,8 @@ export class UsageRecorder implements UsageStore {
   readonly #log: Log;
   readonly #timer: NodeJS.Timeout;
   #uses = new Map<string, NotedUse>();
+  /** The credentials among them. */
+  #used = new Set<string>();
   #keys = new Map<string, { readonly organization_id: string; readonly id: string; at_ms: number }>();
   #lost = 0;
   #writing: Promise<void> | undefined;
@@ -116,7 +127,7 @@ export class UsageRecorder implements UsageStore {
       noted.atMs = Date.now();
       noted.lastRunId = runId;
     } else if (this.#uses.size < MAX_NOTED) {
-      this.#uses.set(name, { ...use, uses: 1, atMs: Date.now(), lastRunId: runId });
+      this.#note(name, { ...use, uses: 1, atMs: Date.now(), lastRunId: runId });
     } else {
       this.#lost += 1;
     }
@@ -129,35 +140,19 @@ export class UsageRecorder implements UsageStore {
   }
 
   async of(organizationId: string, credentialId: string, most: number, signal: AbortSignal): Promise<CredentialUse[]> {
-    await this.flush();
-    const { rows } = await this.#database.read<{ rows: Row[] }>(
-      organizationId,
-      (trx) =>
-        trx.raw(
-          `select service_account_id, flow_id, last_run_id, last_used_at, uses from credential_use
-          where organization_id = ? and credential_id = ? order by last_used_at desc limit ?`,
-          [organizationId, known(credentialId), most],
-        ),
-      signal,
-    );
-    return rows.map((row) => ({
-      serviceAccountId: row["service_account_id"] as string,
-      flowId: row["flow_id"] as string,
-      lastRunId: row["last_run_id"] as string | null,
-      lastUsedAt: row["last_used_at"] as Date,
-      uses: Number(row["uses"]),
-    }));
+    await this.flush(credentialId);
+    return (await this.#database.query(organizationId, USES_OF, [organizationId, known(credentialId), most], signal)).map(credentialUse);
   }
 
   async lately(organizationId: string, credentialId: string, seconds: number, most: number, signal: AbortSignal): Promise<Omit<CredentialUse, "lastRunId" | "uses">[]> {
-    await this.flush();
-    const values = { organization: organizationId, credential: known(credentialId), seconds, most };
-    const { rows } = await this.#database.read<{ rows: Row[] }>(organizationId, (trx) => trx.raw(LATELY, values), signal);
+    await this.flush(credentialId);
+    const rows = await this.#database.query(organizationId, LATELY, [organizationId, known(credentialId), seconds, most], signal);
     return rows.map((row) => ({ serviceAccountId: row["user_id"] as string, flowId: row["flow"] as string, lastUsedAt: row["last_used_at"] as Date }));
   }
 
-  flush(): Promise<void> {
-    if (this.#uses.size === 0 && this.#keys.size === 0) return this.#writing ?? Promise.resolve();
+  flush(credentialId?: string): Promise<void> {
+    const nothing = credentialId === undefined ? this.#uses.size === 0 && this.#keys.size === 0 : !this.#used.has(credentialId);
+    if (nothing) return this.#writing ?? Promise.resolve();
     const before = this.#writing ?? Promise.resolve();
     const mine = before.then(() => this.#write()).finally(() => {
       if (this.#writing === mine) this.#writing = undefined;
@@ -173,7 +168,7 @@ export class UsageRecorder implements UsageStore {
 
   async #write(): Promise<void> {
     const [uses, keys] = [[...this.#uses.values()], [...this.#keys.values()]];
-    [this.#uses, this.#keys] = [new Map(), new Map()];
+    [this.#uses, this.#used, this.#keys] = [new Map(), new Set(), new Map()];
     const log = identified(this.#log);
     if (this.#lost > 0) log.warn({ count: this.#lost }, "more credentials were used at once than are noted");
     this.#lost = 0;
@@ -195,8 +190,13 @@ export class UsageRecorder implements UsageStore {
     const name = nameOf(use);
     const noted = this.#uses.get(name);
     if (noted) noted.uses += use.uses;
-    else if (this.#uses.size < MAX_NOTED) this.#uses.set(name, use);
+    else if (this.#uses.size < MAX_NOTED) this.#note(name, use);
     else this.#lost += 1;
+  }
+
+  #note(name: string, use: NotedUse): void {
+    this.#uses.set(name, use);
+    this.#used.add(use.credentialId);
   }
 
   async #inBatches(statement: Statement, rows: readonly { readonly organization_id: string }[]): Promise<void> {

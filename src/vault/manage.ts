@@ -115,21 +115,22 @@ export async function listCredentials(deps: ManageDeps, grant: Grant<"list_crede
 
 /** A credential that the caller may touch. Throws CREDENTIAL_NOT_FOUND and NOT_GRANTED. */
 export async function ownCredential({ store }: { readonly store: Pick<Store, "credentials"> }, { organizationId, call }: { organizationId: string; call: Call }, credentialId: string): Promise<CredentialRecord> {
-  const record = await store.credentials.get(organizationId, credentialId, call.signal);
+  return granted(call, await store.credentials.get(organizationId, credentialId, call.signal));
+}
+
+function granted(call: Call, record: CredentialRecord | undefined): CredentialRecord {
   if (!record) throw fail("CREDENTIAL_NOT_FOUND");
   if (!inScope(call.scope, record)) throw fail("NOT_GRANTED");
   return record;
 }
 
 /** One credential of the organization, without its secret. Throws CREDENTIAL_NOT_FOUND and NOT_GRANTED. */
-export async function getCredential(deps: ManageDeps, grant: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord & CredentialFacts> {
-  const { organizationId } = grant.caller;
-  const { call } = grant;
-  const record = await ownCredential(deps, { organizationId, call }, credentialId);
-  const { signal } = call;
-  const [uses, previous] = await Promise.all([deps.store.usage.of(organizationId, credentialId, USES, signal), deps.store.credentials.previous(organizationId, credentialId, signal)]);
-  const facts = { uses, previousKeptUntil: previous?.keptUntil ?? null };
-  const expired = !record.renewable && record.status !== "reauth_required" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= deps.now();
+export async function getCredential({ store, now }: ManageDeps, { caller, call }: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord & CredentialFacts> {
+  await store.usage.flush(credentialId);
+  const described = await store.credentials.describe(caller.organizationId, credentialId, USES, call.signal);
+  const record = granted(call, described?.record);
+  const facts = { uses: described?.uses ?? [], previousKeptUntil: described?.previousKeptUntil ?? null };
+  const expired = !record.renewable && record.status !== "reauth_required" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= now();
   return { ...record, ...facts, ...(expired ? { status: "reauth_required", statusReason: "access_token_expired", statusSince: record.tokenExpiresAt ?? record.statusSince } : {}) };
 }
 
