@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { migratedNode, type Replicas, startReplicas, through } from "../support/ha.ts";
+import { migratedNode, RECOVERY_MS, type Replicas, startReplicas, through } from "../support/ha.ts";
 import { pgbouncerAvailable, startPgbouncer } from "../support/pgbouncer.ts";
 import type { Node } from "../support/standby.ts";
 
@@ -19,7 +19,7 @@ async function survives(replicas: Replicas, ends: readonly (() => Promise<void>)
     for (const end of ends) {
       await load.until(200);
       await end();
-      await expect.poll(() => [...load.outcomes], { timeout: 10_000 }).toContain("grpc UNAVAILABLE");
+      await expect.poll(() => [...load.outcomes], { timeout: RECOVERY_MS }).toContain("grpc UNAVAILABLE");
       await node.start();
       await replicas.recovered();
     }

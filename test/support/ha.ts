@@ -1,7 +1,6 @@
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { vi } from "vitest";
 import { migrate } from "../../src/store/migrate.ts";
 import { invariantFaults, type Run } from "./invariants.ts";
@@ -110,7 +109,7 @@ export async function startReplicas(size: number, databaseUrl: string, extra: Re
     ready,
     recovered: () =>
       vi.waitFor(async () => {
-        const [states, outcomes] = await Promise.all([ready(), Promise.race([load.until(50), sleep(RECOVERY_MS, ["too few answers"])])]);
+        const [states, outcomes] = await Promise.all([ready(), load.until(50, RECOVERY_MS)]);
         if (states.includes(false) || outcomes.join() !== WELL.join()) throw new Error(`not recovered: ready ${states.join()}, ${outcomes.join()}`);
       }, { timeout: RECOVERY_MS, interval: 100 }),
     async faults(run, besides = []) {

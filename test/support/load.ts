@@ -10,6 +10,12 @@ const KEPT = 4;
 /** Pause before a call is made again whose outcome is not known, or that was refused because something is away, ms. */
 const AGAIN_MS = 25;
 
+/** Longest wait for answers, ms; generous, for a loaded machine. */
+const ANSWERS_MS = 60_000;
+
+/** Longest wait for the last calls of a load that is given up, ms. */
+const GOODBYE_MS = 2_000;
+
 /** One credential as its only writer knows it. */
 interface Own {
   readonly id: string;
@@ -18,7 +24,10 @@ interface Own {
   revision: number;
 }
 
-/** Users who write and executors who resolve, without a pause, each its own credentials, so that each knows what the answer has to be. */
+/**
+ * Users who write and executors who resolve, without a pause, each its own credentials, so that each knows what the answer has to be.
+ * Its disposal waits for no outcome: where a test failed while the database was away, there never is one.
+ */
 export interface Load extends AsyncDisposable {
   readonly organizationId: string;
   /** Word that is in every secret and must be nowhere else. */
@@ -27,8 +36,8 @@ export interface Load extends AsyncDisposable {
   readonly outcomes: ReadonlySet<string>;
   /** Answers that were not the right one. */
   readonly wrong: readonly string[];
-  /** Waits until so many more calls have ended well; gives every outcome that there was meanwhile, sorted. */
-  until(more: number): Promise<string[]>;
+  /** Waits until so many more calls have ended well; gives every outcome that there was meanwhile, sorted. Rejects where that takes longer than it may. */
+  until(more: number, withinMs?: number): Promise<string[]>;
   /** Ends the calls. A write whose outcome is not known is made again until it is. */
   stop(): Promise<void>;
   /** What was acknowledged and is not there, or not recorded, or does not open; empty where all of it is. */
@@ -54,7 +63,7 @@ export async function startLoad({ replicas, targets, lanes }: LoadOptions): Prom
   const wrong: string[] = [];
   const released: string[] = [];
   const own: Own[][] = [];
-  const [stopping, turn] = [new AbortController(), { next: 0 }];
+  const [stopping, givenUp, turn] = [new AbortController(), new AbortController(), { next: 0 }];
   const note = (outcome: string) => {
     outcomes.add(outcome);
     lately.set(outcome, (lately.get(outcome) ?? 0) + 1);
@@ -76,6 +85,7 @@ export async function startLoad({ replicas, targets, lanes }: LoadOptions): Prom
   async function write(method: string, path: string, body?: unknown): Promise<any> {
     const key = randomUUID();
     for (;;) {
+      givenUp.signal.throwIfAborted();
       const answer = await call(method, path, body, key);
       if (answer === undefined) continue;
       if (answer.status >= 300) wrong.push(`${method} was answered ${answer.status}`);
@@ -137,9 +147,11 @@ export async function startLoad({ replicas, targets, lanes }: LoadOptions): Prom
   };
   return {
     organizationId, canary, outcomes, wrong, stop,
-    async until(more) {
+    async until(more, withinMs = ANSWERS_MS) {
       lately.clear();
-      while (good() < more) await sleep(20);
+      for (const end = Date.now() + withinMs; good() < more; await sleep(20)) {
+        if (Date.now() > end) throw new Error(`fewer than ${more} calls ended well: ${[...lately].map(([outcome, times]) => `${times} ${outcome}`).join(", ")}`);
+      }
       return [...lately.keys()].toSorted();
     },
     async losses(run) {
@@ -159,7 +171,8 @@ export async function startLoad({ replicas, targets, lanes }: LoadOptions): Prom
       return lost;
     },
     async [Symbol.asyncDispose]() {
-      await stop();
+      givenUp.abort();
+      await Promise.race([stop().catch(() => {}), sleep(GOODBYE_MS)]);
       client.close();
     },
   };

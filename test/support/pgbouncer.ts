@@ -45,7 +45,8 @@ async function listening(port: number, child: ChildProcess, said: () => string):
 
 /**
  * Puts a pgbouncer in transaction mode, with few server connections, before a database. It refuses to run as root, so it runs as the
- * user that owns the database's socket. It tries a server that is away again each second, and not only each quarter of a minute.
+ * user that owns the database's socket. It tries a server that is away again each second, and not only each quarter of a minute, and
+ * holds what waits for one back for five seconds, and not for two minutes.
  */
 export async function startPgbouncer(url: string, serverConnections: number): Promise<Pgbouncer> {
   const { host, port: databasePort, user, database } = parseDatabaseUrl(url);
@@ -55,7 +56,7 @@ export async function startPgbouncer(url: string, serverConnections: number): Pr
   writeFileSync(
     join(folder, "pgbouncer.ini"),
     `[databases]\n${database} = host=${host} port=${databasePort} user=${user}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = ${port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n` +
-      `default_pool_size = ${serverConnections}\nmax_client_conn = 500\nserver_reset_query_always = 0\nserver_login_retry = 1\nignore_startup_parameters = extra_float_digits\n`,
+      `default_pool_size = ${serverConnections}\nmax_client_conn = 500\nserver_reset_query_always = 0\nserver_login_retry = 1\nquery_wait_timeout = 5\nignore_startup_parameters = extra_float_digits\n`,
   );
   chmodSync(folder, 0o755);
   if (owner.uid !== undefined && owner.gid !== undefined) chownSync(folder, owner.uid, owner.gid);

@@ -41,6 +41,15 @@ function childrenOf(pid: number): number[] {
   return parents.filter(([, parent]) => parent === pid).map(([child]) => child);
 }
 
+/** State of a process as one letter; undefined where it is gone. */
+function stateOf(pid: number): string | undefined {
+  try {
+    return /\) (\S)/.exec(readFileSync(`/proc/${pid}/stat`, "utf8"))?.[1];
+  } catch {
+    return undefined;
+  }
+}
+
 /** Starts one in a folder, with further settings. */
 export async function startNode(folder: string, more: Readonly<Record<string, string>> = {}): Promise<Node> {
   const port = await lastingPort();
@@ -60,11 +69,12 @@ export async function startNode(folder: string, more: Readonly<Record<string, st
     },
     async kill() {
       const pid = postmaster();
-      // Whoever starts the others goes first, so that none is missed.
-      process.kill(pid, "SIGKILL");
+      // Whoever starts the others stands still while they are counted: once it is dead, they are no children of its any more.
+      process.kill(pid, "SIGSTOP");
+      while (stateOf(pid) !== "T") await sleep(1);
       const all = [pid, ...childrenOf(pid)];
-      for (const each of all.slice(1)) if (isAlive(each)) process.kill(each, "SIGKILL");
-      while (all.some((each) => isAlive(each) && !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${each}/stat`, { encoding: "utf8", flag: "r" })))) await sleep(10);
+      for (const each of all) if (isAlive(each)) process.kill(each, "SIGKILL");
+      while (all.some((each) => ![undefined, "Z", "X"].includes(stateOf(each)))) await sleep(10);
     },
     stop: () => server.stop(),
     async start() {
