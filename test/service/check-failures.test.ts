@@ -6,13 +6,14 @@ import type { CheckResult } from "../../src/domain/check.ts";
 import { canary } from "../support/canary.ts";
 import { closedPort } from "../support/egress.ts";
 import { type Disk, mountable, mountDisk } from "../support/mount.ts";
-import { testProber } from "../support/probe-tools.ts";
+import { runHere, testProber } from "../support/probe-tools.ts";
 import { CONFINED, generateKey, type Sshd, sshdAvailable, startSshd } from "../support/sshd.ts";
 import { startTlsPostgres, type TlsPostgres } from "../support/tls-postgres.ts";
 
-// One table of failures as users meet them: a real OpenSSH server and a real PostgreSQL that are set up wrongly, each tried as a tenant's test is, in a process of
-// its own behind the guarded dialer.
+// One table of failures as users meet them: a real OpenSSH server and a real PostgreSQL that are set up wrongly, each tried as a tenant's test is, behind the guarded
+// dialer. In the long form each has a process of its own, as tenants' tests have; else the first failure of each layer does, time apart.
 
+const LONG = process.env["FLOW_TEST_LONG"] !== undefined;
 const PASSWORD = canary("password");
 /** What a test is told beyond what works. */
 type Changes = Readonly<Record<string, unknown>>;
@@ -20,6 +21,8 @@ type Changes = Readonly<Record<string, unknown>>;
 let sshd: Sshd;
 let postgres: TlsPostgres;
 let tools: ReturnType<typeof testProber>;
+/** How a test is run. */
+let run: typeof runHere = runHere;
 const open: (() => unknown)[] = [];
 const seen = new Set<string>();
 
@@ -33,18 +36,16 @@ async function serve(server: Server): Promise<number> {
 const sftp = async ({ testPath = sshd.path(""), ...changes }: Changes = {}): Promise<CheckResult> => {
   const document = { host: "127.0.0.1", port: sshd.port, username: sshd.username, password: sshd.password, ...changes };
   const credentialType = "private_key_data" in changes ? "key_file" : "user_password";
-  return tools.run({ provider: "sftp", credentialType, document, options: { testPath: String(testPath) } });
+  return run({ provider: "sftp", credentialType, document, options: { testPath: String(testPath) } });
 };
 const sql = (changes: Changes = {}): Promise<CheckResult> =>
-  tools.run({ document: { host: "127.0.0.1", port: postgres.port, username: "app", password: PASSWORD, database: "postgres", sslmode: "verify-full", ca_certificate: postgres.ca, ...changes } });
+  run({ document: { host: "127.0.0.1", port: postgres.port, username: "app", password: PASSWORD, database: "postgres", sslmode: "verify-full", ca_certificate: postgres.ca, ...changes } });
 /** By a connection string, with more of its parameters. */
 const by = (query: string): Promise<CheckResult> =>
-  tools.run({ document: { connection_string: `postgresql://app:${PASSWORD}@127.0.0.1:${postgres.port}/postgres?sslmode=verify-full&${query}`, ca_certificate: postgres.ca } });
+  run({ document: { connection_string: `postgresql://app:${PASSWORD}@127.0.0.1:${postgres.port}/postgres?sslmode=verify-full&${query}`, ca_certificate: postgres.ca } });
 /** A test that nobody waits long for. */
-const impatient = async (changes: Changes): Promise<CheckResult> => {
-  await using it = testProber({ deadlineMs: 3_000 });
-  return await it.run({ provider: "sftp", document: { host: "127.0.0.1", username: "user", password: PASSWORD, ...changes } });
-};
+const impatient = (changes: Changes): Promise<CheckResult> =>
+  run({ provider: "sftp", document: { host: "127.0.0.1", username: "user", password: PASSWORD, ...changes } }, 2_500);
 /** Tries the user at a server with other settings. */
 const at = (lines: readonly string[], changes: Changes = {}) => async () => sftp({ port: await sshd.with(lines), ...changes });
 /** Tries under other rules, which end with the attempt. */
@@ -227,8 +228,9 @@ afterAll(async () => {
 });
 
 const told = (rows: typeof SSH) =>
-  test.each(rows)("%s", async (_, run, layer, reason) => {
-    const result = await run();
+  test.each(rows)("%s", async (what, attempt, layer, reason) => {
+    run = LONG || (layer !== "timeout" && rows.find((row) => row[2] === layer)?.[0] === what) ? (task) => tools.run(task) : runHere;
+    const result = await attempt();
     expect(result).toMatchObject({ success: false, layer, reason, message: expect.stringMatching(/\.$/), nextStep: expect.stringMatching(/\.$/) });
     expect(JSON.stringify(result)).not.toContain(PASSWORD);
     seen.add(reason);
