@@ -10,7 +10,7 @@ import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.
 import { serviceEnv, startService, temporaryFolder } from "../support/service.ts";
 
 const LONG = process.env["FLOW_TEST_LONG"] !== undefined;
-const CALLS = LONG ? 2_000 : 200;
+const CALLS = LONG ? 2_000 : 80;
 
 /** The release before, as it was packed: a release replaces the file by its own package once it is out. */
 const PREVIOUS = resolve("test/vectors/previous-release.tgz");

@@ -34,6 +34,8 @@ export interface Load extends AsyncDisposable {
   readonly canary: string;
   /** Every outcome that there was: `rest OK`, `rest 503 repository_error`, `grpc UNAVAILABLE`, `rest unreachable`. */
   readonly outcomes: ReadonlySet<string>;
+  /** Those since a wait for calls last began. */
+  lately(): string[];
   /** Answers that were not the right one. */
   readonly wrong: readonly string[];
   /** Waits until so many more calls have ended well; gives every outcome that there was meanwhile, sorted. Rejects where that takes longer than it may. */
@@ -59,14 +61,14 @@ export async function startLoad({ replicas, targets, lanes }: LoadOptions): Prom
   const [user, machine] = await Promise.all([token("user", organizationId, undefined, 7_200), token("service_account", organizationId, undefined, 7_200)]);
   const client: CredentialClient = createCredentialClient({ target: `ipv4:${targets.join(",")}`, token: machine, tls: "insecure" });
   const outcomes = new Set<string>();
-  const lately = new Map<string, number>();
+  const counts = new Map<string, number>();
   const wrong: string[] = [];
   const released: string[] = [];
   const own: Own[][] = [];
   const [stopping, givenUp, turn] = [new AbortController(), new AbortController(), { next: 0 }];
   const note = (outcome: string) => {
     outcomes.add(outcome);
-    lately.set(outcome, (lately.get(outcome) ?? 0) + 1);
+    counts.set(outcome, (counts.get(outcome) ?? 0) + 1);
   };
   const secretOf = (password: string) => ({ credential_type: "user_password", credentials: { host: "sftp.example.com", username: "u", password } });
 
@@ -140,19 +142,20 @@ export async function startLoad({ replicas, targets, lanes }: LoadOptions): Prom
   }
 
   const running = Promise.all(Array.from({ length: lanes }, () => lane((own[own.length] = []))));
-  const good = () => (lately.get("rest OK") ?? 0) + (lately.get("grpc OK") ?? 0);
+  const good = () => (counts.get("rest OK") ?? 0) + (counts.get("grpc OK") ?? 0);
+  const lately = () => [...counts.keys()].toSorted();
   const stop = async () => {
     stopping.abort();
     await running;
   };
   return {
-    organizationId, canary, outcomes, wrong, stop,
+    organizationId, canary, outcomes, wrong, lately, stop,
     async until(more, withinMs = ANSWERS_MS) {
-      lately.clear();
+      counts.clear();
       for (const end = Date.now() + withinMs; good() < more; await sleep(20)) {
-        if (Date.now() > end) throw new Error(`fewer than ${more} calls ended well: ${[...lately].map(([outcome, times]) => `${times} ${outcome}`).join(", ")}`);
+        if (Date.now() > end) throw new Error(`fewer than ${more} calls ended well: ${[...counts].map(([outcome, times]) => `${times} ${outcome}`).join(", ")}`);
       }
-      return [...lately.keys()].toSorted();
+      return lately();
     },
     async losses(run) {
       const all = own.flat();
