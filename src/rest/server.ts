@@ -120,7 +120,8 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     const { route, params, path, query } = request.getDecorator<Screened & { kind: "route" }>("screened");
     const body = route.body && Buffer.isBuffer(request.body) && request.body.length > 0 ? parseJson(request.body, json) : undefined;
     const gone = new AbortController();
-    reply.raw.once("close", () => gone.abort());
+    // Not after every answer: what an abort says is costly to make.
+    reply.raw.once("close", () => void (reply.raw.writableFinished || gone.abort()));
     const call = { route, params, path, query, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal };
     const span = beginSpan(`${request.method} ${route.template}`, "server", headerValues(request.raw.rawHeaders, "traceparent"));
     const answer = await within(span, () => gateway.call(call));

@@ -82,9 +82,9 @@ export class Database {
     return this.#transaction(isHarmless, organizationId === null ? [] : [organizationId], work, signal);
   }
 
-  /** Reads with one statement, as `read` does, in one round trip: what callers wait for often costs a fraction of a builder's. */
-  async query(organizationId: string | null, statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
-    return this.#alone(isHarmless, organizationId === null ? [] : [known(organizationId)], statement, values, signal);
+  /** Reads with one statement, for the organizations it names, in one round trip: a fraction of what the same costs with a builder. Tried again as `read` is. */
+  async query(organizations: readonly string[], statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
+    return this.#alone(isHarmless, organizations.map(known), statement, values, signal);
   }
 
   /**

@@ -82,7 +82,7 @@ export class KeyLookup {
   async #send(lookups: readonly Lookup[]): Promise<void> {
     try {
       const prefixes = lookups.map(({ item }) => item);
-      const rows = await this.#database.query(null, FIND, [prefixes]);
+      const rows = await this.#database.query([], FIND, [prefixes]);
       const keys = new Map(rows.map((row) => [row["token_prefix"] as string, storedKey(row)]));
       for (const { item, resolve } of lookups) resolve(keys.get(item));
     } catch (error) {

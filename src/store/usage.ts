@@ -141,12 +141,12 @@ export class UsageRecorder implements UsageStore {
 
   async of(organizationId: string, credentialId: string, most: number, signal: AbortSignal): Promise<CredentialUse[]> {
     await this.flush(credentialId);
-    return (await this.#database.query(organizationId, USES_OF, [organizationId, known(credentialId), most], signal)).map(credentialUse);
+    return (await this.#database.query([organizationId], USES_OF, [organizationId, known(credentialId), most], signal)).map(credentialUse);
   }
 
   async lately(organizationId: string, credentialId: string, seconds: number, most: number, signal: AbortSignal): Promise<Omit<CredentialUse, "lastRunId" | "uses">[]> {
     await this.flush(credentialId);
-    const rows = await this.#database.query(organizationId, LATELY, [organizationId, known(credentialId), seconds, most], signal);
+    const rows = await this.#database.query([organizationId], LATELY, [organizationId, known(credentialId), seconds, most], signal);
     return rows.map((row) => ({ serviceAccountId: row["user_id"] as string, flowId: row["flow"] as string, lastUsedAt: row["last_used_at"] as Date }));
   }
 
