@@ -1,5 +1,5 @@
 import { type Database, known } from "./db.ts";
-import { credentialColumns, credentialRecord, previousSecret } from "./rows.ts";
+import { credentialColumns, credentialRecord, PREVIOUS_COLUMNS, previousSecret } from "./rows.ts";
 import type { CredentialStore } from "./store.ts";
 import type { Row, Statement } from "./transaction.ts";
 
@@ -12,7 +12,7 @@ const GET: Statement = {
 
 const PREVIOUS: Statement = {
   name: "credential_previous_get",
-  text: `select * from credential_previous where organization_id = $1 and credential_id = $2 and kept_until > clock_timestamp()`,
+  text: `select ${PREVIOUS_COLUMNS} from credential_previous where organization_id = $1 and credential_id = $2 and kept_until > clock_timestamp()`,
 };
 
 /** A text for each kind of filter, so that each has the index that begins with what it asks for. */

@@ -7,7 +7,7 @@ import { traced } from "../trace.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { hangUp } from "./hang-up.ts";
 import type { PoolLoad } from "./load.ts";
-import { isConflict, isReadOnly, isUseless, translate } from "./errors.ts";
+import { isConflict, isUndone, isUseless, translate } from "./errors.ts";
 import { sqlFacts, traceQueries } from "./statement-spans.ts";
 import { CONTEXT_FOR_KNEX, contextValues, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
@@ -215,9 +215,6 @@ export class Database {
 
 /** Whether a transaction that only reads may be tried again. */
 const isHarmless = (error: unknown): boolean => isUseless(error) || isConflict(error);
-
-/** Whether nothing of a transaction took effect, and it may be tried again. */
-const isUndone = (error: unknown): boolean => isConflict(error) || isReadOnly(error);
 
 /** Closes a connection and marks it, as Knex does, as one that must not be handed out again. */
 function drop(client: Client, cause: unknown): void {
