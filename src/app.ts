@@ -1,6 +1,3 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { newApiKey } from "./auth/api-key.ts";
 import { createAuthenticator } from "./auth/authenticate.ts";
 import { readCertificate } from "./auth/certificate.ts";
@@ -13,6 +10,7 @@ import { createProber } from "./egress/probe.ts";
 import { REASONS } from "./domain/errors.ts";
 import { watchCertificate, watchConnections, watchSealing, watchStore, watchTests, watchWatches } from "./gauges.ts";
 import { Feed } from "./events/watch-feed.ts";
+import type { Local } from "./grpc/local.ts";
 import { serveGrpc } from "./grpc/server.ts";
 import { tokenVerifier } from "./issuer.ts";
 import { watchKeys } from "./key-gauges.ts";
@@ -22,6 +20,7 @@ import { createMetrics, type Metrics } from "./metrics.ts";
 import { findings } from "./providers/index.ts";
 import { type OpsServer, serveOps } from "./rest/ops.ts";
 import { type RestServer, serveRest } from "./rest/server.ts";
+import { dial, type Transport } from "./rest/transport.ts";
 import { parseDatabaseUrl } from "./store/connection.ts";
 import { startEmbedded } from "./store/embedded.ts";
 import { migrate } from "./store/migrate.ts";
@@ -114,7 +113,7 @@ interface Start {
 const SCRAPE_PATIENCE_MS = 1_000;
 
 /** The gRPC role: database, keys and the vault behind its one door. */
-async function startGrpc({ config, log, metrics, certificates, now, signal, listening, resources }: Start, socketPath: string | undefined) {
+async function startGrpc({ config, log, metrics, certificates, now, signal, listening, resources }: Start) {
   const { settings } = config;
   const masterKeys = loadMasterKeys(config);
   const clock = () => now().getTime();
@@ -181,7 +180,6 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
     { authenticator, audit: store.audit, reception: createReception({ store, rates: new RateLimiter(ratesOf(config)), limitedCalls }), repeats: createRepeats({ store, envelope }), log, metrics, vault },
     {
       listen: settings.grpcListen,
-      ...(socketPath === undefined ? {} : { socketPath }),
       ...(tls ? { tls } : {}),
       reflection: settings.grpcReflection,
       deadlineMs: settings.grpcDeadlineMs,
@@ -199,14 +197,20 @@ async function startGrpc({ config, log, metrics, certificates, now, signal, list
   return { server, reload: running.reload, ready: async () => running.ready && (await store.ping()) };
 }
 
-/** The REST role: a client of the gRPC service, over a private socket or over the network. */
-async function startRest({ config, log, metrics, certificates, resources }: Start, target: string, ready: () => Promise<boolean>): Promise<RestServer> {
+/** The way of the REST role to the gRPC service: straight to that of the same process, or over the network. */
+function transportTo(local: Local | undefined, { settings }: Config): Transport | undefined {
+  if (local !== undefined) return { call: (call) => local.call(call), reachable: async () => local.open, close: () => {} };
+  const { grpcTarget: target, grpcTargetCaFile: caFile, grpcDeadlineMs: deadlineMs } = settings;
+  return target === undefined ? undefined : dial({ target, deadlineMs, ...(caFile === undefined ? {} : { targetCa: readPem("CREDENTIALS_GRPC_TARGET_CA_FILE", caFile) }) });
+}
+
+/** The REST role: a client of the gRPC service. */
+async function startRest({ config, log, metrics, certificates, resources }: Start, transport: Transport, ready: () => Promise<boolean>): Promise<RestServer> {
   const { settings } = config;
   const tls = certificates.current;
   const server = await serveRest({
     listen: settings.restListen,
-    target,
-    ...(settings.grpcTargetCaFile === undefined ? {} : { targetCa: readPem("CREDENTIALS_GRPC_TARGET_CA_FILE", settings.grpcTargetCaFile) }),
+    transport,
     ...(tls ? { tls } : {}),
     corsOrigins: settings.corsOrigins,
     maxBodyBytes: settings.restMaxBodyBytes,
@@ -254,10 +258,9 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
   const state = { stopping: false, ready: async () => false };
   const ops = await startOps(start, state);
   const [serves, adapts] = [settings.roles.includes("grpc"), settings.roles.includes("rest")];
-  const socketPath = serves && adapts ? privateSocket(resources) : undefined;
-  const grpc = serves ? await startGrpc(start, socketPath) : undefined;
-  const target = socketPath === undefined ? settings.grpcTarget : `unix:${socketPath}`;
-  const rest = adapts && target !== undefined ? await startRest(start, target, grpc?.ready ?? (async () => true)) : undefined;
+  const grpc = serves ? await startGrpc(start) : undefined;
+  const transport = adapts ? transportTo(grpc?.server.local, config) : undefined;
+  const rest = transport ? await startRest(start, transport, grpc?.ready ?? (async () => true)) : undefined;
   if (rest !== undefined) start.listening.rest = rest.address;
   watchCertificate(start.metrics, certificates);
   watchConnections(start.metrics, () => [
@@ -279,11 +282,4 @@ export async function createApp(config: Config, overrides: Overrides = {}): Prom
       return started.disposeAsync();
     },
   };
-}
-
-/** Where REST reaches gRPC inside one process: a socket in a folder that only this user may enter. */
-function privateSocket(resources: AsyncDisposableStack): string {
-  const folder = mkdtempSync(join(tmpdir(), "flow-credentials-"));
-  resources.defer(() => rmSync(folder, { recursive: true, force: true }));
-  return join(folder, "grpc.sock");
 }

@@ -1,7 +1,7 @@
-import pino, { type DestinationStream } from "pino";
+import { write, writeSync } from "node:fs";
 
-/** Most log text that waits for a slow reader, bytes; what comes beyond is dropped, so that a blocked pipe costs no memory. */
-const MAX_WAITING_BYTES = 16 * 1024 * 1024;
+/** Most log text that waits for a slow reader, in characters; what comes beyond is dropped, so that a blocked pipe costs no memory. */
+const MAX_WAITING = 16 * 1024 * 1024;
 
 /** How long a line waits for others, so that many are written at once, ms: a write of its own costs more than the rest of a line. */
 const GATHER_MS = 50;
@@ -9,8 +9,13 @@ const GATHER_MS = 50;
 /** Lines that wait at most. */
 const GATHER_LINES = 256;
 
+/** Pause before a full pipe is tried again, ms, and how often that is done where the process ends. */
+const BUSY_MS = 100;
+const LAST_TRIES = 10;
+
 /** Where log lines go. */
-export interface LogLines extends DestinationStream {
+export interface LogLines {
+  write(line: string): void;
   /** Writes what waits. */
   flush(): void;
 }
@@ -18,23 +23,48 @@ export interface LogLines extends DestinationStream {
 let shared: LogLines | undefined;
 
 /** Standard error, for every log of the process: lines of a moment are written together. What waits is written before the process ends by itself; one that is killed loses it. */
-export const standardError = (): LogLines => (shared ??= gather());
+export const standardError = (): LogLines => (shared ??= gather(2));
 
-function gather(): LogLines {
-  const out = pino.destination({ fd: 2, sync: false, maxLength: MAX_WAITING_BYTES });
+const isBusy = (error: unknown): boolean => error instanceof Error && "code" in error && error.code === "EAGAIN";
+
+/** One write at a time. A log that cannot be written, for want of a reader or of room, is lost and ends nothing. */
+function gather(fd: number): LogLines {
   let lines: string[] = [];
   let timer: NodeJS.Timeout | undefined;
+  let waiting = "";
+  let leaving: Buffer = Buffer.alloc(0);
+  let writing = false;
+  const pump = () => {
+    if (leaving.length === 0) [leaving, waiting] = [Buffer.from(waiting), ""];
+    if (leaving.length === 0) return;
+    writing = true;
+    write(fd, leaving, (error, written) => {
+      writing = false;
+      if (isBusy(error)) return void setTimeout(flush, BUSY_MS);
+      leaving = error ? Buffer.alloc(0) : leaving.subarray(written);
+      pump();
+    });
+  };
   const flush = () => {
     clearTimeout(timer);
     timer = undefined;
-    if (lines.length === 0) return;
-    const text = lines.join("");
+    if (waiting.length < MAX_WAITING) waiting += lines.join("");
     lines = [];
-    out.write(text);
+    if (!writing) pump();
   };
+  // By now nothing is waited for any more. What is being written, the thread that does it brings to its end.
   process.on("exit", () => {
-    flush();
-    out.flushSync();
+    let rest = Buffer.concat([writing ? Buffer.alloc(0) : leaving, Buffer.from(waiting + lines.join(""))]);
+    for (let tries = 0; rest.length > 0 && tries < LAST_TRIES; ) {
+      try {
+        rest = rest.subarray(writeSync(fd, rest));
+        tries = 0;
+      } catch (error) {
+        if (!isBusy(error)) return;
+        tries += 1;
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BUSY_MS);
+      }
+    }
   });
   return {
     write(line) {

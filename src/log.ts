@@ -50,6 +50,11 @@ export function createLog(level: (typeof LEVELS)[number], stream: DestinationStr
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
 }
 
+/** Writes the last line of a process, behind all that wait: a fault that nobody caught, of which only type and code are told. */
+export function logFatal(message: string, error: unknown): void {
+  standardError().write(`${JSON.stringify({ level: "fatal", message, ...errorFields(error) })}\n`);
+}
+
 /** The same log for a piece of work that no call asked for: all its lines carry one id of their own, unless a line has another. */
 export function identified(log: Log, requestId: string = newRequestId()): Log {
   const at = (level: (typeof LEVELS)[number]) => (fields: LogFields, message: string) => log[level]({ request_id: requestId, ...fields }, message);

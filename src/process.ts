@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { url as inspectorUrl } from "node:inspector";
 import { ConfigError } from "./config.ts";
-import { errorFields } from "./log.ts";
+import { logFatal } from "./log.ts";
 
 const STOP_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
@@ -73,7 +73,7 @@ export function guardProcess(): void {
   process.on("SIGUSR1", () => {});
   for (const event of ["uncaughtException", "unhandledRejection"] as const) {
     process.on(event, (error: unknown) => {
-      process.stderr.write(`${JSON.stringify({ level: "fatal", message: event, ...errorFields(error) })}\n`);
+      logFatal(event, error);
       process.exit(1);
     });
   }

@@ -90,6 +90,8 @@ function answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, request
   } else {
     stream.respond({ ":status": 415 }, { endStream: true });
   }
+  // Whoever has the stream as well would answer at a deadline of its own, and a second answer throws.
+  stream.respond = () => {};
   linger(stream);
 }
 

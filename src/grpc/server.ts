@@ -1,4 +1,3 @@
-import { chmodSync } from "node:fs";
 import { isIPv6 } from "node:net";
 import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { HealthService } from "../../gen/health/v1/health.ts";
@@ -11,6 +10,7 @@ import { credentialService } from "./credential-service.ts";
 import type { GrpcDeps } from "./deps.ts";
 import { createDoor, type Method } from "./door.ts";
 import { createHealth } from "./health.ts";
+import { createLocal, type Local } from "./local.ts";
 import { createReflection } from "./reflection.ts";
 import { serviceAccountService } from "./service-account-service.ts";
 import type { StreamRpc } from "./stream.ts";
@@ -19,8 +19,6 @@ import type { UnaryRpc } from "./unary.ts";
 /** How the gRPC service listens, and its limits. */
 export interface GrpcOptions {
   readonly listen: Address;
-  /** A unix socket to listen on as well, without TLS, for the REST role of the same process; only its owner may open it. */
-  readonly socketPath?: string;
   /** TLS 1.2 or later on `listen`, PEM; with `clientCa` a client certificate from that authority is required. */
   readonly tls?: { readonly certificate: Buffer; readonly key: Buffer; readonly clientCa?: Buffer };
   readonly reflection: boolean;
@@ -46,6 +44,8 @@ export interface GrpcOptions {
 export interface GrpcService {
   /** Where it listens; the port is the one that was bound. */
   readonly address: Address;
+  /** The way to its RPCs for the REST role of the same process. */
+  readonly local: Local;
   /** Stops it: not serving, new calls UNAVAILABLE, calls in flight finish or are cut after the grace time. */
   stop(): Promise<void>;
   /** Shows another certificate from now on; see `Door.renewCertificate`. */
@@ -147,29 +147,35 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
   try {
     port = await bind(server, printed(options.listen), credentialsOf(options));
     door.guard(server);
-    if (options.socketPath !== undefined) {
-      await bind(server, `unix:${options.socketPath}`, ServerCredentials.createInsecure());
-      chmodSync(options.socketPath, 0o700);
-      door.guard(server);
-    }
   } catch (error) {
     server.forceShutdown();
     throw error;
   }
   health.setServing(true);
+  const local = createLocal(ours.flatMap((rpcs) => Object.values(rpcs).filter((rpc) => "begin" in rpc)), {
+    maxMetadataBytes: options.maxMetadataBytes,
+    maxMessageBytes: options.maxMessageBytes,
+    maxConcurrent: options.maxConcurrentStreams,
+    deadlineMs: options.deadlineMs,
+  });
 
   const stop = async () => {
     health.setServing(false);
     door.shut();
     health.close();
     reflection?.close();
-    const grace = setTimeout(() => door.cut(), options.shutdownGraceMs);
-    await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+    const cut = () => {
+      door.cut();
+      local.cut();
+    };
+    const grace = setTimeout(cut, options.shutdownGraceMs);
+    await Promise.all([new Promise<void>((resolve) => server.tryShutdown(() => resolve())), local.stop()]);
     clearTimeout(grace);
   };
   let stopped: Promise<void> | undefined;
   return {
     address: { host: options.listen.host, port },
+    local,
     stop: () => (stopped ??= stop()),
     renewCertificate: (tls) => door.renewCertificate(tls),
     get connections() {

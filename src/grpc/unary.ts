@@ -42,10 +42,28 @@ export interface UnarySpec<A extends Action, S extends z.ZodType, Request extend
   };
 }
 
+/** A call as it came, whichever way. */
+export interface Incoming {
+  readonly metadata: Metadata;
+  readonly request: Buffer;
+  /** SHA-256 fingerprint of the connection's client certificate. Node makes its object anew each time. */
+  readonly certificate?: () => string | undefined;
+  /** Why it is refused before it is looked at. */
+  readonly refused?: CredentialError;
+}
+
+/** A call that is being answered. */
+export interface Running {
+  /** Ends it, unless it has been answered. */
+  giveUp(reason: "CANCELLED" | "DEADLINE_EXCEEDED"): void;
+}
+
 /** One RPC in the form a server takes; requests and responses are bytes, read and written inside the handler. */
 export interface UnaryRpc {
   readonly definition: MethodDefinition<Buffer, Buffer>;
   readonly handler: handleUnaryCall<Buffer, Buffer>;
+  /** Answers a call, which need not have come over the network, once. */
+  readonly begin: (call: Incoming, reply: (outcome: Buffer | CredentialError, requestId: string) => void) => Running;
   /** Whether it can be called without an identity. */
   readonly open?: true;
 }
@@ -86,38 +104,45 @@ export function open<S extends z.ZodType, Request extends z.input<S>, Response>(
   return { ...rpc, open: true };
 }
 
-type Perform = (call: ServerUnaryCall<Buffer, Buffer>, attempt: Attempt) => Promise<Buffer>;
+type Perform = (call: Incoming, attempt: Attempt) => Promise<Buffer>;
 
 function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc {
   const bytes = { requestSerialize: same, requestDeserialize: same, responseSerialize: same, responseDeserialize: same };
+  const begin: UnaryRpc["begin"] = (call, reply) => {
+    const started = performance.now();
+    const requestId = requestIdOf(call.metadata);
+    const span = beginSpan(path.slice(1), "server", call.metadata.get("traceparent").map(String));
+    const trace: Trace = { caller: null, credentialId: null };
+    const aborter = new AbortController();
+    let answered = false;
+    const answer = (outcome: Buffer | CredentialError) => {
+      if (answered) return;
+      answered = true;
+      clearTimeout(timer);
+      const seconds = (performance.now() - started) / 1000;
+      reply(outcome, requestId);
+      within(span, () => report(deps, { path, requestId, trace, outcome, seconds }));
+      span?.end(spanFacts(path, requestId, outcome));
+    };
+    const giveUp: Running["giveUp"] = (reason) => {
+      // grpc-js says "cancelled" after every call, finished ones included.
+      if (answered) return;
+      const error = fail(reason);
+      aborter.abort(error);
+      answer(error);
+    };
+    const timer = setTimeout(giveUp, deps.deadlineMs, "DEADLINE_EXCEEDED");
+    const work = () => (call.refused ? Promise.reject(call.refused) : performing(call, { requestId, signal: aborter.signal, trace }));
+    within(span, work).then(answer, (error: unknown) => answer(toCredentialError(error)));
+    return { giveUp };
+  };
   return {
     definition: { path, requestStream: false, responseStream: false, ...bytes },
+    begin,
     handler: (call, callback) => {
-      const started = performance.now();
-      const requestId = requestIdOf(call.metadata);
-      const span = beginSpan(path.slice(1), "server", call.metadata.get("traceparent").map(String));
-      const trace: Trace = { caller: null, credentialId: null };
-      const aborter = new AbortController();
-      let answered = false;
-      const answer = (outcome: Buffer | CredentialError) => {
-        if (answered) return;
-        answered = true;
-        clearTimeout(timer);
-        const seconds = (performance.now() - started) / 1000;
-        reply(call, callback, requestId, outcome);
-        within(span, () => report(deps, { path, requestId, trace, outcome, seconds }));
-        span?.end(spanFacts(path, requestId, outcome));
-      };
-      const giveUp = (reason: "CANCELLED" | "DEADLINE_EXCEEDED") => {
-        // grpc-js says "cancelled" after every call, finished ones included.
-        if (answered) return;
-        const error = fail(reason);
-        aborter.abort(error);
-        answer(error);
-      };
-      const timer = setTimeout(giveUp, deps.deadlineMs, "DEADLINE_EXCEEDED");
-      call.on("cancelled", () => giveUp(Number(call.getDeadline()) <= Date.now() + DEADLINE_SLACK_MS ? "DEADLINE_EXCEEDED" : "CANCELLED"));
-      within(span, () => performing(call, { requestId, signal: aborter.signal, trace })).then(answer, (error: unknown) => answer(toCredentialError(error)));
+      const certificate = () => call.getAuthContext().sslPeerCertificate?.fingerprint256;
+      const running = begin({ metadata: call.metadata, request: call.request, certificate }, (outcome, requestId) => reply(call, callback, requestId, outcome));
+      call.on("cancelled", () => running.giveUp(Number(call.getDeadline()) <= Date.now() + DEADLINE_SLACK_MS ? "DEADLINE_EXCEEDED" : "CANCELLED"));
     },
   };
 }
@@ -144,13 +169,11 @@ interface Attempt {
 async function perform<A extends Action, S extends z.ZodType, Request extends z.input<S>, Response>(
   deps: UnaryDeps,
   spec: UnarySpec<A, S, Request, Response>,
-  stream: ServerUnaryCall<Buffer, Buffer>,
+  { metadata, request: bytes, certificate }: Incoming,
   { requestId, signal, trace }: Attempt,
 ): Promise<Buffer> {
-  const { metadata, request: bytes } = stream;
-  // Asked for only where there can be one: Node makes the certificate's object anew each time.
-  const certificate = deps.clientCertificates ? stream.getAuthContext().sslPeerCertificate?.fingerprint256 : undefined;
-  const identity = presented(metadata, certificate);
+  // Asked for only where there can be one.
+  const identity = presented(metadata, deps.clientCertificates ? certificate?.() : undefined);
   const caller = deps.authenticator.known(identity) ?? (await deps.authenticator.authenticate(identity));
   trace.caller = caller;
   const read = callFacts(metadata);

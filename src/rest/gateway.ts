@@ -1,5 +1,5 @@
 import { fromBinary, type Message } from "@bufbuild/protobuf";
-import { type ChannelOptions, Client, credentials, Metadata, type ServiceError, status as Status } from "@grpc/grpc-js";
+import { Metadata, type ServiceError, status as Status } from "@grpc/grpc-js";
 import { errorFields, type Log } from "../log.ts";
 import { currentSpan } from "../trace.ts";
 import type { Answer } from "./answer.ts";
@@ -10,6 +10,7 @@ import { headerValues, isPrintable } from "./headers.ts";
 import type { JsonText } from "./json.ts";
 import { presentResponse } from "./present.ts";
 import type { Route } from "./routes.ts";
+import type { Transport } from "./transport.ts";
 
 /** One request, as far as it matters to the service. */
 export interface GatewayCall {
@@ -34,22 +35,7 @@ export interface GatewayCall {
 export interface Gateway {
   /** Makes the call and renders its outcome, good or bad. */
   call(call: GatewayCall): Promise<Answer>;
-  /** Whether the service can be connected to, within a second. */
-  reachable(): Promise<boolean>;
-  close(): void;
 }
-
-/** How long a connection may take before the service counts as out of reach, ms. */
-const REACH_MS = 1_000;
-
-const CHANNEL: ChannelOptions = {
-  // Callers' tokens go to the configured service only: not through a proxy that the environment names, and not by a
-  // service configuration that DNS gives.
-  "grpc.enable_http_proxy": 0,
-  "grpc.service_config_disable_resolution": 1,
-  "grpc.initial_reconnect_backoff_ms": 100,
-  "grpc.max_reconnect_backoff_ms": 2_000,
-};
 
 /** Headers that say who is calling; every value is passed on, so that the service can refuse a second one. */
 const IDENTITY = ["authorization", "x-api-key"] as const;
@@ -76,36 +62,15 @@ function metadataFor({ rawHeaders, requestId }: GatewayCall, faults: readonly Fa
   return metadata;
 }
 
-/**
- * Opens the one channel to the service.
- *
- * @param options.target a gRPC target: `unix:/path` or `host:port`
- * @param options.targetCa certificate authority of that service, PEM; its presence turns TLS on
- * @param options.browsers how browsers are spoken to
- * @param options.deadlineMs longest time a call may take, ms
- */
-export function createGateway(options: { target: string; targetCa?: Buffer | undefined; deadlineMs: number; browsers: Browsers; log: Log }): Gateway {
-  const channelCredentials = options.targetCa ? credentials.createSsl(options.targetCa) : credentials.createInsecure();
-  const client = new Client(options.target, channelCredentials, CHANNEL);
-
-  const { browsers } = options;
-
-  const send = (call: GatewayCall, browser: BrowserFacts): Promise<Message> =>
-    new Promise((resolve, reject) => {
-      const { method } = call.route;
-      const { bytes, faults } = decodeRequest(call.route, call.params, call.body, call.query, browser);
-      const pending = client.makeUnaryRequest(
-        `/${method.parent.typeName}/${method.name}`,
-        (request: Uint8Array) => Buffer.from(request),
-        (response: Buffer) => fromBinary(method.output, response),
-        bytes,
-        metadataFor(call, faults),
-        { deadline: Date.now() + options.deadlineMs },
-        (error, response) => (response === undefined ? reject(error ?? new Error("no response")) : resolve(response)),
-      );
-      // A state and a code work once: what a person has consented to is finished, also where the window was closed too early.
-      if (browserField(method) === undefined) call.signal.addEventListener("abort", () => pending.cancel(), { once: true });
-    });
+/** Makes the gateway to the service at the end of a transport; `browsers` is how browsers are spoken to. */
+export function createGateway({ transport, browsers, log }: { readonly transport: Transport; readonly browsers: Browsers; readonly log: Log }): Gateway {
+  const send = async (call: GatewayCall, browser: BrowserFacts): Promise<Message> => {
+    const { method } = call.route;
+    const { bytes, faults } = decodeRequest(call.route, call.params, call.body, call.query, browser);
+    // A state and a code work once: what a person has consented to is finished, also where the window was closed too early.
+    const signal = browserField(method) === undefined ? call.signal : undefined;
+    return fromBinary(method.output, await transport.call({ path: `/${method.parent.typeName}/${method.name}`, request: bytes, metadata: metadataFor(call, faults), signal }));
+  };
 
   return {
     async call(call) {
@@ -119,18 +84,16 @@ export function createGateway(options: { target: string; targetCa?: Buffer | und
         if (isServiceError(error)) {
           // What the service itself answered is in its own log; what came from the transport is in no other.
           const own = error.metadata.get(STATUS_DETAILS).length > 0 || error.code === Status.CANCELLED;
-          if (!own) options.log.warn({ request_id: call.requestId, method: call.route.method.name, code: error.code }, "rest call failed in transport");
+          if (!own) log.warn({ request_id: call.requestId, method: call.route.method.name, code: error.code }, "rest call failed in transport");
           const answer = presentError(error, call.requestId);
           if (!shows) return answer;
           const onward = redirectOf(error);
           return onward === undefined ? refusalPage(answer, call.requestId, openersOf(error)) : redirect(onward);
         }
-        options.log.error({ request_id: call.requestId, method: call.route.method.name, ...errorFields(error) }, "rest response failed");
+        log.error({ request_id: call.requestId, method: call.route.method.name, ...errorFields(error) }, "rest response failed");
         return refusal("internal", call.requestId);
       }
     },
-    reachable: () => new Promise((resolve) => client.waitForReady(Date.now() + REACH_MS, (error) => resolve(error === undefined))),
-    close: () => client.close(),
   };
 }
 

@@ -17,14 +17,13 @@ import { answerParserError, createListener, LISTENER_LIMITS, type ListenerLimits
 import { type Pages, probePages, type ProbeSources } from "./probes.ts";
 import { compileRoutes } from "./routes.ts";
 import { screen, type Screened, type Site } from "./screen.ts";
+import type { Transport } from "./transport.ts";
 
 /** What the REST listener needs. */
 export interface RestOptions {
   readonly listen: Address;
-  /** The gRPC service: `unix:/path` or `host:port`. */
-  readonly target: string;
-  /** Certificate authority of that service, PEM; its presence turns TLS on. */
-  readonly targetCa?: Buffer | undefined;
+  /** The way to the gRPC service; closed with the listener. */
+  readonly transport: Transport;
   /** Certificate chain and private key of this listener, PEM; plaintext without. */
   readonly tls?: ListenerTls | undefined;
   /** Exact origins that browsers may call from. */
@@ -82,11 +81,11 @@ function refusedBy(error: Pick<FastifyError, "code" | "statusCode">): Refused {
 
 /** Starts the REST listener. It is a client of the gRPC service and knows no rule that the service does not. */
 export async function serveRest(options: RestOptions): Promise<RestServer> {
-  const { log } = options;
+  const { log, transport } = options;
   const resources = compileRoutes(loadDescriptors(), options.resolve ? [] : WITHHELD);
   const json = { maxDepth: options.maxJsonDepth, maxKeys: options.maxJsonKeys };
   const limits = { ...LISTENER_LIMITS, ...options.limits };
-  const gateway = createGateway({ ...options, browsers: createBrowsers(options.secureBrowsers ?? true) });
+  const gateway = createGateway({ transport, log, browsers: createBrowsers(options.secureBrowsers ?? true) });
   const current = new WeakMap<Socket, ServerResponse>();
 
   const app: FastifyInstance = Fastify({
@@ -103,7 +102,7 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     },
   });
 
-  const ready = async () => !site.stopping && (await options.ready().catch(() => false)) && (await gateway.reachable());
+  const ready = async () => !site.stopping && (await options.ready().catch(() => false)) && (await transport.reachable());
   const pages: Pages = new Map([
     ...(options.probes === false ? [] : probePages({ ready, metrics: options.metrics, stopping: () => site.stopping })),
     ...(options.docs ? docsPages() : []),
@@ -121,7 +120,8 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     const { route, params, path, query } = request.getDecorator<Screened & { kind: "route" }>("screened");
     const body = route.body && Buffer.isBuffer(request.body) && request.body.length > 0 ? parseJson(request.body, json) : undefined;
     const gone = new AbortController();
-    reply.raw.once("close", () => gone.abort());
+    // Not after every answer: what an abort says is costly to make.
+    reply.raw.once("close", () => void (reply.raw.writableFinished || gone.abort()));
     const call = { route, params, path, query, body, rawHeaders: request.raw.rawHeaders, requestId: request.id, signal: gone.signal };
     const span = beginSpan(`${request.method} ${route.template}`, "server", headerValues(request.raw.rawHeaders, "traceparent"));
     const answer = await within(span, () => gateway.call(call));
@@ -167,7 +167,7 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
   try {
     await app.listen({ host: options.listen.host, port: options.listen.port });
   } catch (error) {
-    gateway.close();
+    transport.close();
     throw error;
   }
   const bound = app.server.address() as AddressInfo;
@@ -184,7 +184,7 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
       const force = setTimeout(() => app.server.closeAllConnections(), options.deadlineMs);
       await app.close();
       clearTimeout(force);
-      gateway.close();
+      transport.close();
     },
   };
 }

@@ -7,7 +7,7 @@ import { traced } from "../trace.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { hangUp } from "./hang-up.ts";
 import type { PoolLoad } from "./load.ts";
-import { isConflict, isReadOnly, isUseless, translate } from "./errors.ts";
+import { isConflict, isUndone, isUseless, translate } from "./errors.ts";
 import { sqlFacts, traceQueries } from "./statement-spans.ts";
 import { CONTEXT_FOR_KNEX, contextValues, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
@@ -82,9 +82,9 @@ export class Database {
     return this.#transaction(isHarmless, organizationId === null ? [] : [organizationId], work, signal);
   }
 
-  /** Reads with one statement, as `read` does, in one round trip: what callers wait for often costs a fraction of a builder's. */
-  async query(organizationId: string | null, statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
-    return this.#alone(isHarmless, organizationId === null ? [] : [known(organizationId)], statement, values, signal);
+  /** Reads with one statement, for the organizations it names, in one round trip: a fraction of what the same costs with a builder. Tried again as `read` is. */
+  async query(organizations: readonly string[], statement: Statement, values: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
+    return this.#alone(isHarmless, organizations.map(known), statement, values, signal);
   }
 
   /**
@@ -215,9 +215,6 @@ export class Database {
 
 /** Whether a transaction that only reads may be tried again. */
 const isHarmless = (error: unknown): boolean => isUseless(error) || isConflict(error);
-
-/** Whether nothing of a transaction took effect, and it may be tried again. */
-const isUndone = (error: unknown): boolean => isConflict(error) || isReadOnly(error);
 
 /** Closes a connection and marks it, as Knex does, as one that must not be handed out again. */
 function drop(client: Client, cause: unknown): void {

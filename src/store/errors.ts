@@ -25,7 +25,7 @@ export class StoreFault extends Error {
   }
 }
 
-function textOf(error: unknown, field: "code" | "constraint" | "table" | "message"): string | undefined {
+function textOf(error: unknown, field: "code" | "constraint" | "table" | "message" | "routine"): string | undefined {
   const value: unknown = error instanceof Error ? (error as Error & Record<string, unknown>)[field] : undefined;
   return typeof value === "string" ? value : undefined;
 }
@@ -66,17 +66,25 @@ export function isReadOnly(error: unknown): boolean {
   return /^2500[16]$/.test(textOf(error, "code") ?? "");
 }
 
-/** Whether a connection is of no further use: it failed, or leads to a server that takes no writes. */
+/** Whether a statement was prepared on its connection before a migration gave its rows another form. Nothing took effect, and a new connection knows better. */
+const isOutdated = (error: unknown): boolean => textOf(error, "code") === "0A000" && textOf(error, "routine") === "RevalidateCachedQuery";
+
+/** Whether a connection is of no further use: it failed, leads to a server that takes no writes, or knows statements in an old form. */
 export function isUseless(error: unknown): boolean {
-  return isConnectionLoss(error) || isReadOnly(error);
+  return isConnectionLoss(error) || isReadOnly(error) || isOutdated(error);
 }
 
 /**
  * Whether the transaction was rolled back because of other transactions, so that it may simply run again: also where the one
- * before it on its connection was to prepare their statement, and failed first (26000).
+ * before it on its connection was to prepare their statement, and failed first (26000), or was thought to have (42P05).
  */
 export function isConflict(error: unknown): boolean {
-  return /^(40001|40P01|26000)$/.test(textOf(error, "code") ?? "");
+  return /^(40001|40P01|26000|42P05)$/.test(textOf(error, "code") ?? "");
+}
+
+/** Whether nothing of a transaction took effect, and it may run again, perhaps on another connection. */
+export function isUndone(error: unknown): boolean {
+  return isConflict(error) || isReadOnly(error) || isOutdated(error);
 }
 
 /** Whether the transaction was surely rolled back, because of something that concerns perhaps only some of its rows. */

@@ -4,7 +4,7 @@ import type { EventRow } from "./audit.ts";
 import { traced } from "../trace.ts";
 import { Batcher, type Waiting } from "./batcher.ts";
 import type { ConnectionFields } from "./connection.ts";
-import { isRolledBack, translate } from "./errors.ts";
+import { isRolledBack, isUndone, translate } from "./errors.ts";
 import { Lane } from "./lane.ts";
 import type { EventLaneLoad, Recorded } from "./load.ts";
 import { sqlFacts } from "./statement-spans.ts";
@@ -37,13 +37,16 @@ export interface EventLaneOptions<Answer> extends LaneSetup {
   readonly full: Reason;
 }
 
+/** Times a batch is sent in all, where nothing of it took effect because of others. */
+const ATTEMPTS = 3;
+
 /** Transactions under way at once: while one commits, the next is read. */
 const IN_FLIGHT = 2;
 
 /**
  * Calls that record one event each, on a connection of their own: those that wait share one transaction. Where a batch is
- * rolled back because of something that one organization's rows may have caused, it is sent again for each organization
- * by itself, so that nobody suffers from another one's lock. Failures are AUDIT_UNAVAILABLE.
+ * rolled back because of others, it is sent again; because of something that one organization's rows may have caused, for each
+ * organization by itself, so that nobody suffers from another one's lock. Failures are AUDIT_UNAVAILABLE.
  */
 export class EventLane<Answer> {
   readonly #options: EventLaneOptions<Answer>;
@@ -84,12 +87,13 @@ export class EventLane<Answer> {
     await this.#lane.close();
   }
 
-  async #send(calls: readonly Waiting<EventRow, Answer>[]): Promise<void> {
+  async #send(calls: readonly Waiting<EventRow, Answer>[], attempt = 1): Promise<void> {
     const organizations = [...new Set(calls.map(({ item }) => item.organization_id))];
     let rows: Row[];
     try {
       rows = await this.#lane.run(organizations, this.#options.statement, [JSON.stringify(calls.map(({ item }) => item))]);
     } catch (error) {
+      if (attempt < ATTEMPTS && isUndone(error)) return this.#send(calls, attempt + 1);
       if (organizations.length > 1 && isRolledBack(error)) {
         // One after the other: the driver's clock for a silent connection starts when a transaction is sent.
         for (const organization of organizations) await this.#send(calls.filter(({ item }) => item.organization_id === organization));

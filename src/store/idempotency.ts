@@ -60,7 +60,7 @@ export function idempotencyStore(database: Database): IdempotencyStore {
   return {
     async find({ organizationId, actorKind, actorId, action, keyHash }, signal) {
       const place = [known(organizationId), actorKind, actorId, action, Buffer.from(keyHash, "hex")];
-      const [row] = await database.query(organizationId, FIND, place, signal);
+      const [row] = await database.query([organizationId], FIND, place, signal);
       if (row === undefined) return undefined;
       if (row["ended"] === true) {
         await database.write([organizationId], FORGET, place, signal);

@@ -3,7 +3,7 @@ import { Batcher, type Waiting } from "./batcher.ts";
 import { Database, type DatabaseOptions } from "./db.ts";
 import { translate } from "./errors.ts";
 import type { PoolLoad } from "./load.ts";
-import { storedKey } from "./rows.ts";
+import { STORED_KEY_COLUMNS, storedKey } from "./rows.ts";
 import type { StoredKey } from "./store.ts";
 import type { Statement } from "./transaction.ts";
 
@@ -19,7 +19,7 @@ const BATCH = 256;
 /** Callers that may wait for one prefix, whose look-up is under way; more are refused. */
 const SHARERS = 1_024;
 
-const FIND: Statement = { name: "service_account_key_find", text: "select * from service_account_key where token_prefix = any($1)" };
+const FIND: Statement = { name: "service_account_key_find", text: `select ${STORED_KEY_COLUMNS} from service_account_key where token_prefix = any($1)` };
 
 /** A look-up under way and how many wait for it. */
 interface Flight {
@@ -82,7 +82,7 @@ export class KeyLookup {
   async #send(lookups: readonly Lookup[]): Promise<void> {
     try {
       const prefixes = lookups.map(({ item }) => item);
-      const rows = await this.#database.query(null, FIND, [prefixes]);
+      const rows = await this.#database.query([], FIND, [prefixes]);
       const keys = new Map(rows.map((row) => [row["token_prefix"] as string, storedKey(row)]));
       for (const { item, resolve } of lookups) resolve(keys.get(item));
     } catch (error) {

@@ -31,14 +31,14 @@ returning ${COLUMNS}`,
 /** Wrapped keys of organizations. */
 export function organizationKeyStore(database: Database): OrganizationKeyStore {
   const byVersion = async (organizationId: string, version: number): Promise<OrganizationKeyRow | undefined> => {
-    const [row] = await database.query(organizationId, BY_VERSION, [organizationId, version]);
+    const [row] = await database.query([organizationId], BY_VERSION, [organizationId, version]);
     return row && keyRow(row);
   };
   return {
     byVersion,
 
     async current(organizationId) {
-      const [row] = await database.query(organizationId, CURRENT, [organizationId]);
+      const [row] = await database.query([organizationId], CURRENT, [organizationId]);
       return row && keyRow(row);
     },
 

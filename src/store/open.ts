@@ -9,6 +9,7 @@ import { Creator } from "./creation.ts";
 import { credentialReads } from "./credential-reads.ts";
 import { credentialChanges } from "./credentials.ts";
 import { Database } from "./db.ts";
+import { Describer } from "./describer.ts";
 import { isReadOnly, StoreFault, StoreSetupError } from "./errors.ts";
 import { idempotencyStore } from "./idempotency.ts";
 import { importStore } from "./imports.ts";
@@ -96,9 +97,10 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const audit = new AuditCommitter({ fields, session, log, recorded });
   const resolver = new Resolver({ fields, session, log, recorded, queue: options.resolveQueue, batch: options.resolveBatch });
   const creator = new Creator(database, { fields, session, log, queue: options.createQueue ?? CREATE_QUEUE });
+  const describer = new Describer(database);
   const usage = new UsageRecorder(database, log);
   const close = async () => {
-    await Promise.all([usage.close(), creator.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
+    await Promise.all([usage.close(), describer.close(), creator.close(), resolver.close(), audit.close(), lookup.close(), authorizations.close()]);
     await Promise.all([database.close(), background.close(), moving.close(), watching.close()]);
   };
   try {
@@ -114,7 +116,13 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     throw new StoreSetupError(`the database cannot be used: ${fault instanceof StoreFault ? fault.message : "it does not answer"}`);
   }
   return {
-    credentials: { ...credentialReads(database), ...credentialChanges(database), create: (row, limits, event, signal) => creator.create(row, limits, event, signal), resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event) },
+    credentials: {
+      ...credentialReads(database),
+      ...credentialChanges(database),
+      create: (row, limits, event, signal) => creator.create(row, limits, event, signal),
+      describe: (organizationId, id) => describer.describe(organizationId, id),
+      resolve: (organizationId, id, event) => resolver.resolve(organizationId, id, event),
+    },
     organizationKeys: organizationKeyStore(database),
     keyRegistry: keyRegistryStore(database),
     replicas: replicaStore(database),

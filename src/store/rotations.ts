@@ -98,12 +98,15 @@ const failureOf = (row: Row): UnreadableRow => ({
   kind: row["kind"] as string,
 });
 
+const ROTATION_COLUMNS = `id, kind, state, organization_id, from_master_key_id, to_master_key_id, from_version, to_version, rows_total, rows_moved, rows_verified, rows_failed,
+  rows_per_second, started_at, finished_at, proof, started_by, rolls_back`;
+
 const CLAIM: Statement = {
   name: "rotation_claim",
   text: `update rotation set holder = $1, held_until = clock_timestamp() + $2::integer * interval '1 millisecond'
 where id = (select id from rotation where state in ('running', 'proving') and (holder is null or held_until < clock_timestamp())
   order by started_at, id limit 1 for update skip locked)
-returning *`,
+returning ${ROTATION_COLUMNS}`,
 };
 
 const REPORT: Statement = {

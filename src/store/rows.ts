@@ -58,7 +58,10 @@ export const storedCredential = (row: Row): StoredCredential => ({
   remainingMs: row["remaining_ms"] === null ? null : Number(row["remaining_ms"]),
 });
 
-/** A row of `credential_previous`. */
+/** What is read of `credential_previous`. Columns are always named: a prepared statement fails once a migration adds one to those that it meant by a star. */
+export const PREVIOUS_COLUMNS = "credential_type, secret_version, sealed, account_email, token_expires_at, oauth_origin, account_id, requested_scopes, granted_scopes, kept_until";
+
+/** A row with those columns. */
 export const previousSecret = (row: Row): PreviousSecret => ({
   credentialType: row["credential_type"] as CredentialTypeName,
   secretVersion: BigInt(row["secret_version"] as string),
@@ -83,7 +86,10 @@ export const credentialUse = (row: Row): CredentialUse => ({
   uses: Number(row["uses"]),
 });
 
-/** A row of `service_account_key`. */
+/** What is read of `service_account_key` to verify a key. */
+export const STORED_KEY_COLUMNS = "id, organization_id, service_account_id, token_prefix, token_hash, created_at, expires_at, revoked_at";
+
+/** A row with those columns. */
 export const storedKey = (row: Row): StoredKey => ({
   id: row["id"] as string,
   organizationId: row["organization_id"] as string,

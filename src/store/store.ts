@@ -101,7 +101,7 @@ export interface DescribedCredential {
   readonly record: CredentialRecord;
   /** Until when the secret before the newest one is kept; null where none is. */
   readonly previousKeptUntil: Date | null;
-  /** Who resolved it, newest first. */
+  /** Who resolved it, newest first; 20 at most. */
   readonly uses: readonly CredentialUse[];
 }
 
@@ -132,8 +132,11 @@ export interface CredentialStore {
   /** Active credentials, newest first, ties by id descending. */
   list(organizationId: string, filter: { userId: string | null; provider: ProviderName | null }, signal: AbortSignal): Promise<CredentialRecord[]>;
   get(organizationId: string, id: string, signal: AbortSignal): Promise<CredentialRecord | undefined>;
-  /** The same with what is known beside it: up to so many users. What this process has not written down yet of them is not among it. */
-  describe(organizationId: string, id: string, users: number, signal: AbortSignal): Promise<DescribedCredential | undefined>;
+  /**
+   * The same with what is known beside it, sharing one round trip with every other call that waits. Shared work is not
+   * cancelled for one call, so there is no signal. Uses that were not written down yet are not among it.
+   */
+  describe(organizationId: string, id: string): Promise<DescribedCredential | undefined>;
   /** The secret before the newest one; undefined where none is kept any more. */
   previous(organizationId: string, id: string, signal: AbortSignal): Promise<PreviousSecret | undefined>;
   /** `stale` where the revision has moved on; undefined where there is no such active credential. */

@@ -68,7 +68,7 @@ const NEWEST = 1_000;
 
 const USES_OF: Statement = {
   name: "credential_use_list",
-  text: `select * from credential_use where organization_id = $1 and credential_id = $2 order by last_used_at desc limit $3`,
+  text: `select service_account_id, flow_id, last_run_id, last_used_at, uses from credential_use where organization_id = $1 and credential_id = $2 order by last_used_at desc limit $3`,
 };
 
 const LATELY: Statement = {
@@ -98,6 +98,18 @@ interface NotedUse extends NewUse {
   lastRunId: string | null;
 }
 
+interface NotedKey {
+  readonly organizationId: string;
+  readonly id: string;
+  atMs: number;
+}
+
+const useRow = ({ organizationId, credentialId, serviceAccountId, flowId, lastRunId, atMs, uses }: NotedUse) => ({
+  organization_id: organizationId, credential_id: credentialId, service_account_id: serviceAccountId, flow_id: flowId ?? "", run_id: lastRunId, at_ms: atMs, uses,
+});
+
+const keyRow = ({ organizationId, id, atMs }: NotedKey) => ({ organization_id: organizationId, id, at_ms: atMs });
+
 const nameOf = ({ organizationId, credentialId, serviceAccountId, flowId }: NewUse): string => `${organizationId}/${credentialId}/${serviceAccountId}/${flowId ?? ""}`;
 
 /** Remembers uses, and writes them down once a second. */
@@ -108,7 +120,7 @@ export class UsageRecorder implements UsageStore {
   #uses = new Map<string, NotedUse>();
   /** The credentials among them. */
   #used = new Set<string>();
-  #keys = new Map<string, { readonly organization_id: string; readonly id: string; at_ms: number }>();
+  #keys = new Map<string, NotedKey>();
   #lost = 0;
   #writing: Promise<void> | undefined;
 
@@ -134,19 +146,17 @@ export class UsageRecorder implements UsageStore {
   }
 
   key(organizationId: string, keyId: string): void {
-    const noted = this.#keys.get(keyId);
-    if (noted) noted.at_ms = Date.now();
-    else if (this.#keys.size < MAX_NOTED) this.#keys.set(keyId, { organization_id: organizationId, id: keyId, at_ms: Date.now() });
+    this.#keyAt(organizationId, keyId, Date.now());
   }
 
   async of(organizationId: string, credentialId: string, most: number, signal: AbortSignal): Promise<CredentialUse[]> {
     await this.flush(credentialId);
-    return (await this.#database.query(organizationId, USES_OF, [organizationId, known(credentialId), most], signal)).map(credentialUse);
+    return (await this.#database.query([organizationId], USES_OF, [organizationId, known(credentialId), most], signal)).map(credentialUse);
   }
 
   async lately(organizationId: string, credentialId: string, seconds: number, most: number, signal: AbortSignal): Promise<Omit<CredentialUse, "lastRunId" | "uses">[]> {
     await this.flush(credentialId);
-    const rows = await this.#database.query(organizationId, LATELY, [organizationId, known(credentialId), seconds, most], signal);
+    const rows = await this.#database.query([organizationId], LATELY, [organizationId, known(credentialId), seconds, most], signal);
     return rows.map((row) => ({ serviceAccountId: row["user_id"] as string, flowId: row["flow"] as string, lastUsedAt: row["last_used_at"] as Date }));
   }
 
@@ -172,18 +182,8 @@ export class UsageRecorder implements UsageStore {
     const log = identified(this.#log);
     if (this.#lost > 0) log.warn({ count: this.#lost }, "more credentials were used at once than are noted");
     this.#lost = 0;
-    const rows = uses.map(({ organizationId, credentialId, serviceAccountId, flowId, lastRunId, atMs, uses: n }) => ({
-      organization_id: organizationId, credential_id: credentialId, service_account_id: serviceAccountId, flow_id: flowId ?? "", run_id: lastRunId, at_ms: atMs, uses: n,
-    }));
-    try {
-      await this.#inBatches(WRITE_USES, rows);
-      await this.#inBatches(WRITE_KEYS, keys);
-    } catch (error) {
-      // Tried again with the next ones. Some may then be counted twice, but none is forgotten.
-      log.warn({ ...errorFields(error) }, "uses could not be written down yet");
-      for (const use of uses) this.#again(use);
-      for (const { organization_id, id } of keys) this.key(organization_id, id);
-    }
+    await this.#inBatches(log, WRITE_USES, uses, useRow, (use) => this.#again(use));
+    await this.#inBatches(log, WRITE_KEYS, keys, keyRow, ({ organizationId, id, atMs }) => this.#keyAt(organizationId, id, atMs));
   }
 
   #again(use: NotedUse): void {
@@ -194,15 +194,28 @@ export class UsageRecorder implements UsageStore {
     else this.#lost += 1;
   }
 
+  #keyAt(organizationId: string, id: string, atMs: number): void {
+    const noted = this.#keys.get(id);
+    if (noted) noted.atMs = Math.max(noted.atMs, atMs);
+    else if (this.#keys.size < MAX_NOTED) this.#keys.set(id, { organizationId, id, atMs });
+  }
+
   #note(name: string, use: NotedUse): void {
     this.#uses.set(name, use);
     this.#used.add(use.credentialId);
   }
 
-  async #inBatches(statement: Statement, rows: readonly { readonly organization_id: string }[]): Promise<void> {
-    for (let from = 0; from < rows.length; from += BATCH) {
-      const batch = rows.slice(from, from + BATCH);
-      await this.#database.write([...new Set(batch.map((row) => row.organization_id))], statement, [JSON.stringify(batch)]);
+  /** Writes down what was noted, and notes again what could not be: after a lost connection some may be counted twice, but none is forgotten. */
+  async #inBatches<Noted extends { readonly organizationId: string }>(log: Log, statement: Statement, noted: readonly Noted[], rowOf: (one: Noted) => object, again: (one: Noted) => void): Promise<void> {
+    let written = 0;
+    try {
+      for (; written < noted.length; written += BATCH) {
+        const batch = noted.slice(written, written + BATCH);
+        await this.#database.write([...new Set(batch.map(({ organizationId }) => organizationId))], statement, [JSON.stringify(batch.map(rowOf))]);
+      }
+    } catch (error) {
+      log.warn({ ...errorFields(error) }, "uses could not be written down yet");
+      noted.slice(written).forEach(again);
     }
   }
 }

@@ -127,7 +127,7 @@ function granted(call: Call, record: CredentialRecord | undefined): CredentialRe
 /** One credential of the organization, without its secret. Throws CREDENTIAL_NOT_FOUND and NOT_GRANTED. */
 export async function getCredential({ store, now }: ManageDeps, { caller, call }: Grant<"get_credential">, credentialId: string): Promise<CredentialRecord & CredentialFacts> {
   await store.usage.flush(credentialId);
-  const described = await store.credentials.describe(caller.organizationId, credentialId, USES, call.signal);
+  const described = await store.credentials.describe(caller.organizationId, credentialId);
   const record = granted(call, described?.record);
   const facts = { uses: described?.uses ?? [], previousKeptUntil: described?.previousKeptUntil ?? null };
   const expired = !record.renewable && record.status !== "reauth_required" && record.tokenExpiresAt !== null && record.tokenExpiresAt <= now();

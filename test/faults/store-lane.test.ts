@@ -49,6 +49,21 @@ describe("when PostgreSQL ends the connections of the resolve path", () => {
 });
 
 describe("when another session holds a lock that the resolve path needs", () => {
+  test("from the first call of a connection on, that one alone fails: those behind it, which took its statement for prepared, run again", async () => {
+    await using store = await openTestStore(database.applicationUrl, { resolveBatch: 1 });
+    const organizationId = randomUUID();
+    const { id } = await create(store, organizationId);
+    await using blocker = await connect(database.superuserUrl);
+    await blocker.query("begin; lock table credential in access exclusive mode");
+    const outcome = () => reasonOf(resolve(store, organizationId, id));
+    const chains = [1, 2].map(async () => [await outcome(), await outcome()]);
+    setTimeout(() => void blocker.query("rollback"), 350);
+    const outcomes = (await Promise.all(chains)).flat();
+    expect(outcomes.filter((it) => it === "AUDIT_UNAVAILABLE").length).toBeLessThanOrEqual(1);
+    expect(outcomes.filter((it) => it !== "AUDIT_UNAVAILABLE")).toEqual(expect.arrayContaining([expect.objectContaining({ id })]));
+    expect(outcomes.every(isAnswer(id))).toBe(true);
+  });
+
   test("the calls that need it fail in time, and others are served then", async () => {
     await using store = await openTestStore(database.applicationUrl, { statementTimeoutMs: 400 });
     const [stuck, free] = [randomUUID(), randomUUID()];

@@ -42,6 +42,23 @@ test.each([
   session.destroy();
 });
 
+it("answers a request that it gives up once, also where the caller's own deadline comes right after", async () => {
+  const faults: unknown[] = [];
+  const note = (fault: unknown) => void faults.push(fault);
+  process.on("uncaughtException", note);
+  try {
+    await using grpc = await startGrpc({ options: { deadlineMs: 200 } });
+    const session = open(grpc.target);
+    const given = ["/grpc.health.v1.Health/Check", RPCS.createCredential.path].map((path) => begin(session, path, { authorization: "Bearer user", "grpc-timeout": "300m" }).gone);
+    expect(await Promise.all(given)).toMatchObject([{ "grpc-status": "4", rst: 0 }, { "grpc-status": "4", rst: 0 }]);
+    expect((await call(grpc.client, RPCS.listIntegrations, {}, metadataOf("user"))).error).toBeUndefined();
+    session.destroy();
+  } finally {
+    process.off("uncaughtException", note);
+  }
+  expect(faults).toEqual([]);
+});
+
 it("lets a watch and a conversation stay open once they have asked, and ends those that never do", async () => {
   await using grpc = await startGrpc({ options: { deadlineMs: 200 } });
   const session = open(grpc.target);

@@ -1,7 +1,4 @@
 import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { connect } from "node:tls";
 import { promisify } from "node:util";
 import { credentials, type Metadata, status } from "@grpc/grpc-js";
@@ -117,20 +114,6 @@ it("says which address it cannot have, and why", async () => {
   const again = startGrpc({ options: { listen: grpc.service.address } });
   await expect(again).rejects.toThrow(ListenError);
   await expect(again).rejects.toThrow(`gRPC cannot listen on ${grpc.target} (EADDRINUSE)`);
-});
-
-it("serves the same calls on a unix socket that only its owner may open", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "grpc-"));
-  const socketPath = join(folder, "s");
-  try {
-    await using grpc = await startGrpc({ options: { socketPath } });
-    expect(statSync(socketPath).mode & 0o777).toBe(0o700);
-    const client = grpc.open(`unix:${socketPath}`);
-    expect((await call(client, RPCS.listIntegrations, {}, metadataOf("user"))).error).toBeUndefined();
-    expect((await call(client, RPCS.listIntegrations, {}, metadataOf(null))).reason).toBe("UNAUTHENTICATED");
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
 });
 
 const pem = async (name: string, ca?: { private: string; cert: string }, isCa = false) => {

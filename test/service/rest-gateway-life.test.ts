@@ -8,6 +8,7 @@ import { generate } from "selfsigned";
 import { describe, expect, it } from "vitest";
 import { createLog, isRequestId } from "../../src/log.ts";
 import { serveRest } from "../../src/rest/server.ts";
+import { dial } from "../../src/rest/transport.ts";
 import { restUnderTest } from "../support/scripted-service.ts";
 
 const LIST = "/integrations/credentials";
@@ -177,7 +178,7 @@ describe("the service behind", () => {
 
   it("that is not there is 503 with a time to try again, and its address stays private", async () => {
     const folder = mkdtempSync(join(tmpdir(), "rest-"));
-    const rest = await serveRest({ ...options, target: `unix:${join(folder, "absent.sock")}` });
+    const rest = await serveRest({ ...options, transport: dial({ target: `unix:${join(folder, "absent.sock")}`, deadlineMs: 2_000 }) });
     const response = await fetch(`http://127.0.0.1:${rest.address.port}${LIST}`);
     const text = await response.text();
     expect((await fetch(`http://127.0.0.1:${rest.address.port}/readyz`)).status).toBe(503);
@@ -188,7 +189,7 @@ describe("the service behind", () => {
 
   it("does not matter to the listener's own TLS", async () => {
     const { cert, private: key } = await generate([{ name: "commonName", value: "localhost" }], { extensions: [{ name: "subjectAltName", altNames: [{ type: 2, value: "localhost" }] }] });
-    const rest = await serveRest({ ...options, target: "127.0.0.1:1", tls: { certificate: Buffer.from(cert), key: Buffer.from(key) } });
+    const rest = await serveRest({ ...options, transport: dial({ target: "127.0.0.1:1", deadlineMs: 2_000 }), tls: { certificate: Buffer.from(cert), key: Buffer.from(key) } });
     const status = await new Promise((resolve, reject) => {
       get({ host: "127.0.0.1", servername: "localhost", port: rest.address.port, path: "/healthz", ca: cert, agent: false }, (response) => resolve(response.resume().statusCode)).on("error", reject);
     });

@@ -11,7 +11,12 @@ const expand: Migration = {
       alter table audit_event add column region text;
       create table team (organization_id uuid not null, id uuid not null, constraint team_pkey primary key (organization_id, id));
       alter table credential_event drop constraint credential_event_kind_must_be_known,
-        add constraint credential_event_kind_must_be_known check (kind in ('created', 'updated', 'rotated', 'deleted', 'restored', 'status_changed', 'moved')) not valid;`);
+        add constraint credential_event_kind_must_be_known check (kind in ('created', 'updated', 'rotated', 'deleted', 'restored', 'status_changed', 'moved')) not valid;
+      do $$ declare it record; begin
+        for it in select c.relname from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition and pg_has_role(c.relowner, 'usage') loop
+          execute format('alter table %I add column of_the_next_release text', it.relname);
+        end loop;
+      end $$;`);
   },
 };
 

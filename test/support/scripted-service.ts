@@ -6,6 +6,7 @@ import { CredentialError } from "../../src/domain/errors.ts";
 import { toStatus } from "../../src/grpc/status.ts";
 import { createLog } from "../../src/log.ts";
 import { type RestOptions, serveRest } from "../../src/rest/server.ts";
+import { dial } from "../../src/rest/transport.ts";
 
 /** One call as it reached the gRPC service. */
 export interface Seen {
@@ -61,7 +62,7 @@ export async function restUnderTest(options: Partial<RestOptions> = {}): Promise
   const stream = new PassThrough().on("data", (chunk: Buffer) => lines.push(chunk));
   const rest = await serveRest({
     listen: { host: "127.0.0.1", port: 0 },
-    target: `127.0.0.1:${port}`,
+    transport: dial({ target: `127.0.0.1:${port}`, deadlineMs: options.deadlineMs ?? 10_000 }),
     corsOrigins: [],
     maxBodyBytes: 8_192,
     maxJsonDepth: 16,

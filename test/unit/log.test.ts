@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { openSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { createLog, errorFields, isRequestId, newRequestId } from "../../src/log.ts";
@@ -63,6 +64,31 @@ test("lines that wait are written when the process ends, by itself or by a fault
     const { stderr } = spawnSync(process.execPath, logging(`log.info({}, "one"); other.info({}, "two"); log.info({}, "three"); ${end}`), { encoding: "utf8" });
     expect(messages(stderr.split("\n").filter((line) => line.startsWith("{")).join("\n"))).toEqual(["one", "two", "three"]);
   }
+});
+
+test("what waits at the end is written by the process itself, and not left to a thread that nobody waits for", () => {
+  const program = `import fs, { writeSync } from "node:fs"; import { syncBuiltinESMExports } from "node:module"; log.info({}, "one"); await new Promise((resolve) => setTimeout(resolve, 200)); fs.write = () => {}; syncBuiltinESMExports(); log.info({}, "two");`;
+  expect(messages(spawnSync(process.execPath, logging(program), { encoding: "utf8" }).stderr)).toEqual(["one", "two"]);
+});
+
+test("a log that has no room, or that nobody reads any more, ends nothing and keeps nothing from ending", async () => {
+  const program = `log.warn({}, "one"); log.info({}, "two"); setTimeout(() => { log.warn({}, "three"); process.stdout.write("went on"); process.exitCode = 3; }, 200);`;
+  const full = openSync("/dev/full", "w");
+  const outcome = spawnSync(process.execPath, logging(program), { encoding: "utf8", stdio: ["ignore", "pipe", full], timeout: 20_000 });
+  expect([outcome.stdout, outcome.status]).toEqual(["went on", 3]);
+  for (const end of ["", "process.exit(3);"]) {
+    const unread = spawn(process.execPath, logging(`await new Promise((resolve) => process.stdin.once("end", resolve).resume()); ${program.replace("process.exitCode = 3;", `process.exitCode = 3; ${end}`)}`), { stdio: "pipe" });
+    unread.stderr.destroy();
+    unread.stdin.end();
+    const [status] = await once(unread, "close");
+    expect(status).toBe(3);
+  }
+});
+
+test("a fault that nobody caught is told behind the lines that led to it", () => {
+  const guarded = `const { guardProcess } = await import(${JSON.stringify(fileURLToPath(new URL("../../src/process.ts", import.meta.url)))}); guardProcess(); log.info({}, "one"); throw new TypeError("canary");`;
+  const { stderr, status } = spawnSync(process.execPath, logging(guarded), { encoding: "utf8" });
+  expect([messages(stderr), status, stderr.includes("canary")]).toEqual([["one", expect.stringMatching(/^un/)], 1, false]);
 });
 
 test("a warning is written at once, and takes along what waits", async () => {
