@@ -16,7 +16,8 @@ export default defineConfig({
     globalSetup: [here("./global-setup.ts")],
     reporters: [["default", { summary: false }], here("./support/plain-reporter.ts")],
     pool: "forks",
-    maxWorkers: 2,
+    // One more than two cores: tests often wait, for deadlines and for servers.
+    maxWorkers: 3,
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,

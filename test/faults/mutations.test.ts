@@ -43,7 +43,8 @@ async function faultsOf(main: string, methods: RegExp, rowSecurity: "off" | "on"
     const { rows } = await superuser.query<{ name: string }>("select relname as name from pg_class where relnamespace = 'public'::regnamespace and relrowsecurity");
     for (const { name } of rows) await superuser.query(`alter table ${name} disable row level security, no force row level security`);
   }
-  await using service = await startService(serviceEnv(database, STILL), main);
+  // What is compiled of a copy is of no use to the next start, and keeping it takes longer than the start.
+  await using service = await startService(serviceEnv(database, { ...STILL, NODE_DISABLE_COMPILE_CACHE: "1" }), main);
   await using world = await World.open(service, database);
   const [victim, stranger] = [await world.tenant(), await world.tenant()];
   const chosen = METHODS.filter(({ name }) => methods.test(name));
