@@ -34,23 +34,29 @@ function gather(fd: number): LogLines {
   let waiting = "";
   let leaving: Buffer = Buffer.alloc(0);
   let writing = false;
+  let again: NodeJS.Timeout | undefined;
   const pump = () => {
     if (leaving.length === 0) [leaving, waiting] = [Buffer.from(waiting), ""];
     if (leaving.length === 0) return;
     writing = true;
     write(fd, leaving, (error, written) => {
       writing = false;
-      if (isBusy(error)) return void setTimeout(flush, BUSY_MS);
+      // Not for the sake of a reader who may never come: the end of the process has tries of its own.
+      if (isBusy(error)) return void (again = setTimeout(retry, BUSY_MS).unref());
       leaving = error ? Buffer.alloc(0) : leaving.subarray(written);
       pump();
     });
+  };
+  const retry = () => {
+    again = undefined;
+    pump();
   };
   const flush = () => {
     clearTimeout(timer);
     timer = undefined;
     if (waiting.length < MAX_WAITING) waiting += lines.join("");
     lines = [];
-    if (!writing) pump();
+    if (!writing && again === undefined) pump();
   };
   // By now nothing is waited for any more. What is being written, the thread that does it brings to its end.
   process.on("exit", () => {

@@ -50,7 +50,7 @@ export function createLog(level: (typeof LEVELS)[number], stream: DestinationStr
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
 }
 
-/** Writes the last line of a process, behind all that wait: a fault that nobody caught, of which only type and code are told. */
+/** Writes the last line of a process, behind those that wait: a fault that nobody caught, of which only type and code are told. What is being written just then may come after it. */
 export function logFatal(message: string, error: unknown): void {
   standardError().write(`${JSON.stringify({ level: "fatal", message, ...errorFields(error) })}\n`);
 }

@@ -120,7 +120,7 @@ export const SETTINGS = {
   GRPC_DEADLINE_MS: defaulted("15000", whole(100, 600_000), "deadline of a call that brings none, and the longest one granted, ms"),
   GRPC_MAX_MESSAGE_BYTES: defaulted("262144", whole(1_024, 16_777_216), "largest request message, bytes"),
   GRPC_MAX_METADATA_BYTES: defaulted("16384", whole(1_024, 1_048_576), "largest request metadata, bytes"),
-  GRPC_MAX_CONCURRENT_STREAMS: defaulted("100", whole(1, 100_000), "calls at once on one connection"),
+  GRPC_MAX_CONCURRENT_STREAMS: defaulted("100", whole(1, 100_000), "calls at once on one connection, and from REST in the same process"),
   GRPC_MAX_CONNECTIONS: defaulted("2048", whole(1, 100_000), "connections at once on one address; more are closed at once"),
   GRPC_KEEPALIVE_MS: defaulted("60000", whole(1_000, 7_200_000), "time between pings on a quiet connection, ms"),
   GRPC_MAX_CONNECTION_AGE_MS: defaulted("1800000", whole(1_000, 86_400_000), "age at which a connection is asked to go, so that load spreads, ms"),

@@ -47,7 +47,7 @@ export interface LocalOptions {
   readonly maxMessageBytes: number;
   /** Calls at once; others wait, as they would on a connection. */
   readonly maxConcurrent: number;
-  /** Longest wait for that, ms. */
+  /** Longest time of a call, that wait included, ms. */
   readonly deadlineMs: number;
 }
 
@@ -101,17 +101,12 @@ export function createLocal(rpcs: readonly UnaryRpc[], options: LocalOptions): L
     taken -= 1;
     if (taken === 0) drained?.();
   };
-  const refusalOf = (metadata: Metadata): CredentialError | undefined => {
-    if (shut) return fail("SHUTTING_DOWN");
-    return readHead(rawHeaders(metadata), options.maxMetadataBytes).sound ? undefined : fail("METADATA_INVALID");
-  };
-
-  const answer = (rpc: UnaryRpc, { request, metadata, signal }: LocalCall): Promise<Buffer> =>
+  const answer = (rpc: UnaryRpc, { request, metadata, signal }: LocalCall, sound: boolean, deadlineMs: number): Promise<Buffer> =>
     new Promise((resolve, reject) => {
-      const refused = refusalOf(metadata);
+      const refused = shut ? fail("SHUTTING_DOWN") : sound ? undefined : fail("METADATA_INVALID");
       const cancel = () => call.giveUp("CANCELLED");
       const bytes = Buffer.from(request.buffer, request.byteOffset, request.byteLength);
-      const call = rpc.begin({ metadata, request: bytes, ...(refused && { refused }) }, (outcome) => {
+      const call = rpc.begin({ metadata, request: bytes, deadlineMs, ...(refused && { refused }) }, (outcome) => {
         running.delete(call);
         signal?.removeEventListener("abort", cancel);
         if (outcome instanceof CredentialError) reject(new LocalStatus(toStatus(outcome)));
@@ -126,11 +121,14 @@ export function createLocal(rpcs: readonly UnaryRpc[], options: LocalOptions): L
     async call(call) {
       const rpc = byPath.get(call.path);
       if (rpc === undefined) throw statusOf(codes.UNIMPLEMENTED, "Unknown method");
-      if (call.request.length > options.maxMessageBytes) throw statusOf(codes.RESOURCE_EXHAUSTED, "The request is too large");
+      const { sound, identified } = readHead(rawHeaders(call.metadata), options.maxMetadataBytes);
+      // Who shows no identity where one is needed is told that, whatever else is wrong.
+      if (call.request.length > options.maxMessageBytes && (identified || rpc.open)) throw statusOf(codes.RESOURCE_EXHAUSTED, "The request is too large");
+      const came = performance.now();
       const turn = enter(call.signal);
       if (turn) await turn;
       try {
-        return await answer(rpc, call);
+        return await answer(rpc, call, sound, turn ? Math.max(1, options.deadlineMs - (performance.now() - came)) : options.deadlineMs);
       } finally {
         exit();
       }

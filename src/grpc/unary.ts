@@ -50,6 +50,8 @@ export interface Incoming {
   readonly certificate?: () => string | undefined;
   /** Why it is refused before it is looked at. */
   readonly refused?: CredentialError;
+  /** What is left of its deadline, ms; the longest one where not given. */
+  readonly deadlineMs?: number;
 }
 
 /** A call that is being answered. */
@@ -131,7 +133,7 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
       aborter.abort(error);
       answer(error);
     };
-    const timer = setTimeout(giveUp, deps.deadlineMs, "DEADLINE_EXCEEDED");
+    const timer = setTimeout(giveUp, call.deadlineMs ?? deps.deadlineMs, "DEADLINE_EXCEEDED");
     const work = () => (call.refused ? Promise.reject(call.refused) : performing(call, { requestId, signal: aborter.signal, trace }));
     within(span, work).then(answer, (error: unknown) => answer(toCredentialError(error)));
     return { giveUp };

@@ -7,7 +7,7 @@ import { traced } from "../trace.ts";
 import type { ConnectionFields } from "./connection.ts";
 import { hangUp } from "./hang-up.ts";
 import type { PoolLoad } from "./load.ts";
-import { isConflict, isUndone, isUseless, translate } from "./errors.ts";
+import { isConflict, isOutdated, isUndone, isUseless, translate } from "./errors.ts";
 import { sqlFacts, traceQueries } from "./statement-spans.ts";
 import { CONTEXT_FOR_KNEX, contextValues, type Row, runTransaction, type Session, type Statement } from "./transaction.ts";
 
@@ -150,7 +150,9 @@ export class Database {
         return await this.#connected(signal, work);
       } catch (error) {
         if (signal?.aborted) throw abortReason(signal);
-        if (tries === ATTEMPTS || !again(error)) throw translate(error);
+        // Each ends one of the pool's connections, all of which may be outdated by the same migration.
+        if (isOutdated(error)) tries -= 1;
+        else if (tries === ATTEMPTS || !again(error)) throw translate(error);
       }
       await sleep(Math.random() * PAUSE_MS * 2 ** tries, undefined, signal && { signal }).catch(() => {});
     }

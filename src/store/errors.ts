@@ -67,7 +67,7 @@ export function isReadOnly(error: unknown): boolean {
 }
 
 /** Whether a statement was prepared on its connection before a migration gave its rows another form. Nothing took effect, and a new connection knows better. */
-const isOutdated = (error: unknown): boolean => textOf(error, "code") === "0A000" && textOf(error, "routine") === "RevalidateCachedQuery";
+export const isOutdated = (error: unknown): boolean => textOf(error, "code") === "0A000" && textOf(error, "routine") === "RevalidateCachedQuery";
 
 /** Whether a connection is of no further use: it failed, leads to a server that takes no writes, or knows statements in an old form. */
 export function isUseless(error: unknown): boolean {

@@ -123,6 +123,8 @@ export class UsageRecorder implements UsageStore {
   #keys = new Map<string, NotedKey>();
   #lost = 0;
   #writing: Promise<void> | undefined;
+  /** The write that begins when that one has ended. */
+  #next: Promise<void> | undefined;
 
   constructor(database: Database, log: Log) {
     this.#database = database;
@@ -163,12 +165,13 @@ export class UsageRecorder implements UsageStore {
   flush(credentialId?: string): Promise<void> {
     const nothing = credentialId === undefined ? this.#uses.size === 0 && this.#keys.size === 0 : !this.#used.has(credentialId);
     if (nothing) return this.#writing ?? Promise.resolve();
-    const before = this.#writing ?? Promise.resolve();
-    const mine = before.then(() => this.#write()).finally(() => {
-      if (this.#writing === mine) this.#writing = undefined;
+    // One more write is enough for everybody who asks before it begins.
+    this.#next ??= (this.#writing ?? Promise.resolve()).then(() => {
+      this.#next = undefined;
+      this.#writing = this.#write().finally(() => (this.#writing = undefined));
+      return this.#writing;
     });
-    this.#writing = mine;
-    return mine;
+    return this.#next;
   }
 
   async close(): Promise<void> {

@@ -54,6 +54,7 @@ describe("a call from inside the process", () => {
     await using grpc = await startGrpc({ options: { maxMetadataBytes: 1_024, maxMessageBytes: 64 } });
     expect(await asked(grpc.service, { metadata: metadataOf("user", { "x-flow-id": "f".repeat(1_024) }) })).toEqual(["INVALID_ARGUMENT", "METADATA_INVALID"]);
     expect(await asked(grpc.service, { request: Buffer.alloc(65) })).toEqual(["RESOURCE_EXHAUSTED", undefined]);
+    expect(await asked(grpc.service, { request: Buffer.alloc(65), metadata: metadataOf(null) })).toEqual(["UNAUTHENTICATED", "UNAUTHENTICATED"]);
     expect(await asked(grpc.service, { path: "/flow.none/Get" })).toEqual(["UNIMPLEMENTED", undefined]);
   });
 
@@ -83,10 +84,20 @@ describe("a call from inside the process", () => {
     expect(work.running()).toBe(1);
     work.release();
     expect(await Promise.all([first, second])).toMatchObject([{ credential: {} }, { credential: {} }]);
-    const stuck = held();
-    await using slow = await startGrpc({ vault: stuck, options: { maxConcurrentStreams: 1, deadlineMs: 100 } });
-    const ended = await Promise.all([asked(slow.service), asked(slow.service)]);
-    expect(ended.map((answer) => Array.isArray(answer) && answer[0])).toContain("DEADLINE_EXCEEDED");
+  });
+
+  it("waits for its turn within its deadline, and not beside it", async () => {
+    const getCredential = () => new Promise<never>(() => {});
+    await using grpc = await startGrpc({ vault: { getCredential }, options: { maxConcurrentStreams: 1, deadlineMs: 600 } });
+    const first = asked(grpc.service);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const [behind, last] = [asked(grpc.service), asked(grpc.service)];
+    expect(await first).toEqual(["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"]);
+    // Half of its deadline is left to the one behind: a call that begins now ends after it.
+    await using other = await startGrpc({ vault: { getCredential }, options: { deadlineMs: 600 } });
+    expect(await Promise.race([behind.then(() => "behind"), asked(other.service).then(() => "now")])).toBe("behind");
+    const codes = (await Promise.all([behind, last])).map((outcome) => (Array.isArray(outcome) ? outcome[0] : "OK"));
+    expect(codes).toEqual(["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"]);
   });
 
   it("is waited for by a stop, cut after the grace time, and refused afterwards", async () => {

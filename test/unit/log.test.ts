@@ -85,6 +85,13 @@ test("a log that has no room, or that nobody reads any more, ends nothing and ke
   }
 });
 
+test("a reader who takes nothing keeps nobody from ending", async () => {
+  const child = spawn(process.execPath, logging(`for (let line = 0; line < 3_000; line++) log.info({ path: "p".repeat(200) }, "line"); log.warn({}, "last");`), { stdio: ["ignore", "ignore", "pipe"] });
+  const [status] = await once(child, "exit");
+  expect(status).toBe(0);
+  child.stderr.destroy();
+});
+
 test("a fault that nobody caught is told behind the lines that led to it", () => {
   const guarded = `const { guardProcess } = await import(${JSON.stringify(fileURLToPath(new URL("../../src/process.ts", import.meta.url)))}); guardProcess(); log.info({}, "one"); throw new TypeError("canary");`;
   const { stderr, status } = spawnSync(process.execPath, logging(guarded), { encoding: "utf8" });

@@ -61,3 +61,28 @@ test("a description is waited for only where something of its credential is note
   expect(rowsOf("credential_use_write")).toHaveLength(1);
   await usage.close();
 });
+
+test("however many wait for what is noted, one write is under way and one behind it, and who has nothing noted waits for the first alone", async () => {
+  const held: PromiseWithResolvers<void>[] = [];
+  const write = async () => {
+    const one = Promise.withResolvers<void>();
+    held.push(one);
+    await one.promise;
+    return [];
+  };
+  const usage = new UsageRecorder({ write } as unknown as Database, createLog("error", { write: () => {} }));
+  const [first, second] = [use(), use()];
+  usage.credential(first);
+  const under = usage.flush(first.credentialId);
+  await expect.poll(() => held.length).toBe(1);
+  usage.credential(second);
+  const behind = Array.from({ length: 50 }, () => usage.flush(second.credentialId));
+  const free = usage.flush(randomUUID());
+  held[0]?.resolve();
+  await Promise.all([under, free]);
+  await expect.poll(() => held.length).toBe(2);
+  held[1]?.resolve();
+  await Promise.all(behind);
+  expect(held).toHaveLength(2);
+  await usage.close();
+});
