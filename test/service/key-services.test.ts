@@ -45,12 +45,22 @@ const PROVIDERS: Record<string, { start(): Promise<FakeKeyService>; key(fake: Fa
   },
 };
 
+test("what a key service has to load first takes nothing of the time of its first request", async () => {
+  const load = Promise.withResolvers<void>();
+  const aborted: boolean[] = [];
+  const service: KeyService = { identity: "slow to load", ready: () => load.promise, wrap: async (key, _context, signal) => (aborted.push(signal.aborted), key), unwrap: async (blob) => blob };
+  const wrapping = serviceMasterKey("k1", service, { timeoutMs: 20, breaker: new Breaker() }).wrap(randomBytes(32), place);
+  setTimeout(load.resolve, 200);
+  await wrapping;
+  expect(aborted).toEqual([false]);
+});
+
 describe.each(Object.entries(PROVIDERS))("a master key that %s keeps", (_, provider) => {
   let fake: FakeKeyService;
   let now = 0;
   const ringOf = (...names: string[]) => {
     const breaker = new Breaker(() => now);
-    return new KeyRing(names.map((name) => serviceMasterKey(name, provider.key(fake, `${name}-key`), { timeoutMs: 400, breaker })), names[0] as string);
+    return new KeyRing(names.map((name) => serviceMasterKey(name, provider.key(fake, `${name}-key`), { timeoutMs: 1_000, breaker })), names[0] as string);
   };
   beforeEach(async () => {
     fake = await provider.start();

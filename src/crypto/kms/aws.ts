@@ -34,6 +34,8 @@ export function awsKms(options: AwsKmsOptions): (keyId: string) => KeyService {
   return (keyId) => ({
     identity: `aws-kms ${options.region} ${keyId}`,
 
+    ready: connected,
+
     async wrap(key, { facts }, signal) {
       const { EncryptCommand } = await import("@aws-sdk/client-kms");
       const { CiphertextBlob } = await (await connected()).send(new EncryptCommand({ KeyId: keyId, Plaintext: key, EncryptionContext: { ...facts } }), { abortSignal: signal });

@@ -24,6 +24,8 @@ export interface KeyService {
   unwrap(blob: Buffer, context: KeyContext, signal: AbortSignal): Promise<Buffer>;
   /** Which key of which service this is, for the registry; no secret. */
   readonly identity: string;
+  /** Brings in what requests need, such as the code of an SDK; no part of a request's time. */
+  ready?(): Promise<unknown>;
 }
 
 /** Sends one HTTP request to a key service; handed in, because sockets are opened elsewhere. */
@@ -63,6 +65,7 @@ export function serviceMasterKey(id: string, service: KeyService, { timeoutMs, b
   });
   const ask = async <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => {
     try {
+      await service.ready?.();
       return await breaker.run(() => work(AbortSignal.timeout(timeoutMs)));
     } catch (error) {
       if (error instanceof UnreadableError) throw error;
