@@ -25,23 +25,29 @@ export function linger(stream: ServerHttp2Stream): void {
 /** Why a request is not waited for any longer. */
 export type Unfinished = "DEADLINE_EXCEEDED" | "OVERLOADED";
 
+/** A call that may be on its way in. */
+interface Coming {
+  readonly stream: ServerHttp2Stream;
+}
+
 /** Requests on their way in: those whose last byte has not come. */
-export interface Arrivals<Call> {
+export interface Arrivals<Call extends Coming> {
   /**
    * Waits for the end of a request, after the one who reads it has begun to listen. It is given up at the deadline, or
    * where requests hold too much and it is the one that takes longest: a slow sender has to go before a quick one.
    *
    * @param conversation whether the request is a sequence of messages with answers between them; its deadline is that
    * of the first bytes, and it counts until it ends
+   * @param deadlineMs its own deadline, ms, where that is the earlier one
    */
-  expect(stream: ServerHttp2Stream, call: Call, conversation: boolean): void;
+  expect(call: Call, conversation: boolean, deadlineMs?: number): void;
   /** Bytes that are held now. */
   readonly heldBytes: number;
 }
 
-interface Arrival<Call> {
-  readonly stream: ServerHttp2Stream;
+interface Arrival<Call extends Coming> {
   readonly call: Call;
+  readonly deadlineMs: number;
   bytes: number;
   timer: NodeJS.Timeout | undefined;
 }
@@ -51,12 +57,12 @@ function forgetEnd(this: ServerHttp2Stream): void {
 }
 
 /** Begins with nothing on its way. */
-export function createArrivals<Call>(options: {
+export function createArrivals<Call extends Coming>(options: {
   /** How long a request may take to end, ms. */
   readonly deadlineMs: number;
   readonly maxBytes: number;
   /** Ends a request that is given up. */
-  readonly refuse: (stream: ServerHttp2Stream, call: Call, reason: Unfinished) => void;
+  readonly refuse: (call: Call, reason: Unfinished) => void;
 }): Arrivals<Call> {
   const { deadlineMs, maxBytes, refuse } = options;
   // In the order of their beginning.
@@ -68,7 +74,7 @@ export function createArrivals<Call>(options: {
     return true;
   };
   const giveUp = (arrival: Arrival<Call>, reason: Unfinished): void => {
-    if (leave(arrival)) refuse(arrival.stream, arrival.call, reason);
+    if (leave(arrival)) refuse(arrival.call, reason);
   };
   const count = (arrival: Arrival<Call>, bytes: number): void => {
     arrival.bytes += bytes;
@@ -80,13 +86,13 @@ export function createArrivals<Call>(options: {
     }
   };
   const follow = (arrival: Arrival<Call>): void => {
-    const timer = setTimeout(giveUp, deadlineMs, arrival, "DEADLINE_EXCEEDED");
+    const timer = setTimeout(giveUp, arrival.deadlineMs, arrival, "DEADLINE_EXCEEDED");
     arrival.timer = timer;
     const ended = (): void => {
       clearTimeout(timer);
       leave(arrival);
     };
-    arrival.stream.once("end", ended).once("close", ended);
+    arrival.call.stream.once("end", ended).once("close", ended);
     arriving.add(arrival);
     const { bytes } = arrival;
     arrival.bytes = 0;
@@ -98,23 +104,24 @@ export function createArrivals<Call>(options: {
       return;
     }
     if (conversation) clearTimeout(arrival.timer);
-    if (!arrival.stream.writableEnded) return count(arrival, bytes);
+    if (!arrival.call.stream.writableEnded) return count(arrival, bytes);
     clearTimeout(arrival.timer);
     leave(arrival);
-    linger(arrival.stream);
+    linger(arrival.call.stream);
   };
   let begun: Arrival<Call>[] = [];
   const followUnfinished = (): void => {
     const arrivals = begun;
     begun = [];
     for (const arrival of arrivals) {
-      const { stream } = arrival;
+      const { stream } = arrival.call;
       if (!stream.readableEnded && !stream.closed && !stream.destroyed) follow(arrival);
     }
   };
   return {
-    expect(stream, call, conversation) {
-      const arrival: Arrival<Call> = { stream, call, bytes: 0, timer: undefined };
+    expect(call, conversation, own = deadlineMs) {
+      const { stream } = call;
+      const arrival: Arrival<Call> = { call, deadlineMs: Math.min(deadlineMs, own), bytes: 0, timer: undefined };
       stream.on("data", (chunk: Buffer) => hear(arrival, conversation, chunk.length));
       if (conversation) return follow(arrival);
       // Node ends what was broken off as if it were complete, and grpc-js would run it.

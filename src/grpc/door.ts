@@ -1,11 +1,13 @@
-import type { Http2SecureServer, Http2Server, IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from "node:http2";
-import { Metadata, type Server } from "@grpc/grpc-js";
-import { type CredentialError, fail, GRPC_CODE, REASONS } from "../domain/errors.ts";
+import type { Http2SecureServer, Http2Server, Http2Session, IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import { type Server, status as codes } from "@grpc/grpc-js";
+import { CredentialError, fail, REASONS } from "../domain/errors.ts";
 import { beginSpan, within } from "../trace.ts";
-import { createArrivals, linger, MAX_UNFINISHED_BYTES } from "./arrivals.ts";
+import { createArrivals, MAX_UNFINISHED_BYTES } from "./arrivals.ts";
 import type { GrpcDeps } from "./deps.ts";
-import { adjust, readHead, requestIdIn } from "./headers.ts";
-import { type OutgoingStatus, toStatus } from "./status.ts";
+import { adjust, deadlineOf, readHead, requestIdIn } from "./headers.ts";
+import { type OutgoingStatus, toStatus, UNKNOWN_METHOD } from "./status.ts";
+import type { UnaryRpc } from "./unary.ts";
+import { answerUnary, sendStatus, type WireCall } from "./wire.ts";
 
 /**
  * The HTTP/2 servers inside a gRPC server. grpc-js has no public way to them, and none to what only they know: the size
@@ -21,6 +23,9 @@ type StreamListener = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, 
 /** Connections at once on one address unless told otherwise; one more is closed at once. */
 export const MAX_CONNECTIONS = 2_048;
 
+/** How long a connection may stay open without a call unless told otherwise, ms. */
+const MAX_IDLE_MS = 300_000;
+
 /** The flag of a request that ends with its headers, and the code of a stream that is no longer wanted (RFC 9113 sections 6.2 and 7). */
 const END_STREAM = 0x1;
 const CANCEL = 0x8;
@@ -31,6 +36,8 @@ export interface Method {
   readonly needsIdentity: boolean;
   /** Whether its request is a stream of messages. */
   readonly requestStream: boolean;
+  /** What answers it, where it is one of ours with one message each way; grpc-js otherwise. */
+  readonly rpc?: UnaryRpc | undefined;
 }
 
 /** What stands before the gRPC server and sees every call first. */
@@ -55,44 +62,55 @@ export interface DoorOptions {
   readonly methods: ReadonlyMap<string, Method>;
   /** Largest header list of a call, bytes as RFC 9113 section 6.5.2 counts them. */
   readonly maxMetadataBytes: number;
-  /** How long a request may take to arrive, ms. */
+  /** Largest request message of a unary call, bytes. */
+  readonly maxMessageBytes: number;
+  /** How long a request may take to arrive, and the longest deadline of a unary call, ms. */
   readonly deadlineMs: number;
   /** Most bytes that requests may hold which have not ended; {@link MAX_UNFINISHED_BYTES} unless given. */
   readonly maxUnfinishedBytes?: number;
   /** Connections at once on one address; {@link MAX_CONNECTIONS} unless given. */
   readonly maxConnections?: number;
+  /** How long a connection may stay open without a call, ms; five minutes unless given. */
+  readonly maxIdleMs?: number;
 }
 
-/** A call that the door has let in, as far as it matters for turning it away later. */
-interface Visitor {
+/** A call that has come to the door. */
+interface Visitor extends WireCall {
   /** The method's path; `none` for one that is not known, because what is asked for may be anything. */
   readonly method: string;
-  readonly headers: IncomingHttpHeaders;
-  /** When it came, on the clock of `performance.now()`, ms. */
-  readonly at: number;
 }
 
-/** The answer to a call of a method that does not exist; it does not repeat what was asked for. */
-const UNKNOWN_METHOD: OutgoingStatus = { code: GRPC_CODE.UNIMPLEMENTED, details: "Unknown method", metadata: new Metadata() };
+/** What is known of a connection. */
+class Connection {
+  #calls = 0;
+  #quietSince = performance.now();
 
-/** Answers a call in the form in which the adapter does: its id at once, then status and details. */
-function answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, requestId: string, { code, details, metadata }: OutgoingStatus): void {
+  /** Counts a call until its stream closes. */
+  readonly take = (stream: ServerHttp2Stream): void => {
+    this.#calls += 1;
+    stream.once("close", this.#left);
+  };
+
+  readonly #left = (): void => {
+    this.#calls -= 1;
+    this.#quietSince = performance.now();
+  };
+
+  /** How long it has had no call, ms. */
+  get idleMs(): number {
+    return this.#calls > 0 ? 0 : performance.now() - this.#quietSince;
+  }
+}
+
+/** Answers a call in the form in which the adapter does, whoever has begun to read its request: nobody is told its end, which would run the call. */
+function answer({ stream, headers }: Visitor, requestId: string, status: OutgoingStatus): void {
   if (stream.destroyed || stream.closed) return;
-  // Whoever has begun to read the request is told nothing more, its end least of all: it would run the call.
   stream.removeAllListeners("data").removeAllListeners("end");
   if (stream.headersSent) return stream.close(CANCEL);
   stream.on("error", () => stream.destroy());
-  if (headers["content-type"]?.startsWith("application/grpc")) {
-    const trailers = { "grpc-status": String(code), "grpc-message": encodeURI(details), ...metadata.toHttp2Headers() };
-    stream.respond({ ":status": 200, "content-type": "application/grpc+proto", "x-request-id": requestId }, { waitForTrailers: true });
-    stream.on("wantTrailers", () => stream.sendTrailers(trailers));
-    stream.end();
-  } else {
-    stream.respond({ ":status": 415 }, { endStream: true });
-  }
+  sendStatus(stream, headers, requestId, status);
   // Whoever has the stream as well would answer at a deadline of its own, and a second answer throws.
   stream.respond = () => {};
-  linger(stream);
 }
 
 /** Whether the connection shows a client certificate of a trusted authority, which may be an identity. */
@@ -104,26 +122,32 @@ function hasCertificate({ session }: ServerHttp2Stream): boolean {
 
 /** Makes the door of one server. Nothing has been authenticated before it, so a refusal here is a log line and no audit record. */
 export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, options: DoorOptions): Door {
-  const { methods, maxMetadataBytes, deadlineMs, maxUnfinishedBytes = MAX_UNFINISHED_BYTES } = options;
+  const { methods, maxMetadataBytes, deadlineMs, maxUnfinishedBytes = MAX_UNFINISHED_BYTES, maxIdleMs = MAX_IDLE_MS } = options;
   const guarded = new WeakSet<object>();
   const secure: Http2SecureServer[] = [];
-  const sessions = new Set<ServerHttp2Session>();
+  const sessions = new Map<Http2Session, Connection>();
+  const sweep = setInterval(() => {
+    for (const [session, { idleMs }] of sessions) if (idleMs >= maxIdleMs) session.close();
+  }, maxIdleMs / 10);
+  sweep.unref();
   let shut = false;
-  const turnAway = (stream: ServerHttp2Stream, { method, headers, at }: Visitor, error: CredentialError | "UNIMPLEMENTED"): void => {
-    const known = error === "UNIMPLEMENTED" ? undefined : error;
-    const code = known ? REASONS[known.reason].grpc : "UNIMPLEMENTED";
+  const turnAway = (visitor: Visitor, error: CredentialError | OutgoingStatus): void => {
+    const { method, headers, at } = visitor;
+    const known = error instanceof CredentialError ? error : undefined;
+    const status = error instanceof CredentialError ? toStatus(error) : error;
+    const code = known ? REASONS[known.reason].grpc : (codes[status.code] as string);
     const requestId = requestIdIn(headers);
     const seconds = (performance.now() - at) / 1000;
     const span = beginSpan(method === "none" ? "unknown method" : method.slice(1), "server", [headers["traceparent"] ?? []].flat());
-    answer(stream, headers, requestId, known ? toStatus(known) : UNKNOWN_METHOD);
+    answer(visitor, requestId, status);
     within(span, () => log.info({ request_id: requestId, method, code, reason: known?.reason, duration_ms: Math.round(seconds * 1_000_000) / 1000 }, "call"));
-    span?.end({ "rpc.system": "grpc", "rpc.grpc.status_code": GRPC_CODE[code], "flow.request_id": requestId, "error.type": known?.reason ?? code });
+    span?.end({ "rpc.system": "grpc", "rpc.grpc.status_code": status.code, "flow.request_id": requestId, "error.type": known?.reason ?? code });
     metrics.observe({ method, code, seconds, reason: known?.reason });
   };
   const arrivals = createArrivals<Visitor>({
     deadlineMs,
     maxBytes: maxUnfinishedBytes,
-    refuse: (stream, visitor, reason) => turnAway(stream, visitor, fail(reason)),
+    refuse: (visitor, reason) => turnAway(visitor, fail(reason)),
   });
   const guardOne = (server: Http2Server | Http2SecureServer) => {
     if (guarded.has(server)) return;
@@ -136,18 +160,21 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => {
       const path = headers[":path"] ?? "";
       const method = methods.get(path);
-      const visitor = { method: method ? path : "none", headers, at: performance.now() };
-      if (shut) return turnAway(stream, visitor, fail("SHUTTING_DOWN"));
+      const visitor = { stream, headers, method: method ? path : "none", at: performance.now() };
+      if (stream.session) sessions.get(stream.session)?.take(stream);
+      if (shut) return turnAway(visitor, fail("SHUTTING_DOWN"));
       const head = readHead(raw, maxMetadataBytes);
-      if (!head.sound) return turnAway(stream, visitor, fail("METADATA_INVALID"));
-      if (!method) return turnAway(stream, visitor, "UNIMPLEMENTED");
-      if (method.needsIdentity && !head.identified && !hasCertificate(stream)) return turnAway(stream, visitor, fail("UNAUTHENTICATED"));
+      if (!head.sound) return turnAway(visitor, fail("METADATA_INVALID"));
+      if (!method) return turnAway(visitor, UNKNOWN_METHOD);
+      if (method.needsIdentity && !head.identified && !hasCertificate(stream)) return turnAway(visitor, fail("UNAUTHENTICATED"));
       adjust(headers, raw, head);
-      grpc.call(server, stream, headers, flags, raw);
-      if ((flags & END_STREAM) === 0) arrivals.expect(stream, visitor, method.requestStream);
+      if (method.rpc) answerUnary(method.rpc, visitor, options, (status) => turnAway(visitor, status));
+      else grpc.call(server, stream, headers, flags, raw);
+      // grpc-js keeps the deadlines of the calls that it has.
+      if ((flags & END_STREAM) === 0) arrivals.expect(visitor, method.requestStream, method.rpc && deadlineOf(headers));
     });
-    server.on("session", (session: ServerHttp2Session) => {
-      sessions.add(session);
+    server.on("session", (session: Http2Session) => {
+      sessions.set(session, new Connection());
       session.on("close", () => sessions.delete(session));
     });
   };
@@ -159,9 +186,10 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
     },
     shut() {
       shut = true;
+      clearInterval(sweep);
     },
     cut() {
-      for (const session of sessions) session.destroy();
+      for (const session of sessions.keys()) session.destroy();
     },
     get connections() {
       return sessions.size;

@@ -1,6 +1,12 @@
 import type { IncomingHttpHeaders } from "node:http2";
 import { isRequestId, newRequestId } from "../log.ts";
 
+/** The metadata of a call, as far as they are asked for. */
+export interface CallMetadata {
+  /** Every value of a name in lower case; bytes where it ends in `-bin`. */
+  get(name: string): readonly (string | Buffer)[];
+}
+
 /** What a call's raw headers show at one glance. */
 export interface Head {
   /** Whether they can be used: not too large, printable, and with one well-formed deadline at most. */
@@ -73,6 +79,24 @@ export function adjust(headers: IncomingHttpHeaders, raw: readonly string[], { r
   const timeout = headers["grpc-timeout"];
   if (typeof timeout === "string" && (timeoutMs(timeout) ?? 0) > MAX_TIMER_MS) delete headers["grpc-timeout"];
 }
+
+/** The deadline that a call brings, ms from its beginning; undefined where it brings none. Its headers are sound. */
+export function deadlineOf({ "grpc-timeout": timeout }: IncomingHttpHeaders): number | undefined {
+  return typeof timeout === "string" ? timeoutMs(timeout) : undefined;
+}
+
+const NONE: readonly never[] = [];
+
+/** The values of one header. Those of a name that ends in `-bin` are bytes in base64, several of which may stand in one value, with commas between them. */
+function valuesOf(headers: IncomingHttpHeaders, name: string): readonly (string | Buffer)[] {
+  const value = headers[name];
+  if (value === undefined) return NONE;
+  const values = typeof value === "string" ? [value] : value;
+  return name.endsWith("-bin") ? values.flatMap((text) => text.split(",").map((part) => Buffer.from(part.trim(), "base64"))) : values;
+}
+
+/** The headers of a call as its metadata. */
+export const metadataIn = (headers: IncomingHttpHeaders): CallMetadata => ({ get: (name) => valuesOf(headers, name) });
 
 /** The caller's request id where it is one well-formed ULID, else a new one. */
 export function requestIdIn(headers: IncomingHttpHeaders): string {

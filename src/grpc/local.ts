@@ -1,7 +1,7 @@
 import { Metadata, status as codes } from "@grpc/grpc-js";
 import { CredentialError, fail } from "../domain/errors.ts";
 import { readHead } from "./headers.ts";
-import { type OutgoingStatus, toStatus } from "./status.ts";
+import { type OutgoingStatus, TOO_LARGE, toStatus, UNKNOWN_METHOD } from "./status.ts";
 import type { Running, UnaryRpc } from "./unary.ts";
 
 /** A call from inside the process. */
@@ -58,7 +58,7 @@ const rawHeaders = (metadata: Metadata): string[] => Object.entries(metadata.toH
 
 /** Opens the way to these RPCs. */
 export function createLocal(rpcs: readonly UnaryRpc[], options: LocalOptions): Local {
-  const byPath = new Map(rpcs.map((rpc) => [rpc.definition.path, rpc]));
+  const byPath = new Map(rpcs.map((rpc) => [rpc.path, rpc]));
   const waiting = new Set<() => void>();
   const running = new Set<Running>();
   let taken = 0;
@@ -120,10 +120,10 @@ export function createLocal(rpcs: readonly UnaryRpc[], options: LocalOptions): L
   return {
     async call(call) {
       const rpc = byPath.get(call.path);
-      if (rpc === undefined) throw statusOf(codes.UNIMPLEMENTED, "Unknown method");
+      if (rpc === undefined) throw new LocalStatus(UNKNOWN_METHOD);
       const { sound, identified } = readHead(rawHeaders(call.metadata), options.maxMetadataBytes);
       // Who shows no identity where one is needed is told that, whatever else is wrong.
-      if (call.request.length > options.maxMessageBytes && (identified || rpc.open)) throw statusOf(codes.RESOURCE_EXHAUSTED, "The request is too large");
+      if (call.request.length > options.maxMessageBytes && (identified || rpc.open)) throw new LocalStatus(TOO_LARGE);
       const came = performance.now();
       const turn = enter(call.signal);
       if (turn) await turn;

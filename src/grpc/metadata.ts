@@ -1,18 +1,18 @@
-import type { Metadata } from "@grpc/grpc-js";
 import { z } from "zod";
 import type { Presented } from "../auth/authenticate.ts";
 import { type CredentialError, fail, type Violation } from "../domain/errors.ts";
 import { isRequestId, newRequestId } from "../log.ts";
+import type { CallMetadata } from "./headers.ts";
 
-const texts = (metadata: Metadata, name: string): string[] => metadata.get(name).map(String);
+const texts = (metadata: CallMetadata, name: string): string[] => metadata.get(name).map(String);
 
 /** The values that can carry an identity, as they were received, and the fingerprint of the connection's certificate. */
-export function presented(metadata: Metadata, certificate?: string): Presented {
+export function presented(metadata: CallMetadata, certificate?: string): Presented {
   return { authorization: texts(metadata, "authorization"), apiKey: texts(metadata, "x-api-key"), certificate };
 }
 
 /** The caller's request id where it is one well-formed ULID, else a new one. */
-export function requestIdOf(metadata: Metadata): string {
+export function requestIdOf(metadata: CallMetadata): string {
   const [id, ...more] = texts(metadata, "x-request-id");
   return id !== undefined && more.length === 0 && isRequestId(id) ? id : newRequestId();
 }
@@ -41,7 +41,7 @@ export interface CallFacts {
 /** What is known of a call whose metadata cannot be used. */
 export const NO_FACTS: CallFacts = { flowId: null, runId: null, idempotencyKey: null, reported: [] };
 
-function id(metadata: Metadata, name: string, most = 128): string | null {
+function id(metadata: CallMetadata, name: string, most = 128): string | null {
   const [text, ...more] = texts(metadata, name);
   if (text === undefined) return null;
   if (more.length > 0 || text.length > most || !/^[\x20-\x7e]+$/.test(text)) throw new TypeError(name);
@@ -53,7 +53,7 @@ function id(metadata: Metadata, name: string, most = 128): string | null {
  * report is dropped would have a request run of which it could read only a part. What makes that sound: a report can
  * do nothing but refuse the request it comes with. Its text goes back to whoever sent it, and nowhere else.
  */
-function reported(metadata: Metadata): readonly Violation[] {
+function reported(metadata: CallMetadata): readonly Violation[] {
   const [bytes, ...more] = metadata.get("x-rest-faults-bin");
   if (bytes === undefined) return [];
   if (more.length > 0 || typeof bytes === "string" || bytes.length > MAX_REPORT_BYTES) throw new TypeError("x-rest-faults-bin");
@@ -61,7 +61,7 @@ function reported(metadata: Metadata): readonly Violation[] {
 }
 
 /** Reads the facts of a call; METADATA_INVALID, given back rather than thrown because it comes after the caller's right to call. */
-export function callFacts(metadata: Metadata): CallFacts | CredentialError {
+export function callFacts(metadata: CallMetadata): CallFacts | CredentialError {
   try {
     return { flowId: id(metadata, "x-flow-id"), runId: id(metadata, "x-run-id"), idempotencyKey: id(metadata, "idempotency-key", 255), reported: reported(metadata) };
   } catch {

@@ -1,5 +1,5 @@
 import { isIPv6 } from "node:net";
-import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity } from "@grpc/grpc-js";
 import { HealthService } from "../../gen/health/v1/health.ts";
 import { ServerReflectionService } from "../../gen/grpc/reflection/v1/reflection.ts";
 import { ServerReflectionService as ServerReflectionServiceAlpha } from "../../gen/grpc/reflection/v1alpha/reflection.ts";
@@ -32,6 +32,8 @@ export interface GrpcOptions {
   readonly maxConcurrentStreams: number;
   /** Connections at once on one address; 2,048 unless given. */
   readonly maxConnections?: number;
+  /** How long a connection may stay open without a call, ms; five minutes unless given. */
+  readonly maxIdleMs?: number;
   /** Time between pings on a quiet connection, ms. */
   readonly keepaliveMs: number;
   /** Age at which a connection is asked to go, ms. */
@@ -71,9 +73,6 @@ export class ListenError extends Error {
 /** How long a connection may take to answer a ping, ms. */
 const KEEPALIVE_TIMEOUT_MS = 20_000;
 
-/** How long a connection may stay open without a call, ms. */
-const MAX_IDLE_MS = 300_000;
-
 const CREDENTIAL_SERVICE = "flow.credentials.v1.CredentialService";
 const SERVICE_ACCOUNT_SERVICE = "flow.credentials.v1.ServiceAccountService";
 const ADMIN_SERVICE = "flow.credentials.v1.AdminService";
@@ -97,19 +96,16 @@ function credentialsOf({ tls }: GrpcOptions): ServerCredentials {
   return ServerCredentials.createSsl(tls.clientCa ?? null, [{ private_key: tls.key, cert_chain: tls.certificate }], tls.clientCa !== undefined);
 }
 
-function addRpcs(server: Server, rpcs: Readonly<Record<string, UnaryRpc | StreamRpc>>): void {
-  const definitions: Record<string, UnaryRpc["definition"]> = {};
-  const handlers: UntypedServiceImplementation = {};
-  for (const [name, { definition, handler }] of Object.entries(rpcs)) {
-    definitions[name] = definition;
-    handlers[name] = handler;
-  }
-  server.addService(definitions, handlers);
-}
-
 /** Methods as the door knows them, by their path. */
-function methodsOf(methods: readonly (Method & { readonly path: string })[]): Map<string, Method> {
-  return new Map(methods.map(({ path, requestStream, needsIdentity }) => [path, { requestStream, needsIdentity }]));
+function methodsOf(ours: readonly (UnaryRpc | StreamRpc)[], open: readonly ServiceDefinition[]): Map<string, Method> {
+  const methods = new Map<string, Method>();
+  for (const rpc of ours) {
+    const needsIdentity = !rpc.open;
+    if ("begin" in rpc) methods.set(rpc.path, { needsIdentity, requestStream: false, rpc });
+    else methods.set(rpc.definition.path, { needsIdentity, requestStream: rpc.definition.requestStream });
+  }
+  for (const { path, requestStream } of open.flatMap((definition) => Object.values(definition))) methods.set(path, { needsIdentity: false, requestStream });
+  return methods;
 }
 
 /** Starts the gRPC service. Throws ListenError where an address cannot be had. */
@@ -123,12 +119,13 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
     "grpc.max_connection_age_ms": options.maxConnectionAgeMs,
     "grpc.max_connection_age_grace_ms": options.deadlineMs,
-    "grpc.max_connection_idle_ms": MAX_IDLE_MS,
     "grpc.enable_channelz": 0,
   });
   const rpcDeps = { ...deps, deadlineMs: options.deadlineMs, clientCertificates: options.tls?.clientCa !== undefined };
-  const ours = [credentialService, serviceAccountService, adminService, authorizationService].map((service): Readonly<Record<string, UnaryRpc | StreamRpc>> => service(rpcDeps, deps.vault));
-  for (const rpcs of ours) addRpcs(server, rpcs);
+  const ours = [credentialService, serviceAccountService, adminService, authorizationService].flatMap((service): (UnaryRpc | StreamRpc)[] => Object.values(service(rpcDeps, deps.vault)));
+  for (const rpc of ours) {
+    if (!("begin" in rpc)) server.addService({ [rpc.definition.path]: rpc.definition }, { [rpc.definition.path]: rpc.handler });
+  }
   const open: ServiceDefinition[] = [HealthService];
   const health = createHealth([CREDENTIAL_SERVICE, SERVICE_ACCOUNT_SERVICE, ADMIN_SERVICE, AUTHORIZATION_SERVICE]);
   server.addService(HealthService, health.implementation);
@@ -138,11 +135,8 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     server.addService(ServerReflectionServiceAlpha, reflection.implementation);
     open.push(ServerReflectionService, ServerReflectionServiceAlpha);
   }
-  const methods = methodsOf([
-    ...ours.flatMap((rpcs) => Object.values(rpcs).map((rpc) => ({ ...rpc.definition, needsIdentity: !rpc.open }))),
-    ...open.flatMap((definition) => Object.values(definition).map((method) => ({ ...method, needsIdentity: false }))),
-  ]);
-  const door = createDoor(deps, { methods, maxMetadataBytes: options.maxMetadataBytes, deadlineMs: options.deadlineMs, ...(options.maxConnections === undefined ? {} : { maxConnections: options.maxConnections }) });
+  const methods = methodsOf(ours, open);
+  const door = createDoor(deps, { ...options, methods });
   let port: number;
   try {
     port = await bind(server, printed(options.listen), credentialsOf(options));
@@ -152,7 +146,7 @@ export async function serveGrpc(deps: GrpcDeps, options: GrpcOptions): Promise<G
     throw error;
   }
   health.setServing(true);
-  const local = createLocal(ours.flatMap((rpcs) => Object.values(rpcs).filter((rpc) => "begin" in rpc)), {
+  const local = createLocal(ours.filter((rpc) => "begin" in rpc), {
     maxMetadataBytes: options.maxMetadataBytes,
     maxMessageBytes: options.maxMessageBytes,
     maxConcurrent: options.maxConcurrentStreams,

@@ -13,6 +13,15 @@ export interface OutgoingStatus {
   readonly metadata: Metadata;
 }
 
+/** A status without details, for what gRPC itself asks of a request. */
+export const plainStatus = (code: keyof typeof GRPC_CODE, details: string): OutgoingStatus => ({ code: GRPC_CODE[code], details, metadata: new Metadata() });
+
+/** The answer to a request message that is larger than allowed. */
+export const TOO_LARGE = plainStatus("RESOURCE_EXHAUSTED", "The request is too large");
+
+/** The answer to a call of a method that does not exist; it does not repeat what was asked for. */
+export const UNKNOWN_METHOD = plainStatus("UNIMPLEMENTED", "Unknown method");
+
 /** Most text of violations in one status, in characters: clients accept 8 KiB of trailers at the least. */
 const MAX_VIOLATION_TEXT = 3_000;
 

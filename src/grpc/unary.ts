@@ -1,4 +1,4 @@
-import { type handleUnaryCall, Metadata, type MethodDefinition, type sendUnaryData, type ServerUnaryCall, status as codes } from "@grpc/grpc-js";
+import { status as codes } from "@grpc/grpc-js";
 import type { z } from "zod";
 import type { Action, Call, Caller, CallerOf } from "../domain/access.ts";
 import { isUuid } from "../domain/credential.ts";
@@ -9,9 +9,10 @@ import { admit, type Grant, recordRefusal } from "../vault/gate.ts";
 import type { RecordedAnswer } from "../vault/use-cases.ts";
 import { type Codec, decodeRequest } from "./decode.ts";
 import type { GrpcDeps } from "./deps.ts";
+import type { CallMetadata } from "./headers.ts";
 import { callFacts, NO_FACTS, presented, requestIdOf } from "./metadata.ts";
 import { parseRequest, PROTOTYPE_KEY, unreadable } from "./parse.ts";
-import { toCredentialError, toStatus } from "./status.ts";
+import { toCredentialError } from "./status.ts";
 
 /** What the adapter needs. */
 export type UnaryDeps = Omit<GrpcDeps, "vault"> & {
@@ -44,7 +45,7 @@ export interface UnarySpec<A extends Action, S extends z.ZodType, Request extend
 
 /** A call as it came, whichever way. */
 export interface Incoming {
-  readonly metadata: Metadata;
+  readonly metadata: CallMetadata;
   readonly request: Buffer;
   /** SHA-256 fingerprint of the connection's client certificate. Node makes its object anew each time. */
   readonly certificate?: () => string | undefined;
@@ -60,11 +61,11 @@ export interface Running {
   giveUp(reason: "CANCELLED" | "DEADLINE_EXCEEDED"): void;
 }
 
-/** One RPC in the form a server takes; requests and responses are bytes, read and written inside the handler. */
+/** One RPC with one message each way, which are bytes here: they are read and written inside. */
 export interface UnaryRpc {
-  readonly definition: MethodDefinition<Buffer, Buffer>;
-  readonly handler: handleUnaryCall<Buffer, Buffer>;
-  /** Answers a call, which need not have come over the network, once. */
+  /** Full name of its method, with slashes. */
+  readonly path: string;
+  /** Answers a call, whichever way it came, once. */
   readonly begin: (call: Incoming, reply: (outcome: Buffer | CredentialError, requestId: string) => void) => Running;
   /** Whether it can be called without an identity. */
   readonly open?: true;
@@ -109,7 +110,6 @@ export function open<S extends z.ZodType, Request extends z.input<S>, Response>(
 type Perform = (call: Incoming, attempt: Attempt) => Promise<Buffer>;
 
 function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc {
-  const bytes = { requestSerialize: same, requestDeserialize: same, responseSerialize: same, responseDeserialize: same };
   const begin: UnaryRpc["begin"] = (call, reply) => {
     const started = performance.now();
     const requestId = requestIdOf(call.metadata);
@@ -127,7 +127,7 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
       span?.end(spanFacts(path, requestId, outcome));
     };
     const giveUp: Running["giveUp"] = (reason) => {
-      // grpc-js says "cancelled" after every call, finished ones included.
+      // A stream ends after every call, finished ones included.
       if (answered) return;
       const error = fail(reason);
       aborter.abort(error);
@@ -138,15 +138,7 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
     within(span, work).then(answer, (error: unknown) => answer(toCredentialError(error)));
     return { giveUp };
   };
-  return {
-    definition: { path, requestStream: false, responseStream: false, ...bytes },
-    begin,
-    handler: (call, callback) => {
-      const certificate = () => call.getAuthContext().sslPeerCertificate?.fingerprint256;
-      const running = begin({ metadata: call.metadata, request: call.request, certificate }, (outcome, requestId) => reply(call, callback, requestId, outcome));
-      call.on("cancelled", () => running.giveUp(Number(call.getDeadline()) <= Date.now() + DEADLINE_SLACK_MS ? "DEADLINE_EXCEEDED" : "CANCELLED"));
-    },
-  };
+  return { path, begin };
 }
 
 /** What the span of a call says. Who called, and what about, is in the log and in the audit trail, and not in a trace. */
@@ -156,11 +148,6 @@ export function spanFacts(path: string, requestId: string, outcome: Buffer | Cre
   const code = outcome instanceof CredentialError ? GRPC_CODE[REASONS[outcome.reason].grpc] : codes.OK;
   return { "rpc.system": "grpc", "rpc.service": service, "rpc.method": method, "rpc.grpc.status_code": code, "flow.request_id": requestId, "error.type": error };
 }
-
-/** A client cancels at its deadline too, by its own clock and a little before ours; that is still the deadline, ms. */
-const DEADLINE_SLACK_MS = 100;
-
-const same = (bytes: Buffer): Buffer => bytes;
 
 interface Attempt {
   readonly requestId: string;
@@ -216,18 +203,6 @@ async function run<A extends Action, S extends z.ZodType, Request extends z.inpu
 /** The id a caller gave, where it is one: anything else may be a secret in the wrong place. */
 function knownId(text: string | undefined): string | null {
   return text !== undefined && isUuid(text) ? text.toLowerCase() : null;
-}
-
-function reply(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>, requestId: string, outcome: Buffer | CredentialError): void {
-  const initial = new Metadata();
-  initial.set("x-request-id", requestId);
-  try {
-    call.sendMetadata(initial);
-    if (outcome instanceof CredentialError) callback(toStatus(outcome));
-    else callback(null, outcome);
-  } catch {
-    // The stream has ended meanwhile: nobody is left to answer.
-  }
 }
 
 /** Reasons that an operator has to look at. */

@@ -74,18 +74,23 @@ it("lets a watch and a conversation stay open once they have asked, and ends tho
   session.destroy();
 });
 
+interface Named {
+  readonly stream: ServerHttp2Stream;
+  readonly name: string;
+}
+
 /** Arrivals before a bare HTTP/2 server, and what they gave up. */
 async function bare(options: { deadlineMs: number; maxBytes: number }) {
   const given: string[] = [];
-  const refuse = (stream: ServerHttp2Stream, name: string, reason: Unfinished) => {
+  const refuse = ({ stream, name }: Named, reason: Unfinished) => {
     given.push(`${name} ${reason}`);
     stream.respond({ ":status": 200 }, { endStream: true });
     stream.close();
   };
-  const arrivals = createArrivals<string>({ ...options, refuse });
+  const arrivals = createArrivals<Named>({ ...options, refuse });
   const server = createServer().on("stream", (stream, headers) => {
     stream.on("data", () => {}).on("error", () => {});
-    arrivals.expect(stream, String(headers[":path"]), false);
+    arrivals.expect({ stream, name: String(headers[":path"]) }, false);
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");

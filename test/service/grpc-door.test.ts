@@ -23,7 +23,7 @@ async function behindDoor(options: { maxUnfinishedBytes?: number } = {}) {
   await once(http2, "listening");
   const write = (fields: object) => void written.push(fields);
   const log = { debug: write, info: write, warn: write, error: write };
-  const door = createDoor({ log, metrics: { observe: write } }, { methods, maxMetadataBytes: 16_384, deadlineMs: 15_000, ...options });
+  const door = createDoor({ log, metrics: { observe: write } }, { methods, maxMetadataBytes: 16_384, maxMessageBytes: 65_536, deadlineMs: 15_000, ...options });
   const inside = { http2Servers: new Map<Http2Server, object>([[http2, {}]]) } as unknown as Server;
   return { passed, written, door, inside, http2, target: `127.0.0.1:${(http2.address() as AddressInfo).port}` };
 }
