@@ -31,9 +31,12 @@ export interface BatcherOptions<Item, Answer> {
   readonly send: (batch: readonly Waiting<Item, Answer>[]) => Promise<void>;
 }
 
+/** Items that do not wait for more: PostgreSQL works on them while this process reads the requests that came with theirs. */
+const ENOUGH = 16;
+
 /**
- * Sends items that wait together. An idle one sends at the end of the event loop's turn, so a lone item waits for
- * nobody, and under load the batches grow by themselves.
+ * Sends items that wait together. An idle one sends at the end of the event loop's turn, or where enough of them wait, so a
+ * lone item waits for nobody, and under load the batches grow by themselves.
  */
 export class Batcher<Item, Answer> {
   readonly #options: BatcherOptions<Item, Answer>;
@@ -52,7 +55,8 @@ export class Batcher<Item, Answer> {
     if (this.#waiting.length >= this.#options.queue) return Promise.reject(fail(this.#options.full));
     return new Promise((resolve, reject) => {
       this.#waiting.push({ item, since: performance.now(), span: currentSpan(), resolve, reject });
-      this.schedule();
+      if (this.#waiting.length < ENOUGH) this.schedule();
+      else outside(() => this.#flush());
     });
   }
 

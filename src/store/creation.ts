@@ -12,7 +12,7 @@ import type { LaneSetup } from "./event-lane.ts";
 import { announce, eventOf } from "./events.ts";
 import { flowColumns, flowValue } from "./flow-columns.ts";
 import { NOW } from "./now.ts";
-import { Lane } from "./lane.ts";
+import { Lane, type LaneState } from "./lane.ts";
 import type { EventLaneLoad } from "./load.ts";
 import { credentialColumns, credentialRecord } from "./rows.ts";
 import { scheduleNew } from "./schedule.ts";
@@ -89,8 +89,11 @@ interface Call {
   readonly signal: AbortSignal;
 }
 
-/** Statements under way at once: while one commits, the next is gathered. */
-const IN_FLIGHT = 2;
+/** Connections, and statements under way at once: while one commits, the other runs. */
+const CONNECTIONS = 2;
+
+/** The state of several lanes as that of one: work may be sent while any of them takes it. */
+const STATES: readonly LaneState[] = ["up", "lost", "down", "closed"];
 
 /** Creations that share one statement at most. */
 const BATCH = 64;
@@ -98,50 +101,61 @@ const BATCH = 64;
 /**
  * Creates credentials: those that wait share one statement and one commit. Where that is rolled back, because of one that is
  * refused, cancelled or in another's way, each is created by itself on a connection of the pool, so that nobody fails, or waits for a
- * lock, because of another; without the lane's connection likewise.
+ * lock, because of another; without a connection of the lanes likewise.
  */
 export class Creator {
   readonly #database: Database;
-  readonly #lane: Lane;
+  readonly #lanes: readonly Lane[];
   readonly #queue: number;
   readonly #batcher: Batcher<Call, CredentialRecord>;
 
   constructor(database: Database, { fields, session, log, queue }: Pick<LaneSetup, "fields" | "session" | "log" | "queue">) {
     this.#database = database;
     this.#queue = queue;
-    this.#lane = new Lane({ fields, session, log, name: "create", reserve: false, onChange: () => this.#batcher.schedule() });
+    const onChange = () => this.#batcher.schedule();
+    this.#lanes = Array.from({ length: CONNECTIONS }, () => new Lane({ fields, session, log, name: "create", reserve: false, onChange }));
     this.#batcher = new Batcher({
       queue,
       batch: BATCH,
-      inFlight: IN_FLIGHT,
+      inFlight: CONNECTIONS,
       full: "OVERLOADED",
       down: "DATABASE_UNAVAILABLE",
-      state: () => this.#lane.state,
+      state: () => this.#state,
       send: (calls) => this.#send(calls),
     });
   }
 
   /** How busy it is. */
   get load(): EventLaneLoad {
-    return { name: "create", up: this.#lane.state === "up", most: this.#queue, ...this.#batcher.load };
+    return { name: "create", up: this.#state === "up", most: this.#queue, ...this.#batcher.load };
   }
 
   /** Connects. Rejects with the driver's error. */
-  open(): Promise<void> {
-    return this.#lane.open();
+  async open(): Promise<void> {
+    await Promise.all(this.#lanes.map((lane) => lane.open()));
   }
 
   /** See `CredentialStore.create`. */
   async create(row: NewCredential, limits: CredentialLimits, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord> {
     const call = { creation: creation(row, limits, event), signal };
     if (signal.aborted) throw abortReason(signal);
-    return this.#lane.state === "up" ? traced(CREATE.name, "client", () => this.#batcher.submit(call), sqlFacts) : this.#alone(call);
+    return this.#state === "up" ? traced(CREATE.name, "client", () => this.#batcher.submit(call), sqlFacts) : this.#alone(call);
   }
 
   /** Waits for the calls that were taken, then disconnects. */
   async close(): Promise<void> {
     await this.#batcher.close();
-    await this.#lane.close();
+    await Promise.all(this.#lanes.map((lane) => lane.close()));
+  }
+
+  get #state(): LaneState {
+    return STATES.find((state) => this.#lanes.some((lane) => lane.state === state)) ?? "closed";
+  }
+
+  /** Of the lanes that take work the one with the least to do. */
+  get #lane(): Lane {
+    const takes = this.#lanes.filter(({ state }) => state === "up");
+    return (takes.length > 0 ? takes : this.#lanes).reduce((least, lane) => (lane.underWay < least.underWay ? lane : least));
   }
 
   async #alone({ creation, signal }: Call): Promise<CredentialRecord> {
@@ -151,12 +165,12 @@ export class Creator {
   }
 
   /** Runs a statement, and cancels it as soon as somebody whose creation is in it has gone; the others' are then made alone. */
-  async #cancelled<T>(signals: readonly AbortSignal[], run: () => Promise<T>): Promise<T> {
+  async #cancelled<T>(lane: Lane, signals: readonly AbortSignal[], run: () => Promise<T>): Promise<T> {
     let done: AbortController | undefined;
     const cancel = () => {
       if (done !== undefined) return;
       done = new AbortController();
-      void this.#lane.cancel(done.signal);
+      void lane.cancel(done.signal);
     };
     for (const signal of signals) signal.addEventListener("abort", cancel, { once: true });
     try {
@@ -174,8 +188,9 @@ export class Creator {
     const creations = calls.map(({ item }) => item.creation);
     let rows: Row[];
     const organizations = [...new Set(creations.map(({ organization }) => organization))];
+    const lane = this.#lane;
     try {
-      rows = await this.#cancelled(calls.map(({ item }) => item.signal), () => this.#lane.run(organizations, CREATE, values(creations)));
+      rows = await this.#cancelled(lane, calls.map(({ item }) => item.signal), () => lane.run(organizations, CREATE, values(creations)));
     } catch (error) {
       const failure: CredentialError | undefined = isConnectionLoss(error) ? translate(error) : undefined;
       // Nobody knows whether it took effect where the connection was lost; otherwise it surely did not.

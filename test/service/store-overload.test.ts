@@ -12,6 +12,8 @@ beforeAll(async () => {
 afterAll(() => database[Symbol.asyncDispose]());
 
 const refused = (organizationId: string) => ({ ...allowed(organizationId, null, "get_credential"), outcome: "refused" as const, reason: "CREDENTIAL_NOT_FOUND" });
+/** What two batches hold that are sent as soon as enough wait. */
+const UNDER_WAY = 32;
 const count = (outcomes: readonly unknown[], reason: unknown): number => outcomes.filter((outcome) => outcome === reason).length;
 
 async function key(store: Store): Promise<string> {
@@ -46,7 +48,7 @@ describe("looking up API keys", () => {
     const flood = Array.from({ length: 3_000 }, () => reasonOf(store.serviceAccounts.keyByPrefix(randomUUID())));
     expect(await store.credentials.get(organizationId, id, NEVER)).toMatchObject({ id });
     const outcomes = await Promise.all(flood);
-    expect([count(outcomes, "OVERLOADED"), count(outcomes, undefined)]).toEqual([3_000 - 1_024, 1_024]);
+    expect([count(outcomes, "OVERLOADED"), count(outcomes, undefined)]).toEqual([3_000 - 1_024 - UNDER_WAY, 1_024 + UNDER_WAY]);
   });
 
   test("gives each caller its own key where many wait, over two connections at most", async () => {
@@ -80,9 +82,9 @@ describe("recording refusals", () => {
     const flood = Array.from({ length: 6_000 }, () => reasonOf(store.audit.append([refused(refusing)])));
     expect(await store.credentials.get(organizationId, id, NEVER)).toMatchObject({ id });
     const outcomes = await Promise.all(flood);
-    expect([count(outcomes, "AUDIT_UNAVAILABLE"), count(outcomes, undefined)]).toEqual([6_000 - 4_096, 4_096]);
+    expect([count(outcomes, "AUDIT_UNAVAILABLE"), count(outcomes, undefined)]).toEqual([6_000 - 4_096 - UNDER_WAY, 4_096 + UNDER_WAY]);
     await using superuser = await connect(database.superuserUrl);
     const { rows } = await superuser.query("select count(*)::integer as records, count(distinct link)::integer as links from audit_event where organization_id = $1", [refusing]);
-    expect(rows).toEqual([{ records: 4_096, links: 4_096 / 256 }]);
+    expect(rows).toEqual([{ records: 4_096 + UNDER_WAY, links: 4_096 / 256 + 2 }]);
   });
 });
