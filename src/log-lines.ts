@@ -1,7 +1,13 @@
 import { write, writeSync } from "node:fs";
 
-/** Most log text that waits for a slow reader, in characters; what comes beyond is dropped, so that a blocked pipe costs no memory. */
-const MAX_WAITING = 16 * 1024 * 1024;
+/** Room for log text that waits for a slow reader at most, bytes; what does not fit is dropped, so that a blocked pipe costs no memory. */
+const MAX_ROOM = 16 * 1024 * 1024;
+
+/** Room for the lines of a moment, bytes. */
+const FIRST_ROOM = 128 * 1024;
+
+/** Bytes of a character at most (RFC 3629); those outside the basic plane are two characters of a string. */
+const CHARACTER_BYTES = 3;
 
 /** How long a line waits for others, so that many are written at once, ms: a write of its own costs more than the rest of a line. */
 const GATHER_MS = 50;
@@ -29,14 +35,16 @@ const isBusy = (error: unknown): boolean => error instanceof Error && "code" in 
 
 /** One write at a time. A log that cannot be written, for want of a reader or of room, is lost and ends nothing. */
 function gather(fd: number): LogLines {
-  let lines: string[] = [];
+  // As bytes at once: a string would be copied with every collection of garbage until it is written, piece by piece.
+  let waiting: Buffer = Buffer.alloc(0);
+  let filled = 0;
+  let lines = 0;
   let timer: NodeJS.Timeout | undefined;
-  let waiting = "";
   let leaving: Buffer = Buffer.alloc(0);
   let writing = false;
   let again: NodeJS.Timeout | undefined;
   const pump = () => {
-    if (leaving.length === 0) [leaving, waiting] = [Buffer.from(waiting), ""];
+    if (leaving.length === 0) [leaving, waiting, filled] = [waiting.subarray(0, filled), Buffer.alloc(0), 0];
     if (leaving.length === 0) return;
     writing = true;
     write(fd, leaving, (error, written) => {
@@ -54,13 +62,22 @@ function gather(fd: number): LogLines {
   const flush = () => {
     clearTimeout(timer);
     timer = undefined;
-    if (waiting.length < MAX_WAITING) waiting += lines.join("");
-    lines = [];
+    lines = 0;
     if (!writing && again === undefined) pump();
+  };
+  /** Whether there is room for so many bytes more. */
+  const makeRoom = (bytes: number): boolean => {
+    const needed = filled + bytes;
+    if (needed <= waiting.length) return true;
+    if (needed > MAX_ROOM) return false;
+    const larger = Buffer.allocUnsafeSlow(Math.min(MAX_ROOM, Math.max(needed, FIRST_ROOM, 2 * waiting.length)));
+    waiting.copy(larger, 0, 0, filled);
+    waiting = larger;
+    return true;
   };
   // By now nothing is waited for any more. What is being written, the thread that does it brings to its end.
   process.on("exit", () => {
-    let rest = Buffer.concat([writing ? Buffer.alloc(0) : leaving, Buffer.from(waiting + lines.join(""))]);
+    let rest = Buffer.concat([writing ? Buffer.alloc(0) : leaving, waiting.subarray(0, filled)]);
     for (let tries = 0; rest.length > 0 && tries < LAST_TRIES; ) {
       try {
         rest = rest.subarray(writeSync(fd, rest));
@@ -74,8 +91,9 @@ function gather(fd: number): LogLines {
   });
   return {
     write(line) {
-      lines.push(line);
-      if (lines.length >= GATHER_LINES) flush();
+      if (makeRoom(CHARACTER_BYTES * line.length)) filled += waiting.write(line, filled);
+      lines += 1;
+      if (lines >= GATHER_LINES) flush();
       else timer ??= setTimeout(flush, GATHER_MS).unref();
     },
     flush,

@@ -3,9 +3,8 @@ import { type Metadata, type MethodDefinition, status } from "@grpc/grpc-js";
 import { expect, it, test } from "vitest";
 import { fail, GRPC_CODE, type Reason, REASONS } from "../../src/domain/errors.ts";
 import { toStatus } from "../../src/grpc/status.ts";
-import { unary } from "../../src/grpc/unary.ts";
 import { canary, leaks } from "../support/canary.ts";
-import { call, CALLERS, detailsOf, metadataOf, record, RPCS, startGrpc, openDoors, testAuthenticator } from "../support/grpc.ts";
+import { call, CALLERS, detailsOf, metadataOf, record, RPCS, startGrpc } from "../support/grpc.ts";
 
 const SECRET = canary("grpc");
 const get = { credentialId: randomUUID() };
