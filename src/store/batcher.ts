@@ -32,7 +32,7 @@ export interface BatcherOptions<Item, Answer> {
 }
 
 /** Items that do not wait for more: PostgreSQL works on them while this process reads the requests that came with theirs. */
-const ENOUGH = 16;
+const ENOUGH = 32;
 
 /**
  * Sends items that wait together. An idle one sends at the end of the event loop's turn, or where enough of them wait, so a

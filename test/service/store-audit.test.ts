@@ -93,7 +93,7 @@ describe("the chain of an organization", () => {
   test("shares one link among the calls of one batch", async () => {
     const organizationId = randomUUID();
     const { id } = await create(storeOf(0), organizationId);
-    await Promise.all(Array.from({ length: 16 }, () => resolve(storeOf(0), organizationId, id)));
+    await Promise.all(Array.from({ length: 32 }, () => resolve(storeOf(0), organizationId, id)));
     expect(new Set((await trail(organizationId)).map(({ link }) => link))).toEqual(new Set(["1", "2"]));
   });
 

@@ -13,7 +13,7 @@ afterAll(() => database[Symbol.asyncDispose]());
 
 const refused = (organizationId: string) => ({ ...allowed(organizationId, null, "get_credential"), outcome: "refused" as const, reason: "CREDENTIAL_NOT_FOUND" });
 /** What two batches hold that are sent as soon as enough wait. */
-const UNDER_WAY = 32;
+const UNDER_WAY = 64;
 const count = (outcomes: readonly unknown[], reason: unknown): number => outcomes.filter((outcome) => outcome === reason).length;
 
 async function key(store: Store): Promise<string> {
