@@ -41,9 +41,11 @@ function gather(fd: number): LogLines {
   let lines = 0;
   let timer: NodeJS.Timeout | undefined;
   let leaving: Buffer = Buffer.alloc(0);
+  let due = false;
   let writing = false;
   let again: NodeJS.Timeout | undefined;
   const pump = () => {
+    due = false;
     if (leaving.length === 0) [leaving, waiting, filled] = [waiting.subarray(0, filled), Buffer.alloc(0), 0];
     if (leaving.length === 0) return;
     writing = true;
@@ -52,7 +54,7 @@ function gather(fd: number): LogLines {
       // Not for the sake of a reader who may never come: the end of the process has tries of its own.
       if (isBusy(error)) return void (again = setTimeout(retry, BUSY_MS).unref());
       leaving = error ? Buffer.alloc(0) : leaving.subarray(written);
-      pump();
+      if (leaving.length > 0 || due) pump();
     });
   };
   const retry = () => {
@@ -63,7 +65,8 @@ function gather(fd: number): LogLines {
     clearTimeout(timer);
     timer = undefined;
     lines = 0;
-    if (!writing && again === undefined) pump();
+    if (writing || again !== undefined) due = true;
+    else pump();
   };
   /** Whether there is room for so many bytes more. */
   const makeRoom = (bytes: number): boolean => {
@@ -75,7 +78,7 @@ function gather(fd: number): LogLines {
     waiting = larger;
     return true;
   };
-  // By now nothing is waited for any more. What is being written, the thread that does it brings to its end.
+  // By now nothing is waited for any more. What is being written, the thread that does it brings to its end, perhaps after this.
   process.on("exit", () => {
     let rest = Buffer.concat([writing ? Buffer.alloc(0) : leaving, waiting.subarray(0, filled)]);
     for (let tries = 0; rest.length > 0 && tries < LAST_TRIES; ) {

@@ -27,7 +27,7 @@ const FLAGS = startFlags();
 
 function startFlags(): string[] {
   const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as { scripts: { start: string } };
-  return scripts.start.match(/--max-\S+/g) ?? [];
+  return scripts.start.match(/--m(?:ax|in)-\S+/g) ?? [];
 }
 
 /**

@@ -115,7 +115,8 @@ export function createArrivals<Call extends Coming>(options: {
     begun = [];
     for (const arrival of arrivals) {
       const { stream } = arrival.call;
-      if (!stream.readableEnded && !stream.closed && !stream.destroyed) follow(arrival);
+      // One that was answered meanwhile lingers, and is nobody's any more.
+      if (!stream.readableEnded && !stream.writableEnded && !stream.closed && !stream.destroyed) follow(arrival);
     }
   };
   return {

@@ -126,10 +126,10 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
   const guarded = new WeakSet<object>();
   const secure: Http2SecureServer[] = [];
   const sessions = new Map<Http2Session, Connection>();
-  const sweep = setInterval(() => {
+  let sweeping: NodeJS.Timeout | undefined;
+  const sweep = () => {
     for (const [session, { idleMs }] of sessions) if (idleMs >= maxIdleMs) session.close();
-  }, maxIdleMs / 10);
-  sweep.unref();
+  };
   let shut = false;
   const turnAway = (visitor: Visitor, error: CredentialError | OutgoingStatus): void => {
     const { method, headers, at } = visitor;
@@ -183,10 +183,11 @@ export function createDoor({ log, metrics }: Pick<GrpcDeps, "log" | "metrics">, 
       const { http2Servers } = server as unknown as Inside;
       if (!http2Servers || http2Servers.size === 0) throw new Error("grpc-js no longer keeps its HTTP/2 servers where they are looked for");
       for (const inner of http2Servers.keys()) guardOne(inner);
+      sweeping ??= setInterval(sweep, maxIdleMs / 10).unref();
     },
     shut() {
       shut = true;
-      clearInterval(sweep);
+      clearInterval(sweeping);
     },
     cut() {
       for (const session of sessions.keys()) session.destroy();

@@ -1,5 +1,5 @@
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
-import { TLSSocket } from "node:tls";
+import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import type { TLSSocket } from "node:tls";
 import { promisify } from "node:util";
 import { gunzip, inflate } from "node:zlib";
 import { CredentialError } from "../domain/errors.ts";
@@ -35,8 +35,12 @@ const PREFIX_BYTES = 5;
 /** A client cancels at its deadline too, by its own clock and a little before ours; that is still the deadline, ms. */
 const DEADLINE_SLACK_MS = 100;
 
-/** What is accepted, and what is sent. */
-const ENCODINGS = ["grpc-accept-encoding", "identity,deflate,gzip", "grpc-encoding", "identity"] as const;
+/** The code of a stream that is ended for a fault of ours (RFC 9113 section 7). */
+const INTERNAL_ERROR = 0x2;
+
+/** How requests may be compressed; answers are not. */
+const ACCEPTED = "identity,deflate,gzip";
+const ENCODINGS = ["grpc-accept-encoding", ACCEPTED, "grpc-encoding", "identity"] as const;
 const DECOMPRESS = { gzip: promisify(gunzip), deflate: promisify(inflate) } as const;
 
 const WITH_TRAILERS = { waitForTrailers: true } as const;
@@ -47,25 +51,20 @@ const NOT_ONE_MESSAGE = plainStatus("UNIMPLEMENTED", "The request is not one mes
 const UNKNOWN_ENCODING = plainStatus("UNIMPLEMENTED", "The request is compressed in a way that is not supported");
 const NOT_COMPRESSED = plainStatus("INTERNAL", "The request cannot be decompressed");
 
-/** The bytes of a request, which mostly come in one piece and are then not copied. */
+/** The bytes of a request. A piece is a part of everything that was read from the connection at once, and would keep all of it: it is copied. */
 class Received {
   #bytes: Buffer = Buffer.alloc(0);
   #length = 0;
-  #own = false;
 
   /** Adds bytes. However small the pieces are, what is kept is at most twice as large as they are together. */
   add(piece: Buffer): void {
     const length = this.#length + piece.length;
-    if (this.#length === 0) {
-      this.#bytes = piece;
-    } else {
-      if (!this.#own || length > this.#bytes.length) {
-        const larger = Buffer.allocUnsafeSlow(Math.max(length, 2 * this.#length));
-        this.#bytes.copy(larger, 0, 0, this.#length);
-        [this.#bytes, this.#own] = [larger, true];
-      }
-      piece.copy(this.#bytes, this.#length);
+    if (length > this.#bytes.length) {
+      const larger = Buffer.allocUnsafe(Math.max(length, 2 * this.#length));
+      this.#bytes.copy(larger, 0, 0, this.#length);
+      this.#bytes = larger;
     }
+    piece.copy(this.#bytes, this.#length);
     this.#length = length;
   }
 
@@ -106,8 +105,8 @@ const isGrpc = (headers: IncomingHttpHeaders): boolean => headers["content-type"
 
 /** SHA-256 fingerprint of the connection's client certificate, where an authority that is trusted has signed it. */
 function fingerprintOf({ session }: ServerHttp2Stream): string | undefined {
-  const socket: unknown = session?.socket;
-  return socket instanceof TLSSocket && socket.authorized ? socket.getPeerCertificate().fingerprint256 : undefined;
+  const socket = session?.socket as TLSSocket | undefined;
+  return socket?.authorized === true ? socket.getPeerCertificate().fingerprint256 : undefined;
 }
 
 /**
@@ -128,7 +127,7 @@ export function answerUnary(rpc: UnaryRpc, call: WireCall, { maxMessageBytes, de
         else sendMessage(stream, requestId, outcome);
       } catch {
         // Whatever Node finds wrong with an answer concerns this call alone.
-        stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+        stream.close(INTERNAL_ERROR);
       }
     });
   };
@@ -179,7 +178,7 @@ export function sendStatus(stream: ServerHttp2Stream, headers: IncomingHttpHeade
   if (stream.closed || stream.destroyed) return;
   if (isGrpc(headers)) {
     const trailers = { "grpc-status": String(code), "grpc-message": encodeURI(details), ...metadata.toHttp2Headers() };
-    stream.respond({ ":status": 200, "content-type": "application/grpc+proto", "x-request-id": requestId }, WITH_TRAILERS);
+    stream.respond({ ":status": 200, "content-type": "application/grpc+proto", "grpc-accept-encoding": ACCEPTED, "x-request-id": requestId }, WITH_TRAILERS);
     stream.once("wantTrailers", () => stream.sendTrailers(trailers));
     stream.end();
   } else {

@@ -12,7 +12,7 @@ import type { LaneSetup } from "./event-lane.ts";
 import { announce, eventOf } from "./events.ts";
 import { flowColumns, flowValue } from "./flow-columns.ts";
 import { NOW } from "./now.ts";
-import { Lane, type LaneState } from "./lane.ts";
+import { Lane } from "./lane.ts";
 import type { EventLaneLoad } from "./load.ts";
 import { credentialColumns, credentialRecord } from "./rows.ts";
 import { scheduleNew } from "./schedule.ts";
@@ -89,11 +89,14 @@ interface Call {
   readonly signal: AbortSignal;
 }
 
-/** Connections, and statements under way at once: while one commits, the other runs. */
+/** The way of an organization, by the end of its id, which is random in every version of UUID that is made today. */
+const wayOf = (organizationId: string): number => Number.parseInt(organizationId.slice(-1), 16) % CONNECTIONS;
+
+/** Connections: while one commits, the other runs. */
 const CONNECTIONS = 2;
 
-/** The state of several lanes as that of one: work may be sent while any of them takes it. */
-const STATES: readonly LaneState[] = ["up", "lost", "down", "closed"];
+/** Statements under way at once on each: while one commits, the next is gathered. */
+const IN_FLIGHT = 2;
 
 /** Creations that share one statement at most. */
 const BATCH = 64;
@@ -101,61 +104,60 @@ const BATCH = 64;
 /**
  * Creates credentials: those that wait share one statement and one commit. Where that is rolled back, because of one that is
  * refused, cancelled or in another's way, each is created by itself on a connection of the pool, so that nobody fails, or waits for a
- * lock, because of another; without a connection of the lanes likewise.
+ * lock, because of another; without the lane's connection likewise. All of one organization go the same way: on two connections
+ * they would wait for each other's locks until the other's commit.
  */
 export class Creator {
   readonly #database: Database;
-  readonly #lanes: readonly Lane[];
   readonly #queue: number;
-  readonly #batcher: Batcher<Call, CredentialRecord>;
+  readonly #ways: readonly { readonly lane: Lane; readonly batcher: Batcher<Call, CredentialRecord> }[];
 
   constructor(database: Database, { fields, session, log, queue }: Pick<LaneSetup, "fields" | "session" | "log" | "queue">) {
     this.#database = database;
     this.#queue = queue;
-    const onChange = () => this.#batcher.schedule();
-    this.#lanes = Array.from({ length: CONNECTIONS }, () => new Lane({ fields, session, log, name: "create", reserve: false, onChange }));
-    this.#batcher = new Batcher({
-      queue,
-      batch: BATCH,
-      inFlight: CONNECTIONS,
-      full: "OVERLOADED",
-      down: "DATABASE_UNAVAILABLE",
-      state: () => this.#state,
-      send: (calls) => this.#send(calls),
+    this.#ways = Array.from({ length: CONNECTIONS }, () => {
+      const lane: Lane = new Lane({ fields, session, log, name: "create", reserve: false, onChange: () => batcher.schedule() });
+      const batcher = new Batcher<Call, CredentialRecord>({
+        queue: Math.ceil(queue / CONNECTIONS),
+        batch: BATCH,
+        inFlight: IN_FLIGHT,
+        full: "OVERLOADED",
+        down: "DATABASE_UNAVAILABLE",
+        state: () => lane.state,
+        send: (calls) => this.#send(lane, calls),
+      });
+      return { lane, batcher };
     });
   }
 
   /** How busy it is. */
   get load(): EventLaneLoad {
-    return { name: "create", up: this.#state === "up", most: this.#queue, ...this.#batcher.load };
+    const loads = this.#ways.map(({ batcher }) => batcher.load);
+    return {
+      name: "create", up: this.#ways.every(({ lane }) => lane.state === "up"), most: this.#queue,
+      waiting: loads.reduce((sum, { waiting }) => sum + waiting, 0), oldestMs: Math.max(...loads.map(({ oldestMs }) => oldestMs)),
+    };
   }
 
   /** Connects. Rejects with the driver's error. */
   async open(): Promise<void> {
-    await Promise.all(this.#lanes.map((lane) => lane.open()));
+    await Promise.all(this.#ways.map(({ lane }) => lane.open()));
   }
 
   /** See `CredentialStore.create`. */
   async create(row: NewCredential, limits: CredentialLimits, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord> {
     const call = { creation: creation(row, limits, event), signal };
     if (signal.aborted) throw abortReason(signal);
-    return this.#state === "up" ? traced(CREATE.name, "client", () => this.#batcher.submit(call), sqlFacts) : this.#alone(call);
+    const way = this.#ways[wayOf(row.organizationId)];
+    return way?.lane.state === "up" ? traced(CREATE.name, "client", () => way.batcher.submit(call), sqlFacts) : this.#alone(call);
   }
 
   /** Waits for the calls that were taken, then disconnects. */
   async close(): Promise<void> {
-    await this.#batcher.close();
-    await Promise.all(this.#lanes.map((lane) => lane.close()));
-  }
-
-  get #state(): LaneState {
-    return STATES.find((state) => this.#lanes.some((lane) => lane.state === state)) ?? "closed";
-  }
-
-  /** Of the lanes that take work the one with the least to do. */
-  get #lane(): Lane {
-    const takes = this.#lanes.filter(({ state }) => state === "up");
-    return (takes.length > 0 ? takes : this.#lanes).reduce((least, lane) => (lane.underWay < least.underWay ? lane : least));
+    await Promise.all(this.#ways.map(async ({ lane, batcher }) => {
+      await batcher.close();
+      await lane.close();
+    }));
   }
 
   async #alone({ creation, signal }: Call): Promise<CredentialRecord> {
@@ -181,14 +183,13 @@ export class Creator {
     }
   }
 
-  async #send(waiting: readonly Waiting<Call, CredentialRecord>[]): Promise<void> {
+  async #send(lane: Lane, waiting: readonly Waiting<Call, CredentialRecord>[]): Promise<void> {
     for (const { item, reject } of waiting) if (item.signal.aborted) reject(abortReason(item.signal));
     const calls = waiting.filter(({ item }) => !item.signal.aborted);
     if (calls.length === 0) return;
     const creations = calls.map(({ item }) => item.creation);
     let rows: Row[];
     const organizations = [...new Set(creations.map(({ organization }) => organization))];
-    const lane = this.#lane;
     try {
       rows = await this.#cancelled(lane, calls.map(({ item }) => item.signal), () => lane.run(organizations, CREATE, values(creations)));
     } catch (error) {

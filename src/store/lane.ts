@@ -46,7 +46,6 @@ export class Lane {
   #reserve: Client | undefined;
   #refilling: Promise<void> | undefined;
   #state: LaneState = "lost";
-  #underWay = 0;
   readonly #closing = new AbortController();
   /** Connections on which a commit did not wait for the synchronous standby, because it was cancelled: a promotion may lose it. */
   readonly #unconfirmed = new WeakSet<Client>();
@@ -60,14 +59,11 @@ export class Lane {
     return this.#state;
   }
 
-  /** Transactions that are under way on it. */
-  get underWay(): number {
-    return this.#underWay;
-  }
-
   /** Connects. Rejects with the driver's error where the first connection cannot be made. */
   async open(): Promise<void> {
-    this.#active = await this.#connect();
+    const client = await this.#connect();
+    if (this.#closing.signal.aborted) return hangUp(client);
+    this.#active = client;
     this.#state = "up";
     this.#refill();
     await this.#refilling;
@@ -77,7 +73,6 @@ export class Lane {
   async run(organizations: readonly string[], statement: Statement, values: readonly unknown[]): Promise<Row[]> {
     const client = this.#active;
     if (client === undefined) throw new Error("Connection terminated");
-    this.#underWay += 1;
     try {
       const rows = await runTransaction(client, this.#options.session, organizations, statement, values);
       if (this.#unconfirmed.has(client)) throw new Error("Connection terminated");
@@ -86,8 +81,6 @@ export class Lane {
       // The driver tells of a silent connection here first, and only later that it closed.
       if (isUseless(error)) this.#lost(client);
       throw error;
-    } finally {
-      this.#underWay -= 1;
     }
   }
 

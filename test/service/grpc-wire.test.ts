@@ -142,6 +142,15 @@ describe("a request", () => {
   });
 });
 
+test.each<[what: string, headers: Record<string, string>]>([["too large", {}], ["not gRPC", { "content-type": "application/json" }]])("a request that is %s is answered once, also where its deadline passes before it ends", async (_what, headers) => {
+  await using grpc = await startGrpc({ options: { maxMessageBytes: 1_024 } });
+  const stream = session(grpc.target).request({ ...GRPC, ":path": LIST, "grpc-timeout": "100m", ...headers });
+  stream.resume().on("error", () => {}).write(Buffer.from([0, 0, 1, 0, 0, 1]));
+  await once(stream, "close");
+  expect(stream.rstCode).toBe(0);
+  expect(grpc.observed).toHaveLength(1);
+});
+
 describe("a compressed request", () => {
   const message = Buffer.from(RPCS.createCredential.requestSerialize({ provider: 3, credentialType: 5, name: "n", credentials: { host: "h", username: "u", password: "p" } }));
 

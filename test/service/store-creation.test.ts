@@ -48,6 +48,27 @@ describe("creations at once", () => {
     }
   });
 
+  test("of one organization wait for no commit but that ahead of theirs, however slow commits are", async () => {
+    const organization = randomUUID();
+    await one(organization).outcome;
+    await query(`create function slow_commit() returns trigger language plpgsql as $$ begin perform pg_sleep(0.3); return null; end $$`, []);
+    await query("create constraint trigger slow_commit after update on audit_head deferrable initially deferred for each row execute function slow_commit()", []);
+    try {
+      const limits = { perProvider: 1_000, perUser: 1_000 };
+      const outcomes: Promise<unknown>[] = [];
+      for (let count = 0; count < 150; count += 1) {
+        const row = newCredential(organization);
+        outcomes.push(reasonOf(store.credentials.create(row, limits, allowed(organization, row.id), NEVER)));
+        await new Promise((resolve) => setTimeout(resolve, 4));
+      }
+      expect((await Promise.all(outcomes)).filter((outcome) => typeof outcome !== "object")).toEqual([]);
+      // Together, and not each by itself.
+      expect((await query("select distinct link from audit_event where organization_id = $1", [organization])).length).toBeLessThan(20);
+    } finally {
+      await query("drop function slow_commit cascade", []);
+    }
+  });
+
   test("do not fail because of one that is refused", async () => {
     const [full, free] = [randomUUID(), randomUUID()];
     await Promise.all(Array.from({ length: 49 }, () => create(store, full)));

@@ -98,6 +98,21 @@ test("a fault that nobody caught is told behind the lines that led to it", () =>
   expect([messages(stderr), status, stderr.includes("canary")]).toEqual([["one", expect.stringMatching(/^un/)], 1, false]);
 });
 
+test("lines of a moment are one write, also where a write takes longer than it takes until the next line", () => {
+  const program = `import fs from "node:fs"; import { syncBuiltinESMExports } from "node:module"; const real = fs.write; let writes = 0;
+    fs.write = (...args) => { writes += 1; const done = args.pop(); return real(...args, (...outcome) => setTimeout(done, 5, ...outcome)); }; syncBuiltinESMExports();
+    const { createLog: fresh } = await import(${JSON.stringify(fileURLToPath(new URL("../../src/log.ts", import.meta.url)))});
+    const log2 = fresh("info"); for (let n = 0; n < 4_000; n += 1) { log2.info({ count: n }, "line"); if (n % 8 === 0) await new Promise((resolve) => setTimeout(resolve, 1)); }
+    await new Promise((resolve) => setTimeout(resolve, 200)); process.stdout.write(String(writes));`;
+  const began = Date.now();
+  const { stdout, stderr } = spawnSync(process.execPath, logging(program), { encoding: "utf8", maxBuffer: 1 << 25 });
+  const counts = stderr.trim().split("\n").map((line) => (JSON.parse(line) as { count: number }).count);
+  expect(counts).toEqual(Array.from({ length: 4_000 }, (_, index) => index));
+  // A write for 256 lines, or for 50 ms.
+  expect(Number(stdout)).toBeGreaterThan(0);
+  expect(Number(stdout)).toBeLessThan(2 + 4_000 / 256 + (Date.now() - began) / 50);
+});
+
 test("a warning is written at once, and takes along what waits", async () => {
   const child = spawn(process.execPath, logging(`log.info({}, "one"); log.warn({}, "two"); log.info({}, "three"); process.on("SIGTERM", () => process.exit()); const until = Date.now() + 300; while (Date.now() < until); process.kill(process.pid, "SIGKILL");`), { stdio: ["ignore", "ignore", "pipe"] });
   let text = "";
