@@ -89,13 +89,7 @@ interface Call {
   readonly signal: AbortSignal;
 }
 
-/** The way of an organization, by the end of its id, which is random in every version of UUID that is made today. */
-const wayOf = (organizationId: string): number => Number.parseInt(organizationId.slice(-1), 16) % CONNECTIONS;
-
-/** Connections: while one commits, the other runs. */
-const CONNECTIONS = 2;
-
-/** Statements under way at once on each: while one commits, the next is gathered. */
+/** Statements under way at once: while one commits, the next is gathered. */
 const IN_FLIGHT = 2;
 
 /** Creations that share one statement at most. */
@@ -104,60 +98,50 @@ const BATCH = 64;
 /**
  * Creates credentials: those that wait share one statement and one commit. Where that is rolled back, because of one that is
  * refused, cancelled or in another's way, each is created by itself on a connection of the pool, so that nobody fails, or waits for a
- * lock, because of another; without the lane's connection likewise. All of one organization go the same way: on two connections
- * they would wait for each other's locks until the other's commit.
+ * lock, because of another; without the lane's connection likewise.
  */
 export class Creator {
   readonly #database: Database;
+  readonly #lane: Lane;
   readonly #queue: number;
-  readonly #ways: readonly { readonly lane: Lane; readonly batcher: Batcher<Call, CredentialRecord> }[];
+  readonly #batcher: Batcher<Call, CredentialRecord>;
 
   constructor(database: Database, { fields, session, log, queue }: Pick<LaneSetup, "fields" | "session" | "log" | "queue">) {
     this.#database = database;
     this.#queue = queue;
-    this.#ways = Array.from({ length: CONNECTIONS }, () => {
-      const lane: Lane = new Lane({ fields, session, log, name: "create", reserve: false, onChange: () => batcher.schedule() });
-      const batcher = new Batcher<Call, CredentialRecord>({
-        queue: Math.ceil(queue / CONNECTIONS),
-        batch: BATCH,
-        inFlight: IN_FLIGHT,
-        full: "OVERLOADED",
-        down: "DATABASE_UNAVAILABLE",
-        state: () => lane.state,
-        send: (calls) => this.#send(lane, calls),
-      });
-      return { lane, batcher };
+    this.#lane = new Lane({ fields, session, log, name: "create", reserve: false, onChange: () => this.#batcher.schedule() });
+    this.#batcher = new Batcher({
+      queue,
+      batch: BATCH,
+      inFlight: IN_FLIGHT,
+      full: "OVERLOADED",
+      down: "DATABASE_UNAVAILABLE",
+      state: () => this.#lane.state,
+      send: (calls) => this.#send(calls),
     });
   }
 
   /** How busy it is. */
   get load(): EventLaneLoad {
-    const loads = this.#ways.map(({ batcher }) => batcher.load);
-    return {
-      name: "create", up: this.#ways.every(({ lane }) => lane.state === "up"), most: this.#queue,
-      waiting: loads.reduce((sum, { waiting }) => sum + waiting, 0), oldestMs: Math.max(...loads.map(({ oldestMs }) => oldestMs)),
-    };
+    return { name: "create", up: this.#lane.state === "up", most: this.#queue, ...this.#batcher.load };
   }
 
   /** Connects. Rejects with the driver's error. */
-  async open(): Promise<void> {
-    await Promise.all(this.#ways.map(({ lane }) => lane.open()));
+  open(): Promise<void> {
+    return this.#lane.open();
   }
 
   /** See `CredentialStore.create`. */
   async create(row: NewCredential, limits: CredentialLimits, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord> {
     const call = { creation: creation(row, limits, event), signal };
     if (signal.aborted) throw abortReason(signal);
-    const way = this.#ways[wayOf(row.organizationId)];
-    return way?.lane.state === "up" ? traced(CREATE.name, "client", () => way.batcher.submit(call), sqlFacts) : this.#alone(call);
+    return this.#lane.state === "up" ? traced(CREATE.name, "client", () => this.#batcher.submit(call), sqlFacts) : this.#alone(call);
   }
 
   /** Waits for the calls that were taken, then disconnects. */
   async close(): Promise<void> {
-    await Promise.all(this.#ways.map(async ({ lane, batcher }) => {
-      await batcher.close();
-      await lane.close();
-    }));
+    await this.#batcher.close();
+    await this.#lane.close();
   }
 
   async #alone({ creation, signal }: Call): Promise<CredentialRecord> {
@@ -167,12 +151,12 @@ export class Creator {
   }
 
   /** Runs a statement, and cancels it as soon as somebody whose creation is in it has gone; the others' are then made alone. */
-  async #cancelled<T>(lane: Lane, signals: readonly AbortSignal[], run: () => Promise<T>): Promise<T> {
+  async #cancelled<T>(signals: readonly AbortSignal[], run: () => Promise<T>): Promise<T> {
     let done: AbortController | undefined;
     const cancel = () => {
       if (done !== undefined) return;
       done = new AbortController();
-      void lane.cancel(done.signal);
+      void this.#lane.cancel(done.signal);
     };
     for (const signal of signals) signal.addEventListener("abort", cancel, { once: true });
     try {
@@ -183,7 +167,7 @@ export class Creator {
     }
   }
 
-  async #send(lane: Lane, waiting: readonly Waiting<Call, CredentialRecord>[]): Promise<void> {
+  async #send(waiting: readonly Waiting<Call, CredentialRecord>[]): Promise<void> {
     for (const { item, reject } of waiting) if (item.signal.aborted) reject(abortReason(item.signal));
     const calls = waiting.filter(({ item }) => !item.signal.aborted);
     if (calls.length === 0) return;
@@ -191,7 +175,7 @@ export class Creator {
     let rows: Row[];
     const organizations = [...new Set(creations.map(({ organization }) => organization))];
     try {
-      rows = await this.#cancelled(lane, calls.map(({ item }) => item.signal), () => lane.run(organizations, CREATE, values(creations)));
+      rows = await this.#cancelled(calls.map(({ item }) => item.signal), () => this.#lane.run(organizations, CREATE, values(creations)));
     } catch (error) {
       const failure: CredentialError | undefined = isConnectionLoss(error) ? translate(error) : undefined;
       // Nobody knows whether it took effect where the connection was lost; otherwise it surely did not.
