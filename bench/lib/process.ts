@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** A server process under measurement. */
@@ -30,6 +30,19 @@ function startFlags(): string[] {
   return scripts.start.match(/--m(?:ax|in)-\S+/g) ?? [];
 }
 
+/** The end of a file, which may be larger than a string can be. */
+function lastOf(file: string, bytes: number): string {
+  const fd = openSync(file, "r");
+  try {
+    const { size } = fstatSync(fd);
+    const end = Buffer.alloc(Math.min(size, bytes));
+    readSync(fd, end, 0, end.length, size - end.length);
+    return end.toString("utf8");
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /**
  * Runs a TypeScript file as a server and waits until it prints `ready`; throws where it does not. Its log goes to a file:
  * writing it is part of the server's work, and reading it would be part of the driver's.
@@ -39,7 +52,7 @@ export async function startMeasured(script: string, env: Readonly<Record<string,
   const log = openSync(logFile, "a");
   const child = spawn(process.execPath, [...FLAGS, script], { env: { PATH: process.env["PATH"] ?? "", ...env }, stdio: ["ignore", "pipe", log] });
   closeSync(log);
-  const said = () => readFileSync(logFile, "utf8").slice(-2_000);
+  const said = () => lastOf(logFile, 2_000);
   let output = "";
   const ended = new Promise<number | string>((resolve) => child.once("close", (code, signal) => resolve(code ?? signal ?? "")));
   const [target, rest] = await new Promise<[grpc: string, rest: string]>((resolve, reject) => {
