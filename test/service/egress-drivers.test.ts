@@ -1,18 +1,19 @@
 import { createServer, type Socket } from "node:net";
 import pg from "pg";
-import { Client as SshClient, Server as SshServer, utils } from "ssh2";
+import { Client as SshClient, Server as SshServer } from "ssh2";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createDialer, type DialLimits } from "../../src/egress/dialer.ts";
 import { createAddressPolicy } from "../../src/egress/policy.ts";
 import type { GuardedSocket } from "../../src/egress/socket.ts";
 import { startTcp } from "../support/egress.ts";
+import { sshKeyPair } from "../support/ssh-keys.ts";
 
 const policy = createAddressPolicy({ profile: "development", allow: ["127.0.0.0/8"] });
 const dial = (port: number, limits: Partial<DialLimits> = {}): Promise<GuardedSocket> => createDialer({ policy }).dial({ host: "127.0.0.1", port }, { limits });
 
 describe("ssh2 on a guarded socket", () => {
   let port = 0;
-  const server = new SshServer({ hostKeys: [utils.generateKeyPairSync("ed25519").private] }, (client) => {
+  const server = new SshServer({ hostKeys: [sshKeyPair("ed25519").private] }, (client) => {
     client.on("authentication", (context) => (context.method === "password" && context.password === "right" ? context.accept() : context.reject(["password"])));
     client.on("error", () => {});
   });

@@ -2,6 +2,7 @@ import { generateKeyPairSync, type KeyObject } from "node:crypto";
 import ssh2 from "ssh2";
 import { expect, test } from "vitest";
 import { sshPrivateKey } from "../../src/client/ssh-key.ts";
+import { sshKeyPair } from "../support/ssh-keys.ts";
 
 const PASSPHRASE = "test-only passphrase";
 const keys: [string, KeyObject, string][] = [
@@ -31,7 +32,7 @@ test.each(keys)("an %s key in PKCS#8 becomes one that ssh2 reads, with the same 
 });
 
 test("a key that is not PKCS#8 is passed on as it is, with its passphrase", () => {
-  const { private: privateKeyData } = ssh2.utils.generateKeyPairSync("ed25519", { cipher: "aes256-ctr", passphrase: PASSPHRASE, rounds: 4 });
+  const { private: privateKeyData } = sshKeyPair("ed25519", { cipher: "aes256-ctr", passphrase: PASSPHRASE, rounds: 4 });
   const made = sshPrivateKey({ privateKeyData, privateKeyPassphrase: PASSPHRASE });
   expect(made).toEqual({ privateKey: privateKeyData, passphrase: PASSPHRASE });
   expect(opened(made.privateKey, made.passphrase).type).toBe("ssh-ed25519");

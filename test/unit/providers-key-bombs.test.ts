@@ -5,6 +5,7 @@ import { bitsOf, elementsOf, INTEGER, wholeNumber } from "../../src/providers/de
 import { MAX_PBKDF2_ITERATIONS } from "../../src/providers/key-limits.ts";
 import { MAX_BCRYPT_ROUNDS } from "../../src/providers/key-openssh.ts";
 import { checkPrivateKey, type KeyOpeners } from "../../src/providers/private-key.ts";
+import { sshKeyPair } from "../support/ssh-keys.ts";
 
 /** Openers that prove that no parser saw the key. */
 const unreachable: KeyOpeners = {
@@ -20,7 +21,7 @@ const bytesOf = (key: string): Buffer => Buffer.from(key.split("\n").filter((lin
 const u32 = (value: number): Buffer => Buffer.from([value >>> 24, (value >>> 16) & 255, (value >>> 8) & 255, value & 255]);
 
 describe("OpenSSH keys", () => {
-  const file = bytesOf(ssh2.utils.generateKeyPairSync("ed25519", { passphrase: "passphrase", cipher: "aes256-ctr", rounds: 16 }).private);
+  const file = bytesOf(sshKeyPair("ed25519", { passphrase: "passphrase", cipher: "aes256-ctr", rounds: 16 }).private);
   const roundsAt = file.indexOf(Buffer.concat([u32(16)]), file.indexOf("bcrypt") + 6 + 8 + 16);
   const patched = (at: number, bytes: Buffer): string => {
     const copy = Buffer.from(file);

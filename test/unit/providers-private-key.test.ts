@@ -5,6 +5,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import type { SecretDocument } from "../../src/domain/credential.ts";
 import { accept, expose } from "../../src/providers/index.ts";
 import { checkPrivateKey, keyOpeners } from "../../src/providers/private-key.ts";
+import { sshKeyPair } from "../support/ssh-keys.ts";
 
 const PASSPHRASE = "correct horse";
 const { utils } = ssh2;
@@ -18,7 +19,7 @@ const check = (text: string, passphrase: string) => checkPrivateKey(text, passph
 const pem = (key: KeyObject, type: "pkcs1" | "pkcs8" | "sec1", cipher?: string): string =>
   (cipher === undefined ? key.export({ format: "pem", type }) : key.export({ format: "pem", type, cipher, passphrase: PASSPHRASE })).toString();
 const openssh = (cipher?: string): string =>
-  utils.generateKeyPairSync("ed25519", cipher === undefined ? {} : { cipher, passphrase: PASSPHRASE, rounds: 1 }).private;
+  sshKeyPair("ed25519", cipher === undefined ? {} : { cipher, passphrase: PASSPHRASE, rounds: 1 }).private;
 
 const AES = [128, 192, 256].flatMap((bits) => [`aes${bits}-ctr`, `aes${bits}-cbc`]);
 const OPENSSH_CIPHERS = [...AES, "3des-cbc", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com"];
