@@ -1,12 +1,14 @@
 import { randomBytes, randomUUID } from "node:crypto";
-import { once } from "node:events";
-import { type ClientHttp2Session, connect } from "node:http2";
+import { EventEmitter, once } from "node:events";
+import { type ClientHttp2Session, connect, type ServerHttp2Stream } from "node:http2";
 import { setTimeout as sleep } from "node:timers/promises";
 import { deflateSync, gzipSync } from "node:zlib";
 import { compressionAlgorithms, Client, credentials, status } from "@grpc/grpc-js";
 import { describe, expect, it, onTestFinished, test } from "vitest";
 import { GetCredentialRequest, GetCredentialResponse } from "../../gen/flow/credentials/v1/credential_service.ts";
 import type { Call } from "../../src/domain/access.ts";
+import type { UnaryRpc } from "../../src/grpc/unary.ts";
+import { answerUnary } from "../../src/grpc/wire.ts";
 import { call, metadataOf, rawCall, record, RPCS, startGrpc } from "../support/grpc.ts";
 
 /** Calls with one message each way, as bytes on HTTP/2 streams: what a client of gRPC sends, and what it does not. */
@@ -212,6 +214,17 @@ describe("an answer", () => {
     deaf.destroy();
     await expect.poll(() => grpc.service.connections).toBe(1);
   });
+});
+
+test.each<[what: string, closed: boolean, codes: number[]]>([["that Node refuses to send ends its own stream and nothing else", false, [2]], ["to a stream that is gone is not sent", true, []]])("an answer %s", (_what, closed, codes) => {
+  const [seen, sent]: [number[], string[]] = [[], []];
+  const respond = () => { sent.push("respond"); throw new Error("refused"); };
+  const stream = Object.assign(new EventEmitter(), { closed: false, destroyed: false, respond, close: (code: number) => void seen.push(code) });
+  const rpc: UnaryRpc = { path: LIST, begin: (_, reply) => { stream.closed = closed; reply(Buffer.alloc(0), "id"); return { giveUp: () => {} }; } };
+  answerUnary(rpc, { stream: stream as unknown as ServerHttp2Stream, headers: { "content-type": "application/grpc" }, at: performance.now() }, { maxMessageBytes: 16, deadlineMs: 1_000 }, () => sent.push("refused"));
+  stream.emit("data", frame(Buffer.alloc(0)));
+  stream.emit("end");
+  expect([seen, sent]).toEqual([codes, closed ? [] : ["respond"]]);
 });
 
 it("asks a connection to go that has had no call for a while, and none that has one", async () => {
