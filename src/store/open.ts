@@ -5,7 +5,7 @@ import { AuditCommitter } from "./audit.ts";
 import { compare } from "./compatibility.ts";
 import { parseDatabaseUrl } from "./connection.ts";
 import { authorizationStore } from "./authorizations.ts";
-import { Creator } from "./creation.ts";
+import { Creator } from "./creator.ts";
 import { credentialReads } from "./credential-reads.ts";
 import { credentialChanges } from "./credentials.ts";
 import { Database } from "./db.ts";

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Store } from "../../src/store/store.ts";
+import { block } from "../support/blocker.ts";
 import { connect, freshDatabase, type FreshDatabase } from "../support/postgres.ts";
 import { allowed, create, LIMITS, NEVER, newCredential, openTestStore, reasonOf } from "../support/store.ts";
 
@@ -101,6 +102,21 @@ describe("creations at once", () => {
     const [kept] = await query<{ answer: { id: string } }>("select answer from idempotency_record where organization_id = $1", [organizationId]);
     expect(await query("select id from credential where organization_id = $1", [organizationId])).toEqual([{ id: kept?.answer.id }]);
   });
+});
+
+test("a creation does not wait for the commit of another organization's", async () => {
+  const slow = randomUUID();
+  await create(store, slow);
+  await query("create function slow_head() returns trigger language plpgsql as $$ begin perform pg_sleep(2); return null; end $$", []);
+  await query(`create constraint trigger slow_head after update on audit_head deferrable initially deferred for each row when (new.organization_id = '${slow}') execute function slow_head()`, []);
+  await using watcher = await block(database.superuserUrl, "select 1");
+  const ended: string[] = [];
+  const held = one(slow).outcome.then(() => ended.push("slow"));
+  await watcher.holds(1);
+  await one(randomUUID()).outcome.then(() => ended.push("quick"));
+  await held;
+  await query("drop function slow_head cascade", []);
+  expect(ended).toEqual(["quick", "slow"]);
 });
 
 test("a creation that nobody waits for any more is not begun", async () => {
