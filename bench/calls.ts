@@ -99,7 +99,7 @@ await Promise.all([empty.stop(), service.stop(), http.stop()]);
 
 const cold = await coldStarts(session, env);
 const results: Results = {
-  date: new Date().toISOString(), machine: machine(), drivers: { h2load: version ?? null, grpc: "grpc-js" }, seconds, rounds, lines, refused, rssMegabytes, cold,
+  date: new Date().toISOString(), machine: machine(database), drivers: { h2load: version ?? null, grpc: "grpc-js" }, seconds, rounds, lines, refused, rssMegabytes, cold,
   create: await createBesideInserts(database, inserts, Math.min(seconds / 10, 30), rounds), authenticationMicros: await warmAuthentication(rounds),
 };
 process.stdout.write(`\n${table(lines)}\n\nRSS after load ${rssMegabytes.toFixed(0)} MB; cold start to ready ${cold.startMs.toFixed(0)} ms, bare server ${cold.bareMs.toFixed(0)} ms; idle RSS ${cold.idleMegabytes.toFixed(0)} MB\n\n`);

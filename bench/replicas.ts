@@ -78,7 +78,7 @@ const refused = [...(await refusedCalls(first)), ...(await refusedCalls(second))
 await Promise.all([first, second, emptyFirst, emptySecond].map((server) => server.stop()));
 
 const ratio = (all: readonly Round[]) => median(all.map((round) => cpuOfTwo(round) / round.one.serverMicros));
-const report = { date: new Date().toISOString(), machine: machine(), concurrency, rounds, lines: [...linesOf("ResolveCredential", resolved), ...linesOf("empty call", empty)], cpuRatio: ratio(resolved), emptyCpuRatio: ratio(empty) };
+const report = { date: new Date().toISOString(), machine: machine(database), concurrency, rounds, lines: [...linesOf("ResolveCredential", resolved), ...linesOf("empty call", empty)], cpuRatio: ratio(resolved), emptyCpuRatio: ratio(empty) };
 const columns: readonly Column<Line>[] = [["replicas", ({ what }) => what], ["calls/s", ({ rate }) => rate.toFixed(0)], ["server CPU µs, each", ({ cpu }) => cpu.map((micros) => micros.toFixed(0)).join(" and ")]];
 process.stdout.write(`\n${textTable(columns, report.lines)}\n\nserver CPU of a call with two, of that with one: ${report.cpuRatio.toFixed(2)} x; of an empty call: ${report.emptyCpuRatio.toFixed(2)} x\n`);
 process.stdout.write(`written to ${writeResult(`replicas-${report.date.slice(0, 10)}.json`, `${JSON.stringify(report, null, 2)}\n`)}\n`);

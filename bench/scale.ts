@@ -127,7 +127,7 @@ const columns: readonly Column<Line>[] = [
 ];
 process.stdout.write(`\np50 / p99 ms through the service, 1 in flight, and p50 over that of the fewest\n${textTable(columns, measured)}\n\nplans at ${places.at(-1)?.credentials} credentials\n`);
 for (const [operation, scans] of Object.entries(plans)) process.stdout.write(`  ${operation}: ${Object.keys(scans).toSorted().join(", ")}\n`);
-const report = { date: new Date().toISOString(), machine: machine(), driver: "grpc-js", rounds, sizes: measured, plans };
+const report = { date: new Date().toISOString(), machine: machine(server), driver: "grpc-js", rounds, sizes: measured, plans };
 process.stdout.write(`written to ${writeResult(`scale-${report.date.slice(0, 10)}.json`, `${JSON.stringify(report, null, 2)}\n`)}\n`);
 if (Object.values(plans).some((scans) => Object.keys(scans).some((scan) => /^Seq Scan on (?:credential|audit_event|credential_event|credential_counter)$/.test(scan)))) {
   process.stdout.write("a table that grows was read from end to end\n");

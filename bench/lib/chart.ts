@@ -121,7 +121,7 @@ export function chart(results: Results): string {
   }
   head.push(text(x, 40, "in flight", { fill: INK.soft, anchor: "end" }));
   const panels = PANELS.map((each, index) => panel(each, groups, concurrencies, TOP + index * (PANEL_HEIGHT + PANEL_GAP)));
-  const foot = `${date.slice(0, 10)} · ${machine.cpu.trim()}, ${machine.cores} cores, ${machine.memoryGiB} GiB, shared by server, driver and PostgreSQL · Node.js ${machine.node}${drivers.h2load === null ? "" : ` · h2load ${drivers.h2load}`} · ${drivers.grpc}`;
+  const foot = `${date.slice(0, 10)} · ${machine.cpu.trim()}, ${machine.cores} cores, ${machine.memoryGiB} GiB, shared by server, driver and PostgreSQL · Node.js ${machine.node}, PostgreSQL ${machine.postgres.split(" ")[0]}${drivers.h2load === null ? "" : ` · h2load ${drivers.h2load}`} · ${drivers.grpc}`;
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" font-family="system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif" role="img" aria-label="Rates and server CPU of calls beside an empty call">
 <rect width="${WIDTH}" height="${height}" fill="#ffffff"/>
 ${head.join("\n")}

@@ -4,11 +4,11 @@ import { Envelope } from "../../src/crypto/envelope.ts";
 import { KeyRing, localMasterKey } from "../../src/crypto/ring.ts";
 import { createLog } from "../../src/log.ts";
 import { parseDatabaseUrl } from "../../src/store/connection.ts";
-import { startEmbedded } from "../../src/store/embedded.ts";
 import { migrate } from "../../src/store/migrate.ts";
 import { openStore } from "../../src/store/open.ts";
 import type { Store } from "../../src/store/store.ts";
 import { checkKeys } from "../../src/vault/keys.ts";
+import { startPostgres } from "./postgres.ts";
 
 /** A database with much to rotate, and the parts of the service that rotate it, in this process. */
 export interface RotationData extends AsyncDisposable {
@@ -31,7 +31,7 @@ const SECRET = { host: "sftp.example.com", port: 22, username: "reports", passwo
 
 /** Fills a new database: so many credentials in one organization, and so many organizations with a key. */
 export async function rotationData(folder: string, rows: number): Promise<RotationData> {
-  const server = await startEmbedded(folder);
+  const server = await startPostgres(folder);
   await migrate({ url: server.ownerUrl, applicationRole: parseDatabaseUrl(server.applicationUrl).user });
   const superuser = new pg.Client({ ...parseDatabaseUrl(server.superuserUrl) });
   await superuser.connect();

@@ -4,13 +4,13 @@ import { migrate } from "../../src/store/migrate.ts";
 import type { BenchDatabase } from "./session.ts";
 
 /** A database of its own on the server of the run, with the URLs of its roles. */
-export async function anotherDatabase({ applicationUrl, ownerUrl, superuserUrl, superuser, logFile }: BenchDatabase, name: string): Promise<BenchDatabase> {
+export async function anotherDatabase({ applicationUrl, ownerUrl, superuserUrl, superuser, version, logFile }: BenchDatabase, name: string): Promise<BenchDatabase> {
   await superuser.query(`create database ${name} owner ${parseDatabaseUrl(ownerUrl).user}`);
   const on = (url: string) => url.replace(/@\/[^?]*/, `@/${name}`);
   await migrate({ url: on(ownerUrl), applicationRole: parseDatabaseUrl(applicationUrl).user });
   const client = new pg.Client({ ...parseDatabaseUrl(on(superuserUrl)) });
   await client.connect();
-  return { applicationUrl: on(applicationUrl), ownerUrl: on(ownerUrl), superuserUrl: on(superuserUrl), superuser: client, logFile };
+  return { applicationUrl: on(applicationUrl), ownerUrl: on(ownerUrl), superuserUrl: on(superuserUrl), superuser: client, version, logFile };
 }
 
 /** Rows in one statement while filling. */

@@ -3,8 +3,8 @@ import { cpus, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
 import { parseDatabaseUrl } from "../../src/store/connection.ts";
-import { startEmbedded } from "../../src/store/embedded.ts";
 import { migrate } from "../../src/store/migrate.ts";
+import { startPostgres } from "./postgres.ts";
 import { type Measured, startMeasured } from "./process.ts";
 
 /** A database of the benchmark's own, durable as in production. */
@@ -12,6 +12,8 @@ export interface BenchDatabase {
   readonly applicationUrl: string;
   readonly ownerUrl: string;
   readonly superuserUrl: string;
+  /** The server's version, as it says it. */
+  readonly version: string;
   /** Everything, past row-level security: for floors and for filling. */
   readonly superuser: pg.Client;
   /** The server's log. */
@@ -43,15 +45,17 @@ export class Session implements AsyncDisposable {
 
   /** Starts a migrated database, once in a run; its server with further settings. */
   async database(settings: Readonly<Record<string, string>> = {}): Promise<BenchDatabase> {
-    const server = await startEmbedded(join(this.folder, "data"), { settings });
+    const server = await startPostgres(join(this.folder, "data"), settings);
     await migrate({ url: server.ownerUrl, applicationRole: parseDatabaseUrl(server.applicationUrl).user });
     const superuser = new pg.Client({ ...parseDatabaseUrl(server.superuserUrl) });
     await superuser.connect();
+    const { rows: [row] } = await superuser.query<{ server_version: string }>("show server_version");
     this.#closeDatabase = async () => {
       await superuser.end();
       await server.stop();
     };
-    return { applicationUrl: server.applicationUrl, ownerUrl: server.ownerUrl, superuserUrl: server.superuserUrl, superuser, logFile: join(server.dataDir, "..", "postgres.log") };
+    const { applicationUrl, ownerUrl, superuserUrl } = server;
+    return { applicationUrl, ownerUrl, superuserUrl, superuser, version: row?.server_version ?? "", logFile: join(server.dataDir, "..", "postgres.log") };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -64,7 +68,7 @@ export class Session implements AsyncDisposable {
 const RESULTS = "bench/results";
 
 /** What the figures were measured on. */
-export const machine = () => ({ node: process.version, cpu: cpus()[0]?.model ?? "", cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30) });
+export const machine = ({ version }: BenchDatabase) => ({ node: process.version, postgres: version, cpu: cpus()[0]?.model ?? "", cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30) });
 
 /** Writes a file of results; gives its path. */
 export function writeResult(name: string, content: string): string {

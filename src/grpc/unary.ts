@@ -123,8 +123,13 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
       clearTimeout(timer);
       const seconds = (performance.now() - started) / 1000;
       reply(outcome, requestId);
-      within(span, () => report(deps, { path, requestId, trace, outcome, seconds }));
-      span?.end(spanFacts(path, requestId, outcome));
+      const tell = () => {
+        within(span, () => report(deps, { path, requestId, trace, outcome, seconds }));
+        span?.end(spanFacts(path, requestId, outcome));
+      };
+      // Node writes what is sent at the end of the turn: a caller does not wait for its line in the log as well.
+      if (outcome instanceof CredentialError) tell();
+      else setImmediate(tell);
     };
     const giveUp: Running["giveUp"] = (reason) => {
       // A stream ends after every call, finished ones included.

@@ -131,7 +131,7 @@ export function answerUnary(rpc: UnaryRpc, call: WireCall, { maxMessageBytes, de
       }
     });
   };
-  stream.on("error", () => {});
+  stream.on("error", ignore);
   stream.on("data", (piece: Buffer) => {
     received?.add(piece);
     const fault = received?.fault(maxMessageBytes);
@@ -154,8 +154,12 @@ export function answerUnary(rpc: UnaryRpc, call: WireCall, { maxMessageBytes, de
     running?.giveUp(performance.now() >= due - DEADLINE_SLACK_MS ? "DEADLINE_EXCEEDED" : "CANCELLED");
     // The stream outlives the call until garbage is collected in full, and would keep all of it.
     [received, running] = [undefined, undefined];
+    stream.removeAllListeners();
+    stream.on("error", ignore);
   });
 }
+
+function ignore(): void {}
 
 function sendOk(this: ServerHttp2Stream): void {
   this.sendTrailers(OK);

@@ -36,13 +36,13 @@ export interface Places {
 }
 
 /**
- * Finds the programs and decides where the data lives. Under root the server runs as `nobody`, which must be able to
+ * Finds the programs, unless they are given, and decides where the data lives. Under root the server runs as `nobody`, which must be able to
  * walk to both; where it cannot, a copy of the programs and the data live in a folder of their own under `/var/tmp`.
  */
-export function findPlaces(dataDir: string): Places {
+export function findPlaces(dataDir: string, programs?: string): Places {
   const asked = path.resolve(dataDir);
   fs.mkdirSync(asked, { recursive: true, mode: 0o711 });
-  const installed = installedNative();
+  const installed = programs ?? installedNative();
   if (identity.uid === undefined) return { native: hydrated(installed), home: asked, moved: false };
   const mode = fs.statSync(asked).mode & 0o777;
   if ((mode & 0o001) === 0) fs.chmodSync(asked, mode | 0o011);

@@ -30,6 +30,8 @@ export interface EmbeddedPostgres {
 export interface EmbeddedOptions {
   /** Further settings of the server, by name. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Folder with `bin/`, `lib/` and `share/` of another server, in the place of the one that is installed with this package. */
+  readonly programs?: string;
   /** Longest time until the server answers, ms. */
   readonly timeoutMs?: number;
 }
@@ -65,7 +67,7 @@ interface Running {
  * and is responsible for stopping it. Where that one was killed, the server runs on, and the next start takes it over.
  */
 export async function startEmbedded(dataDir: string, options: EmbeddedOptions = {}): Promise<EmbeddedPostgres> {
-  const places = findPlaces(dataDir);
+  const places = findPlaces(dataDir, options.programs);
   const data = path.join(places.home, "postgres");
   const deadline = Date.now() + (options.timeoutMs ?? 30_000);
   await initialise(places, data, options.settings?.["fsync"] !== "off");
