@@ -13,7 +13,7 @@ import { parseArgs } from "node:util";
 import { signDevelopmentToken } from "../src/auth/development.ts";
 import { createCredentialClient, CredentialType, Provider } from "../src/client/index.ts";
 import { secret } from "../src/domain/secret.ts";
-import { startMeasured } from "./lib/process.ts";
+import { compiled, startMeasured } from "./lib/process.ts";
 import { median } from "./lib/report.ts";
 import { serviceEnvironment } from "./lib/world.ts";
 
@@ -33,8 +33,8 @@ chmodSync(folder, 0o711);
 try {
   const jwtSecret = randomBytes(32).toString("hex");
   const env = { ...serviceEnvironment(join(folder, "data"), jwtSecret), CREDENTIALS_RATE_WRITES_PER_CALLER: "100000", CREDENTIALS_RATE_WRITES_PER_ORGANIZATION: "100000" };
-  const first = await startMeasured("src/main.ts", env, join(folder, "first.log"));
-  const second = await startMeasured("src/main.ts", env, join(folder, "second.log"));
+  const first = await startMeasured(compiled("src/main.ts"), env, join(folder, "first.log"));
+  const second = await startMeasured(compiled("src/main.ts"), env, join(folder, "second.log"));
   const organizationId = randomUUID();
   const bearer = (kind: "user" | "service_account") =>
     signDevelopmentToken({ secret: secret(jwtSecret), issuer: "flow-credentials-dev", audience: "flow-credentials", subject: randomUUID(), organizationId, kind, expiresInSeconds: 3_600 });

@@ -27,7 +27,7 @@ import { Hold } from "../src/vault/rotation-hold.ts";
 import { moveKeys, moveSecrets } from "../src/vault/rotation-pass.ts";
 import { run } from "./lib/load.ts";
 import { resolveCredential } from "./lib/loads.ts";
-import { startMeasured } from "./lib/process.ts";
+import { compiled, startMeasured } from "./lib/process.ts";
 import { median } from "./lib/report.ts";
 import { type RotationData, rotationData } from "./lib/rotation-data.ts";
 import { serviceEnvironment, World } from "./lib/world.ts";
@@ -219,7 +219,7 @@ function report(name: string, all: readonly Round[]): void {
 async function besideCalls(data: RotationData, folder: string): Promise<void> {
   const jwtSecret = randomBytes(32).toString("base64url");
   const env = { ...serviceEnvironment(join(folder, "unused"), jwtSecret), CREDENTIALS_DATABASE_URL: data.applicationUrl, CREDENTIALS_MASTER_KEYS: data.masterKeys, CREDENTIALS_PRIMARY_KEY_ID: "k1" };
-  const server = await startMeasured("src/main.ts", env, join(folder, "log"));
+  const server = await startMeasured(compiled("src/main.ts"), env, join(folder, "log"));
   try {
     const world = await World.make(jwtSecret);
     await world.fill(server);

@@ -22,13 +22,16 @@ export interface Measured {
 const TICKS = 100;
 const READY = /^ready(?: grpc=(\S+))?(?: rest=(\S+))?/m;
 const START_MS = 60_000;
-/** The flags of Node.js with which `npm start` runs the service. */
-const FLAGS = startFlags();
+/** How memory is managed where `npm start` runs the service: flags of Node.js, and variables of the C library. */
+const MEMORY = startSettings();
 
-function startFlags(): string[] {
-  const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as { scripts: { start: string } };
-  return scripts.start.match(/--m(?:ax|in)-\S+/g) ?? [];
+function startSettings(): { readonly flags: readonly string[]; readonly env: Readonly<Record<string, string>> } {
+  const { scripts: { start } } = JSON.parse(readFileSync("package.json", "utf8")) as { scripts: { start: string } };
+  return { flags: start.match(/--(?:max|min|heap)-\S+/g) ?? [], env: Object.fromEntries(Array.from(start.matchAll(/(MALLOC_\w+)=(\S+)/g), ([, name = "", value = ""]) => [name, value])) };
 }
+
+/** What a TypeScript file of the project is compiled to, as it runs in production. */
+export const compiled = (script: string): string => `dist/${script.replace(/\.ts$/, ".js")}`;
 
 /** The end of a file, which may be larger than a string can be. */
 function lastOf(file: string, bytes: number): string {
@@ -44,13 +47,13 @@ function lastOf(file: string, bytes: number): string {
 }
 
 /**
- * Runs a TypeScript file as a server and waits until it prints `ready`; throws where it does not. Its log goes to a file:
+ * Runs a file as a server and waits until it prints `ready`; throws where it does not. Its log goes to a file:
  * writing it is part of the server's work, and reading it would be part of the driver's.
  */
 export async function startMeasured(script: string, env: Readonly<Record<string, string>>, logFile: string): Promise<Measured> {
   const started = performance.now();
   const log = openSync(logFile, "a");
-  const child = spawn(process.execPath, [...FLAGS, script], { env: { PATH: process.env["PATH"] ?? "", ...env }, stdio: ["ignore", "pipe", log] });
+  const child = spawn(process.execPath, [...MEMORY.flags, script], { env: { PATH: process.env["PATH"] ?? "", ...MEMORY.env, ...env }, stdio: ["ignore", "pipe", log] });
   closeSync(log);
   const said = () => lastOf(logFile, 2_000);
   let output = "";

@@ -5,7 +5,7 @@ import pg from "pg";
 import { parseDatabaseUrl } from "../../src/store/connection.ts";
 import { migrate } from "../../src/store/migrate.ts";
 import { startPostgres } from "./postgres.ts";
-import { type Measured, startMeasured } from "./process.ts";
+import { compiled, type Measured, startMeasured } from "./process.ts";
 
 /** A database of the benchmark's own, durable as in production. */
 export interface BenchDatabase {
@@ -32,9 +32,9 @@ export class Session implements AsyncDisposable {
     chmodSync(this.folder, 0o755);
   }
 
-  /** Runs a server until it is stopped, at the latest with the run. */
+  /** Runs a TypeScript file, compiled, as a server until it is stopped, at the latest with the run. */
   async start(script: string, env: Readonly<Record<string, string>> = {}): Promise<Measured> {
-    const server = await startMeasured(script, env, join(this.folder, "log"));
+    const server = await startMeasured(compiled(script), env, join(this.folder, "log"));
     const stop = async () => {
       if (this.#running.delete(one)) await server.stop();
     };

@@ -7,6 +7,7 @@ import { errorFields, type Log } from "../log.ts";
 import { beginSpan, type SpanFacts, within } from "../trace.ts";
 import { admit, type Grant, recordRefusal } from "../vault/gate.ts";
 import type { RecordedAnswer } from "../vault/use-cases.ts";
+import { afterwards } from "./afterwards.ts";
 import { type Codec, decodeRequest } from "./decode.ts";
 import type { GrpcDeps } from "./deps.ts";
 import type { CallMetadata } from "./headers.ts";
@@ -127,9 +128,9 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
         within(span, () => report(deps, { path, requestId, trace, outcome, seconds }));
         span?.end(spanFacts(path, requestId, outcome));
       };
-      // Node writes what is sent at the end of the turn: a caller does not wait for its line in the log as well.
+      // A caller does not wait for its line in the log; what has gone wrong is told at once.
       if (outcome instanceof CredentialError) tell();
-      else setImmediate(tell);
+      else afterwards(tell);
     };
     const giveUp: Running["giveUp"] = (reason) => {
       // A stream ends after every call, finished ones included.

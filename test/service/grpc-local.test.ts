@@ -1,5 +1,5 @@
 import { status } from "@grpc/grpc-js";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { GetCredentialRequest, GetCredentialResponse } from "../../gen/flow/credentials/v1/credential_service.ts";
 import { Status } from "../../gen/google/rpc/status.ts";
 import { ErrorInfo } from "../../gen/google/rpc/error_details.ts";
@@ -42,6 +42,8 @@ describe("a call from inside the process", () => {
   it("is authenticated, admitted, read, answered and told of as one over the network", async () => {
     await using grpc = await startGrpc({ vault: { getCredential: async () => record() } });
     expect(await asked(grpc.service)).toMatchObject({ credential: { id: expect.any(String) } });
+    // What went well is told of once it has been answered.
+    await vi.waitFor(() => expect(grpc.calls()).toHaveLength(1));
     expect(await asked(grpc.service, { metadata: metadataOf(null) })).toEqual(["UNAUTHENTICATED", "UNAUTHENTICATED"]);
     expect(await asked(grpc.service, { metadata: metadataOf("operator") })).toEqual(["PERMISSION_DENIED", expect.any(String)]);
     expect(await asked(grpc.service, { request: requestFor("no-id") })).toEqual(["INVALID_ARGUMENT", expect.any(String)]);

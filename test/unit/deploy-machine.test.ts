@@ -37,9 +37,11 @@ describe("the image", () => {
 
   test("starts the service as the package does", () => {
     const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as { scripts: Record<string, string> };
-    const [options = ""] = /--disable-sigusr1(?: --m\S+)+/.exec(scripts["start"] as string) ?? [];
+    const [options = ""] = /--disable-sigusr1(?: --\S+)+/.exec(scripts["start"] as string) ?? [];
     const entry = JSON.parse(/^ENTRYPOINT (.*)$/m.exec(text)?.[1] ?? "[]") as string[];
     expect(entry).toEqual(["sh", "-c", expect.stringMatching(`; exec node ${options} "\\$@"$`), "node"]);
+    const [arenas = ""] = /MALLOC_ARENA_MAX=\d+/.exec(scripts["start"] as string) ?? [];
+    expect(instructions.filter((line) => line.startsWith("ENV ") && line.split(" ").includes(arenas))).toHaveLength(1);
     expect(text).toMatch(/^CMD \["dist\/src\/main\.js"\]$/m);
   });
 });
@@ -83,7 +85,7 @@ describe("the unit", () => {
 
   test("names the program as it is installed, and its settings", () => {
     const start = /^ExecStart=(.*)$/m.exec(readFileSync(unit, "utf8"))?.[1] ?? "";
-    expect(start).toMatch(/^\/usr\/bin\/node --disable-sigusr1 --min-semi-space-size=16 --max-semi-space-size=16 --max-old-space-size=1536 \/opt\/flow-credentials\/node_modules\/flow-credentials\/dist\/src\/main\.js$/);
+    expect(start).toMatch(/^\/usr\/bin\/node --disable-sigusr1 --min-semi-space-size=16 --max-semi-space-size=16 --max-old-space-size=1536 --heap-growing-percent=120 \/opt\/flow-credentials\/node_modules\/flow-credentials\/dist\/src\/main\.js$/);
   });
 
   test.skipIf(!SYSTEMD)("is sound, and exposes little (needs the Debian package systemd)", () => {
