@@ -88,7 +88,7 @@ await using session = new Session();
 const database = await session.database();
 await using inserts = await bareInserts(database);
 const jwtSecret = randomBytes(32).toString("base64url");
-const env = { ...serviceEnvironment(join(session.folder, "unused"), jwtSecret), CREDENTIALS_DATABASE_URL: database.applicationUrl, CREDENTIALS_DATABASE_MIGRATION_URL: database.ownerUrl };
+const env = { ...serviceEnvironment(join(session.folder, "unused"), jwtSecret), CREDENTIALS_DATABASE_URL: database.applicationUrl };
 const [service, empty, http] = [await session.start("src/main.ts", env), await session.start("bench/lib/echo-server.ts"), await session.start("bench/lib/http-echo-server.ts")];
 const world = await World.make(jwtSecret);
 await world.fill(service);

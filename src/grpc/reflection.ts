@@ -42,11 +42,21 @@ function fileBytes(set: Buffer): Map<string, Buffer> {
 
 const notFound: Answer = { $case: "errorResponse", value: { errorCode: status.NOT_FOUND, errorMessage: "not found" } };
 
-/** Makes the reflection service, which lists these services. */
-export function createReflection(services: readonly string[]): Reflection {
+/** What reflection knows of the files: what they declare, and their bytes by name. */
+interface Files {
+  readonly registry: FileRegistry;
+  readonly bytes: ReadonlyMap<string, Buffer>;
+}
+
+function readFiles(): Files {
   const set = readDescriptors();
-  const bytes = fileBytes(set);
-  const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, set));
+  return { registry: createFileRegistry(fromBinary(FileDescriptorSetSchema, set)), bytes: fileBytes(set) };
+}
+
+/** Makes the reflection service, which lists these services. Files are read when somebody first asks for one: few ever do, and a start does not wait for it. */
+export function createReflection(services: readonly string[]): Reflection {
+  let read: Files | undefined;
+  const files = () => (read ??= readFiles());
   const streams = new Set<Stream>();
   const quota = createQuota({ perConnection: MAX_STREAMS_PER_CONNECTION, total: MAX_STREAMS });
 
@@ -59,13 +69,13 @@ export function createReflection(services: readonly string[]): Reflection {
   };
   const withImports = (file: DescFile | undefined): Answer => {
     if (!file) return notFound;
-    const fileDescriptorProto = [...collect(file, new Set())].map(({ proto }) => bytes.get(proto.name)).filter((proto) => proto !== undefined);
+    const fileDescriptorProto = [...collect(file, new Set())].map(({ proto }) => files().bytes.get(proto.name)).filter((proto) => proto !== undefined);
     return { $case: "fileDescriptorResponse", value: { fileDescriptorProto } };
   };
   const answer = (question: Request["messageRequest"]): Answer => {
+    if (question?.$case === "listServices") return { $case: "listServicesResponse", value: { service: services.map((name) => ({ name })) } };
+    const { registry } = files();
     switch (question?.$case) {
-      case "listServices":
-        return { $case: "listServicesResponse", value: { service: services.map((name) => ({ name })) } };
       case "fileByFilename":
         return withImports([...registry.files].find(({ proto }) => proto.name === question.value));
       case "fileContainingSymbol":

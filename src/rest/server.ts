@@ -75,6 +75,11 @@ const FRAMEWORK_REFUSALS: Readonly<Record<string, Refused>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: "media_type",
 };
 
+/** Requests are read and answers written by the gateway: the framework's compilers of JSON Schema are not even loaded. */
+const noSchemas = (): never => {
+  throw new TypeError("routes have no schemas");
+};
+
 function refusedBy(error: Pick<FastifyError, "code" | "statusCode">): Refused {
   return FRAMEWORK_REFUSALS[error.code] ?? (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500 ? "malformed" : "internal");
 }
@@ -93,6 +98,7 @@ export async function serveRest(options: RestOptions): Promise<RestServer> {
     serverFactory: (listener) => createListener({ limits, tls: options.tls, answerMs: options.deadlineMs }, listener),
     // The framework's router would decode and normalise the path; it sees one constant, and `screen` the raw path.
     rewriteUrl: () => "/",
+    schemaController: { compilersFactory: { buildValidator: noSchemas, buildSerializer: noSchemas } },
     return503OnClosing: false,
     forceCloseConnections: "idle",
     clientErrorHandler: (error, socket) => answerParserError(error, socket, current, log),

@@ -62,14 +62,21 @@ export function eventRow(event: AuditEvent): EventRow {
   };
 }
 
-/** Common table expression `asked`: the events of the JSON parameter with that number, in order. */
-export const askedEvents = (parameter: string): string => `asked as materialized (
-  select e.* from rows from (json_to_recordset(${parameter}::json) as (organization_id uuid, credential_id uuid, request_id text,
-    actor_kind text, actor_id text, action text, outcome text, reason text, flow_id text, run_id text, subject_id uuid, key_id uuid,
-    calls integer, account_id uuid, idempotency json)) with ordinality
-    as e(organization_id, credential_id, request_id, actor_kind, actor_id, action, outcome, reason, flow_id, run_id, subject_id, key_id,
-    calls, account_id, idempotency, place)
+/** What an event has in the JSON parameter: `EventRow`, by PostgreSQL's types. */
+const EVENT_COLUMNS = `organization_id uuid, credential_id uuid, request_id text, actor_kind text, actor_id text, action text, outcome text, reason text,
+    flow_id text, run_id text, subject_id uuid, key_id uuid, calls integer, account_id uuid, idempotency json`;
+
+/**
+ * Common table expression `asked`: the events of the JSON parameter with that number, in order of their `place`, which counts from 1. What goes
+ * with an event in the same element is read along, where it is named with its types.
+ */
+export const askedEvents = (parameter: string, ...more: readonly string[]): string => {
+  const columns = [EVENT_COLUMNS, ...more].join(", ");
+  const names = columns.split(",").map((column) => column.trim().split(" ")[0]);
+  return `asked as materialized (
+  select e.* from rows from (json_to_recordset(${parameter}::json) as (${columns})) with ordinality as e(${names.join(", ")}, place)
 )`;
+};
 
 /**
  * Common table expressions that record the events of `source`, which has the columns of `asked`; the one place where

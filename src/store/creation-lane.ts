@@ -79,7 +79,7 @@ export class CreationLane {
   }
 
   async #alone({ creation, signal }: Call): Promise<CredentialRecord> {
-    const [row] = await this.#database.write([creation.organization], CREATE, creationValues([creation]), signal);
+    const [row] = await this.#database.write([creation.organization_id], CREATE, creationValues([creation]), signal);
     if (row === undefined) throw fail("INTERNAL", { cause: new Error("a creation gave back no row") });
     return credentialRecord(row);
   }
@@ -107,7 +107,7 @@ export class CreationLane {
     if (calls.length === 0) return;
     const creations = calls.map(({ item }) => item.creation);
     let rows: Row[];
-    const organizations = [...new Set(creations.map(({ organization }) => organization))];
+    const organizations = [...new Set(creations.map(({ organization_id }) => organization_id))];
     try {
       rows = await this.#cancelled(calls.map(({ item }) => item.signal), () => this.#lane.run(organizations, CREATE, creationValues(creations)));
     } catch (error) {
@@ -121,8 +121,8 @@ export class CreationLane {
     }
     const byId = new Map(rows.map((row) => [row["id"] as string, row]));
     for (const { item, resolve, reject } of calls) {
-      const row = byId.get(item.creation.id);
-      if (row !== undefined && row["organization_id"] === item.creation.organization) resolve(credentialRecord(row));
+      const row = byId.get(item.creation.credential_id ?? "");
+      if (row !== undefined && row["organization_id"] === item.creation.organization_id) resolve(credentialRecord(row));
       else reject(fail("INTERNAL", { cause: new Error("a batch of creations gave back another one") }));
     }
   }

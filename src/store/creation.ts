@@ -11,6 +11,10 @@ import { scheduleNew } from "./schedule.ts";
 import type { CredentialLimits, NewCredential } from "./store.ts";
 import type { Statement } from "./transaction.ts";
 
+/** What a creation has besides its event. */
+const COLUMNS = ["provider text", "credential_type text", "user_id uuid", "name text", "account_email text", "token_expires_at timestamptz", "modified_by text", "sealed text",
+  "renewal text", "flow json", "per_provider integer", "per_user integer"];
+
 /**
  * Creates every credential of its one JSON parameter, or none: each is counted in both of its counters, in the order of
  * their names, which every writer keeps, and a counter without room for all that are wanted refuses the whole statement. A
@@ -18,16 +22,14 @@ import type { Statement } from "./transaction.ts";
  */
 export const CREATE: Statement = {
   name: "credential_create",
-  text: `with ${askedEvents("$1")}, wanted as materialized (
-  select w.*, t.now from json_to_recordset($1::json) as w(organization uuid, id uuid, provider text, credential_type text, user_id uuid, name text,
-    account_email text, token_expires_at timestamptz, modified_by text, sealed text, renewal text, flow json,
-    per_provider integer, per_user integer), (select ${NOW} as now) t
+  text: `with ${askedEvents("$1", ...COLUMNS)}, wanted as materialized (
+  select a.*, t.now from asked a, (select ${NOW} as now) t
 ), counters as materialized (
-  select w.organization, k.counter, count(*)::integer as n,
+  select w.organization_id as organization, k.counter, count(*)::integer as n,
     case when k.counter like 'provider:%' then coalesce(min(l.n), min(w.per_provider)) else min(w.per_user) end as most
-  from wanted w left join credential_limit l on l.organization_id = w.organization and l.provider = w.provider
+  from wanted w left join credential_limit l on l.organization_id = w.organization_id and l.provider = w.provider
     cross join lateral (values ('provider:' || w.provider), ('user:' || w.user_id)) k(counter)
-  group by w.organization, k.counter
+  group by w.organization_id, k.counter
 ), counted as (
   insert into credential_counter as k (organization_id, counter, n)
   select organization, counter, n from counters where n <= most order by organization, counter
@@ -40,12 +42,12 @@ export const CREATE: Statement = {
 ), created as (
   insert into credential as c (organization_id, id, provider, credential_type, user_id, name, account_email, token_expires_at, modified_by,
     sealed, renewable, created_at, updated_at, status_since, status_reason, oauth_origin, account_id, requested_scopes, granted_scopes)
-  select w.organization, w.id, w.provider, w.credential_type, w.user_id, w.name, w.account_email, w.token_expires_at, w.modified_by,
+  select w.organization_id, w.credential_id, w.provider, w.credential_type, w.user_id, w.name, w.account_email, w.token_expires_at, w.modified_by,
     decode(w.sealed, 'base64'), w.renewal <> 'none', w.now, w.now, w.now, w.flow->>'reason', ${flowColumns("w.flow").join(", ")}
   from admitted, wanted w where admitted.ok
   returning ${credentialColumns("c")}
 ), planned as (
-  select c.*, w.renewal from created c join wanted w on w.organization = c.organization_id and w.id = c.id
+  select c.*, w.renewal from created c join wanted w on w.organization_id = c.organization_id and w.credential_id = c.id
 ), ${scheduleNew("planned", "renewal")}, change as (
   ${eventOf("created", "created")}
 ), ${announce("change")}, happened as (
@@ -62,7 +64,7 @@ export function creation(row: NewCredential, limits: CredentialLimits, event: Au
   const asked: EventRow = eventRow(event);
   if (asked.organization_id !== row.organizationId || asked.credential_id !== known(row.id)) throw fail("INTERNAL", { cause: new TypeError("the event is of another credential") });
   return {
-    ...asked, organization: known(row.organizationId), id: row.id, provider: row.provider, credential_type: row.credentialType, user_id: known(row.userId), name: row.name,
+    ...asked, provider: row.provider, credential_type: row.credentialType, user_id: known(row.userId), name: row.name,
     account_email: row.accountEmail, token_expires_at: row.tokenExpiresAt, modified_by: row.modifiedBy, sealed: row.sealed.toString("base64"),
     renewal: row.renewal ?? "none", flow: flowValue(row.flow), per_provider: limits.perProvider, per_user: limits.perUser,
   } as const;
