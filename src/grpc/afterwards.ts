@@ -8,6 +8,9 @@ function run(): void {
   for (const work of due) work();
 }
 
+// Where the process ends at once, what is waiting is still done: the log is written last.
+process.on("exit", run);
+
 /**
  * Does what no caller waits for, together with what else there is of that, once answers have left: Node sends a message at the end of the
  * turn in which it is written, and its trailers in the turn after.

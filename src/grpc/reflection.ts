@@ -22,10 +22,12 @@ export interface Reflection {
   close(): void;
 }
 
-/** Descriptors as buf built them. `gen/` lies two folders up from the source and three from the build in `dist/`. */
-function readDescriptors(): Buffer {
+/** The descriptors as buf built them. `gen/` lies two folders up from the source and three from the build in `dist/`. Throws where they are in neither. */
+function findDescriptors(): URL {
   const places = ["../../gen/descriptors.binpb", "../../../gen/descriptors.binpb"].map((path) => new URL(path, import.meta.url));
-  return readFileSync(places.find((place) => existsSync(place)) ?? (places[0] as URL));
+  const place = places.find((path) => existsSync(path));
+  if (place === undefined) throw new Error("gen/descriptors.binpb is missing");
+  return place;
 }
 
 /** The bytes of each file by name, exactly as in the set: encoding them again could reorder options that this code does not know. */
@@ -48,15 +50,16 @@ interface Files {
   readonly bytes: ReadonlyMap<string, Buffer>;
 }
 
-function readFiles(): Files {
-  const set = readDescriptors();
+function readFiles(place: URL): Files {
+  const set = readFileSync(place);
   return { registry: createFileRegistry(fromBinary(FileDescriptorSetSchema, set)), bytes: fileBytes(set) };
 }
 
 /** Makes the reflection service, which lists these services. Files are read when somebody first asks for one: few ever do, and a start does not wait for it. */
 export function createReflection(services: readonly string[]): Reflection {
+  const place = findDescriptors();
   let read: Files | undefined;
-  const files = () => (read ??= readFiles());
+  const files = () => (read ??= readFiles(place));
   const streams = new Set<Stream>();
   const quota = createQuota({ perConnection: MAX_STREAMS_PER_CONNECTION, total: MAX_STREAMS });
 

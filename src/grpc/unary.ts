@@ -124,10 +124,8 @@ function answering(deps: UnaryDeps, path: string, performing: Perform): UnaryRpc
       clearTimeout(timer);
       const seconds = (performance.now() - started) / 1000;
       reply(outcome, requestId);
-      const tell = () => {
-        within(span, () => report(deps, { path, requestId, trace, outcome, seconds }));
-        span?.end(spanFacts(path, requestId, outcome));
-      };
+      span?.end(spanFacts(path, requestId, outcome));
+      const tell = () => within(span, () => report(deps, { path, requestId, trace, outcome, seconds }));
       // A caller does not wait for its line in the log; what has gone wrong is told at once.
       if (outcome instanceof CredentialError) tell();
       else afterwards(tell);

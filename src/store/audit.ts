@@ -66,15 +66,19 @@ export function eventRow(event: AuditEvent): EventRow {
 const EVENT_COLUMNS = `organization_id uuid, credential_id uuid, request_id text, actor_kind text, actor_id text, action text, outcome text, reason text,
     flow_id text, run_id text, subject_id uuid, key_id uuid, calls integer, account_id uuid, idempotency json`;
 
+const namesOf = (columns: string): string[] => columns.split(",").map((column) => column.trim().split(" ")[0] as string);
+
+/** The columns of an event and its `place`, of the table of that name: without what else an element brought along. */
+export const eventColumns = (table: string): string => [...namesOf(EVENT_COLUMNS), "place"].map((name) => `${table}.${name}`).join(", ");
+
 /**
  * Common table expression `asked`: the events of the JSON parameter with that number, in order of their `place`, which counts from 1. What goes
  * with an event in the same element is read along, where it is named with its types.
  */
 export const askedEvents = (parameter: string, ...more: readonly string[]): string => {
   const columns = [EVENT_COLUMNS, ...more].join(", ");
-  const names = columns.split(",").map((column) => column.trim().split(" ")[0]);
   return `asked as materialized (
-  select e.* from rows from (json_to_recordset(${parameter}::json) as (${columns})) with ordinality as e(${names.join(", ")}, place)
+  select e.* from rows from (json_to_recordset(${parameter}::json) as (${columns})) with ordinality as e(${namesOf(columns).join(", ")}, place)
 )`;
 };
 

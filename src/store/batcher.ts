@@ -60,6 +60,11 @@ export class Batcher<Item, Answer> {
     });
   }
 
+  /** How many items have not been sent yet. */
+  get queued(): number {
+    return this.#waiting.length;
+  }
+
   /** How many items have no answer yet, and how long the oldest of them has waited, ms. */
   get load(): { readonly waiting: number; readonly oldestMs: number } {
     let [waiting, since] = [this.#waiting.length, this.#waiting[0]?.since ?? Number.POSITIVE_INFINITY];

@@ -55,6 +55,11 @@ export class CreationLane {
     return this.#lane.state === "up";
   }
 
+  /** How many creations have not been sent yet. */
+  get queued(): number {
+    return this.#batcher.queued;
+  }
+
   /** How many creations have no answer yet, and how long the oldest of them has waited, ms. */
   get load(): Batcher<Call, CredentialRecord>["load"] {
     return this.#batcher.load;

@@ -1,7 +1,7 @@
 import type { Knex } from "knex";
 import type { AuditEvent } from "../domain/access.ts";
 import { fail } from "../domain/errors.ts";
-import { askedEvents, type EventRow, eventRow, recordAnswer } from "./audit.ts";
+import { askedEvents, eventColumns, type EventRow, eventRow, recordAnswer } from "./audit.ts";
 import { known } from "./db.ts";
 import { announce, eventOf } from "./events.ts";
 import { flowColumns, flowValue } from "./flow-columns.ts";
@@ -51,7 +51,7 @@ export const CREATE: Statement = {
 ), ${scheduleNew("planned", "renewal")}, change as (
   ${eventOf("created", "created")}
 ), ${announce("change")}, happened as (
-  select asked.* from asked, (select count(*) from scheduled) s, (select count(*) from announced) n where exists (select from created)
+  select ${eventColumns("asked")} from asked, (select count(*) from scheduled) s, (select count(*) from announced) n where exists (select from created)
 ), ${recordAnswer("happened", "created", "answer.organization_id = h.organization_id and answer.id = h.credential_id")}
 select * from created`,
 };

@@ -1,5 +1,6 @@
 import type { AuditEvent } from "../domain/access.ts";
 import type { CredentialRecord } from "../domain/credential.ts";
+import { fail } from "../domain/errors.ts";
 import { CreationLane, type CreationSetup } from "./creation-lane.ts";
 import type { Database } from "./db.ts";
 import type { EventLaneLoad } from "./load.ts";
@@ -26,8 +27,7 @@ export class Creator {
 
   constructor(database: Database, setup: CreationSetup) {
     this.#queue = setup.queue;
-    const each = { ...setup, queue: Math.ceil(setup.queue / LANES) };
-    this.#lanes = Array.from({ length: LANES }, () => new CreationLane(database, each));
+    this.#lanes = Array.from({ length: LANES }, () => new CreationLane(database, setup));
   }
 
   /** How busy all of them are together. */
@@ -49,15 +49,18 @@ export class Creator {
 
   /** See `CredentialStore.create`. */
   async create(row: NewCredential, limits: CredentialLimits, event: AuditEvent, signal: AbortSignal): Promise<CredentialRecord> {
+    // One bound for all of them, so that one organization may have what room there is.
+    if (this.#lanes.reduce((sum, { queued }) => sum + queued, 0) >= this.#queue) throw fail("OVERLOADED");
     const { organizationId } = row;
-    const place = this.#places.get(organizationId) ?? { lane: this.#leastBusy(), calls: 0 };
+    const kept = this.#places.get(organizationId);
+    const place = kept?.lane.up ? kept : { lane: this.#freest(), calls: 0 };
     this.#places.set(organizationId, place);
     place.calls += 1;
     try {
       return await place.lane.create(row, limits, event, signal);
     } finally {
       place.calls -= 1;
-      if (place.calls === 0) this.#places.delete(organizationId);
+      if (place.calls === 0 && this.#places.get(organizationId) === place) this.#places.delete(organizationId);
     }
   }
 
@@ -66,7 +69,8 @@ export class Creator {
     await Promise.all(this.#lanes.map((lane) => lane.close()));
   }
 
-  #leastBusy(): CreationLane {
-    return this.#lanes.reduce((least, lane) => (lane.load.waiting < least.load.waiting ? lane : least));
+  /** The one with the least to do, of those that are connected if any is. */
+  #freest(): CreationLane {
+    return this.#lanes.reduce((best, lane) => ((lane.up === best.up ? lane.load.waiting < best.load.waiting : lane.up) ? lane : best));
   }
 }

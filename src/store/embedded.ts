@@ -30,7 +30,7 @@ export interface EmbeddedPostgres {
 export interface EmbeddedOptions {
   /** Further settings of the server, by name. */
   readonly settings?: Readonly<Record<string, string>>;
-  /** Folder with `bin/`, `lib/` and `share/` of another server, in the place of the one that is installed with this package. */
+  /** Folder with `bin/` of another server, in the place of the one that is installed with this package. */
   readonly programs?: string;
   /** Longest time until the server answers, ms. */
   readonly timeoutMs?: number;

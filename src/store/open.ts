@@ -39,7 +39,7 @@ export interface StoreOptions {
   readonly url: string;
   /** Named prepared statements; off behind a pooler that moves transactions between connections. */
   readonly prepared: boolean;
-  /** Connections for everything else than resolving (two of its own), creating (one), auditing (one), looking up API keys (up to two), and watching (one). */
+  /** Connections for everything else than resolving (two of its own), creating (two), auditing (one), looking up API keys (up to two), and watching (one). */
   readonly poolSize: number;
   /** Connections for what the service does by itself, renewals and webhooks, so that callers need not wait for it; 2 where not given. */
   readonly backgroundPoolSize?: number;

@@ -146,6 +146,37 @@ test("creations beyond the queue are refused at once, and the others are made", 
   expect(outcomes.map((outcome) => (typeof outcome === "object" ? "created" : outcome))).toEqual(["created", "created", "OVERLOADED", "OVERLOADED", "OVERLOADED"]);
 });
 
+test("an organization may have all the room there is to wait", async () => {
+  await using narrow = await openTestStore(database.applicationUrl, { createQueue: 4 });
+  const organizationId = randomUUID();
+  const rows = Array.from({ length: 6 }, () => newCredential(organizationId));
+  const outcomes = await Promise.all(rows.map((row) => reasonOf(narrow.credentials.create(row, LIMITS, allowed(organizationId, row.id), NEVER))));
+  expect(outcomes.map((outcome) => (typeof outcome === "object" ? "created" : outcome))).toEqual([...Array<string>(4).fill("created"), "OVERLOADED", "OVERLOADED"]);
+});
+
+test("creations go to the connection that is left while one cannot be made, and are made together", async () => {
+  await using server = await freshDatabase();
+  await using broken = await openTestStore(server.applicationUrl);
+  await using superuser = await connect(server.superuserUrl);
+  const fresh = () => {
+    const row = newCredential(randomUUID());
+    return reasonOf(broken.credentials.create(row, LIMITS, allowed(row.organizationId, row.id), NEVER));
+  };
+  // Each connection is known by its statement once it has made one.
+  await Promise.all([fresh(), fresh()]);
+  const lanes = (await superuser.query<{ pid: number }>("select pid from pg_stat_activity where datname = current_database() and query like '%per_provider%' and pid <> pg_backend_pid()")).rows;
+  expect(lanes).toHaveLength(2);
+  const { rows: [{ name } = { name: "" }] } = await superuser.query<{ name: string }>("select current_database() as name");
+  await superuser.query(`alter database ${name} connection limit 0`);
+  await superuser.query("select pg_terminate_backend($1)", [lanes[0]?.pid]);
+  await vi.waitFor(() => expect(broken.load().lanes.find((lane) => lane.name === "create")?.up).toBe(false), { timeout: 5_000, interval: 5 });
+  const outcomes = await Promise.all(Array.from({ length: 40 }, fresh));
+  expect(outcomes.filter((outcome) => typeof outcome !== "object")).toEqual([]);
+  const { rows: [made] } = await superuser.query<{ transactions: number }>("select count(distinct xmin::text)::integer as transactions from credential");
+  // The first two in one each, and the forty in a few.
+  expect(made?.transactions).toBeLessThan(10);
+});
+
 test("a limit of none admits none", async () => {
   const organizationId = randomUUID();
   const row = newCredential(organizationId);
