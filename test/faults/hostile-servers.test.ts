@@ -132,6 +132,12 @@ async function met([, provider, start, reason]: (typeof SERVERS)[number]): Promi
  */
 const cutOff = ({ reason }: CheckResult, expected: string): boolean => wastesTime(expected) && (reason === "deadline_exceeded" || wastesTime(reason));
 
+/** How much a test holds unread at least, bytes. */
+const HELD = 64 * 1_024;
+
+/** Whether a server was left for how much it sent: where many are met at a time, that may have come before the test's process reads any of it. */
+const flooded = ({ reason }: CheckResult, sent: number): boolean => reason === "too_much_data" && sent > HELD;
+
 /** Runs over everything, some at a time. */
 async function all<T, R>(items: readonly T[], run: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
@@ -150,7 +156,7 @@ describe("hostile servers", () => {
   test("end as what they are, read little, and learn no password they may not have", async () => {
     await all(SERVERS, async (server) => {
       const { result, heard, sent } = await met(server);
-      expect([server[0], result.success, result.reason]).toEqual([server[0], false, cutOff(result, server[3]) ? result.reason : server[3]]);
+      expect([server[0], result.success, result.reason]).toEqual([server[0], false, cutOff(result, server[3]) || flooded(result, sent) ? result.reason : server[3]]);
       expect([server[0], sent <= MEBIBYTE + IN_FLIGHT]).toEqual([server[0], true]);
       if (server[1] === "postgresql") expect([server[0], heard.includes(PASSWORD)]).toEqual([server[0], false]);
       expect(JSON.stringify(result)).not.toContain(PASSWORD);
