@@ -84,7 +84,9 @@ describe("the unit", () => {
   const unit = "deploy/systemd/flow-credentials.service";
 
   test("names the program as it is installed, and its settings", () => {
-    const start = /^ExecStart=(.*)$/m.exec(readFileSync(unit, "utf8"))?.[1] ?? "";
+    const text = readFileSync(unit, "utf8");
+    expect(text).toMatch(/^Environment=.* MALLOC_ARENA_MAX=1$/m);
+    const start = /^ExecStart=(.*)$/m.exec(text)?.[1] ?? "";
     expect(start).toMatch(/^\/usr\/bin\/node --disable-sigusr1 --min-semi-space-size=16 --max-semi-space-size=16 --max-old-space-size=1536 --heap-growing-percent=120 \/opt\/flow-credentials\/node_modules\/flow-credentials\/dist\/src\/main\.js$/);
   });
 
